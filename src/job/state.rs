@@ -1,0 +1,420 @@
+//! What a job is: the order as it was given, and how far it has come.
+//!
+//! [`Order`] never changes after the request was accepted. [`Progress`] is all that a worker must know to go on where another
+//! one stopped; it travels in the continuation message, so every field here is bounded in size.
+
+use std::fmt;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::fault::Fault;
+use super::outcome::{Ending, RuleState};
+use super::retry::Retries;
+
+/// Why a text is not an identifier of the wanted kind; completes "`field` …".
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdError {
+    /// Empty, or longer than allowed.
+    #[error("must have 1 to {max} characters, has {length}")]
+    Length {
+        /// Characters given.
+        length: usize,
+        /// Characters allowed.
+        max: usize,
+    },
+    /// A character that is not allowed.
+    #[error("contains {found:?}; allowed are {allowed}")]
+    Character {
+        /// The first character at fault.
+        found: char,
+        /// What may stand there, for people.
+        allowed: &'static str,
+    },
+    /// Not an absolute URL of an allowed scheme, or with parts that are not allowed.
+    #[error("{0}")]
+    Url(String),
+}
+
+macro_rules! identifier {
+    ($(#[$doc:meta])* $name:ident, $max:expr, $allowed:literal, $is_allowed:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(String);
+
+        impl $name {
+            /// Longest value, in characters.
+            pub const MAX: usize = $max;
+
+            /// Checks length and characters.
+            ///
+            /// # Errors
+            ///
+            /// [`IdError`] says what is wrong and what is allowed.
+            pub fn parse(text: impl Into<String>) -> Result<Self, IdError> {
+                let text = text.into();
+                let length = text.chars().count();
+                if length == 0 || length > $max {
+                    return Err(IdError::Length { length, max: $max });
+                }
+                let is_allowed: fn(char) -> bool = $is_allowed;
+                match text.chars().find(|character| !is_allowed(*character)) {
+                    Some(found) => Err(IdError::Character { found, allowed: $allowed }),
+                    None => Ok(Self(text)),
+                }
+            }
+
+            /// The text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str(&self.0)
+            }
+        }
+    };
+}
+
+identifier!(
+    /// The idempotency key of a job: it is carried out once however often it is sent.
+    JobId, 128, "letters, digits and . _ : -",
+    |c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | ':' | '-')
+);
+identifier!(
+    /// The device, as the management system names it (its serial number: documented in the vendor's Swagger page).
+    ///
+    /// Printable ASCII without what the NBI could read as a pattern, a path or a query: the vendor's campaign conditions
+    /// take wildcards (documented), so rule conditions very likely do too (inferred).
+    CpeId, 128, "printable ASCII without space and without * ? % / \\ \" ' [ ] { } ( ) | ^ $ + ` < > ~ !",
+    |c| c.is_ascii_graphic() && !matches!(c,
+        '*' | '?' | '%' | '/' | '\\' | '"' | '\'' | '[' | ']' | '{' | '}' | '(' | ')' | '|' | '^' | '$' | '+' | '`' | '<'
+        | '>' | '~' | '!')
+);
+identifier!(
+    /// Groups jobs.
+    CampaignId, 64, "letters, digits and _ -",
+    |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')
+);
+identifier!(
+    /// Our id of a firmware rule: the vendor's `id` on `FirmwareStorage` and `campaignid` on `FirmwareResultStorage`.
+    RuleId, 320, "the characters of cpe_id and job_id",
+    |c| c.is_ascii_graphic() && !matches!(c, '*' | '?' | '%' | '/' | '\\' | '"' | '\'')
+);
+
+/// Where the device loads the firmware from. Parsed by `message::request`; the core only compares and passes it on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct FirmwareUrl(String);
+
+impl FirmwareUrl {
+    /// Longest value, in bytes.
+    pub const MAX: usize = 2048;
+
+    /// Takes an absolute URL that the caller has checked (scheme, credentials, allowed prefixes).
+    ///
+    /// # Errors
+    ///
+    /// [`IdError::Length`] when empty or longer than [`FirmwareUrl::MAX`].
+    pub fn checked(text: impl Into<String>) -> Result<Self, IdError> {
+        let text = text.into();
+        if text.is_empty() || text.len() > Self::MAX {
+            return Err(IdError::Length { length: text.len(), max: Self::MAX });
+        }
+        Ok(Self(text))
+    }
+
+    /// The text, exactly as the request had it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for FirmwareUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// The stages, in the order in which a job runs through them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Stage {
+    /// The device's old results, before any side effect.
+    Preflight,
+    /// The rule stands, and is not armed twice.
+    CreateRule,
+    /// Wake the device.
+    ConnectionRequest,
+    /// A new result for this device and rule, or time.
+    AwaitResult,
+    /// The version read back.
+    Verify,
+    /// No armed rule is left behind.
+    DeactivateRule,
+}
+
+impl Stage {
+    /// All stages in order.
+    pub const ALL: [Self; 6] =
+        [Self::Preflight, Self::CreateRule, Self::ConnectionRequest, Self::AwaitResult, Self::Verify, Self::DeactivateRule];
+
+    /// The contract's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Preflight => "preflight",
+            Self::CreateRule => "create_rule",
+            Self::ConnectionRequest => "connection_request",
+            Self::AwaitResult => "await_result",
+            Self::Verify => "verify",
+            Self::DeactivateRule => "deactivate_rule",
+        }
+    }
+
+    /// The stage of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|stage| stage.name() == name)
+    }
+}
+
+/// What becomes of the rule when the job is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Cleanup {
+    /// `enabled` and `automatic` off.
+    #[default]
+    Deactivate,
+    /// The rule is deleted.
+    Delete,
+    /// The rule stays armed; the requester takes care of it.
+    Keep,
+}
+
+impl Cleanup {
+    /// The contract's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Deactivate => "deactivate",
+            Self::Delete => "delete",
+            Self::Keep => "keep",
+        }
+    }
+
+    /// The cleanup of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Deactivate, Self::Delete, Self::Keep].into_iter().find(|cleanup| cleanup.name() == name)
+    }
+}
+
+/// What was asked for. Never changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// The idempotency key.
+    pub job_id: JobId,
+    /// The device.
+    pub cpe_id: CpeId,
+    /// The file.
+    pub firmware_url: FirmwareUrl,
+    /// The rule's id, worked out when the request was accepted: a later change of `nbi.rule_id` must not lose the rule.
+    pub rule_id: RuleId,
+    /// The group of the job.
+    pub campaign_id: Option<CampaignId>,
+    /// When it was asked for; results newer than this belong to this job or to one that did the same.
+    pub requested_at: Timestamp,
+    /// No side effect before it.
+    pub not_before: Option<Timestamp>,
+    /// The job ends then, whatever the device does.
+    pub deadline: Timestamp,
+    /// What becomes of the rule.
+    pub cleanup: Cleanup,
+    /// The rule's field of the same name.
+    pub priority: u32,
+    /// The rule's field of the same name, at least 1.
+    pub executions: u32,
+    /// How often the device may try, at least 1.
+    pub max_attempts: u32,
+    /// The version that the device must run afterwards.
+    pub expected_version: Option<String>,
+    /// Upgrade even a device that already runs `expected_version`.
+    pub force: bool,
+}
+
+/// A job: the order and how far it has come.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Job {
+    /// What was asked for.
+    pub order: Order,
+    /// How far it has come.
+    pub progress: Progress,
+}
+
+impl Job {
+    /// A job that has not begun.
+    #[must_use]
+    pub fn new(order: Order) -> Self {
+        Self { order, progress: Progress::default() }
+    }
+
+    /// Whether a device may have been told to upgrade by this job.
+    #[must_use]
+    pub fn may_be_armed(&self) -> bool {
+        match self.progress.rule {
+            RuleState::NotCreated => false,
+            RuleState::Armed
+            | RuleState::Deactivated
+            | RuleState::Deleted
+            | RuleState::Kept
+            | RuleState::CleanupFailed
+            | RuleState::Superseded => true,
+        }
+    }
+}
+
+/// How far a job has come.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress {
+    /// Hand-overs so far. With the job id it names one continuation.
+    pub seq: u64,
+    /// The stage whose turn it is.
+    pub stage: Stage,
+    /// Failed tries of this stage so far and since when.
+    pub retries: Retries,
+    /// Polls of this stage so far; the polling interval grows with it.
+    pub polls: u32,
+    /// Which try of the device this is, from 1.
+    pub attempt: u32,
+    /// Whether `upgrade.accepted` was published.
+    pub announced: bool,
+    /// Results that were there before this job could have caused them.
+    pub baseline: Baseline,
+    /// Whether the device was found busy with another job's rule: what it reported then is not ours.
+    pub waited_for_other: bool,
+    /// Where rules cannot be read: whether the one write that arms the rule was announced durably and may have happened.
+    pub arming: bool,
+    /// What this job knows of its rule.
+    pub rule: RuleState,
+    /// When the last connection request was sent.
+    pub connection_requested_at: Option<Timestamp>,
+    /// Set when the outcome is known, or the device shall try again, and only the rule has to be put away.
+    pub exit: Option<Exit>,
+    /// When a worker first saw the job.
+    pub started_at: Option<Timestamp>,
+    /// What happened in each stage, at most one entry a stage.
+    pub stages: Vec<StageRecord>,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            seq: 0,
+            stage: Stage::Preflight,
+            retries: Retries::default(),
+            polls: 0,
+            attempt: 1,
+            announced: false,
+            baseline: Baseline::default(),
+            waited_for_other: false,
+            arming: false,
+            rule: RuleState::NotCreated,
+            connection_requested_at: None,
+            exit: None,
+            started_at: None,
+            stages: Vec::new(),
+        }
+    }
+}
+
+/// Why the rule is being put away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Exit {
+    /// The job is over.
+    End(Ending),
+    /// The device reported a transient fault and may try again.
+    TryAgain(Fault),
+}
+
+/// One stage in the job's final event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageRecord {
+    /// The stage.
+    pub stage: Stage,
+    /// Times it was begun by a delivery that brought a decision (waits do not count, failures do).
+    pub attempts: u32,
+    /// When it was first begun.
+    pub started_at: Timestamp,
+    /// When it was left for good.
+    pub finished_at: Option<Timestamp>,
+    /// The last trouble, at most [`StageRecord::ERROR_MAX`] characters.
+    pub last_error: Option<String>,
+}
+
+impl StageRecord {
+    /// Longest `last_error`, in characters: it travels in every continuation.
+    pub const ERROR_MAX: usize = 300;
+}
+
+/// Results that stood in the storage before this job could have caused one.
+///
+/// A row is known by its `id` *and* `ts`: whether the vendor writes one row per attempt or writes one row again is unknown,
+/// and a row whose `ts` moved on is news either way. At most [`Baseline::MAX`] rows are remembered by name, the newest; what is older
+/// than all of them counts as known.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Baseline {
+    known: Vec<(String, i64)>,
+    older_than: Option<i64>,
+}
+
+impl Baseline {
+    /// Rows remembered by name: with ids of 36 characters about 12 KiB of a continuation.
+    pub const MAX: usize = 200;
+
+    /// The baseline from its parts, as a continuation carries them.
+    #[must_use]
+    pub fn from_parts(known: Vec<(String, i64)>, older_than: Option<i64>) -> Self {
+        let mut baseline = Self { known, older_than };
+        baseline.bound();
+        baseline
+    }
+
+    /// The rows remembered by name (`id`, `ts` in Unix seconds), and the `ts` below which every row is known.
+    #[must_use]
+    pub fn parts(&self) -> (&[(String, i64)], Option<i64>) {
+        (&self.known, self.older_than)
+    }
+
+    /// Whether a row with this id and time was there before.
+    #[must_use]
+    pub fn contains(&self, id: &str, ts: i64) -> bool {
+        self.older_than.is_some_and(|older_than| ts < older_than)
+            || self.known.iter().any(|(known_id, known_ts)| known_id == id && ts <= *known_ts)
+    }
+
+    /// Adds rows; a row that is known takes the newer time.
+    pub fn extend<'a>(&mut self, rows: impl IntoIterator<Item = (&'a str, i64)>) {
+        for (id, ts) in rows {
+            match self.known.iter_mut().find(|(known_id, _)| known_id == id) {
+                Some((_, known_ts)) => *known_ts = (*known_ts).max(ts),
+                None => self.known.push((id.to_owned(), ts)),
+            }
+        }
+        self.bound();
+    }
+
+    fn bound(&mut self) {
+        if self.known.len() > Self::MAX {
+            self.known.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+            self.known.truncate(Self::MAX);
+            self.older_than = self.known.last().map(|(_, ts)| *ts);
+        }
+    }
+}
+
+/// Time between two moments, never negative.
+#[must_use]
+pub fn elapsed(from: Timestamp, to: Timestamp) -> SignedDuration {
+    to.duration_since(from).max(SignedDuration::ZERO)
+}

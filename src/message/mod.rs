@@ -1,0 +1,95 @@
+//! What travels through the broker: requests in, continuations between workers, events out. Versioned; our JSON is known here alone.
+//!
+//! Wire types are separate from the core's types, because messages of the previous release are in the queues while a new one starts.
+
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use serde_json::value::RawValue;
+
+use crate::job::{Job, JobId};
+
+pub mod event;
+pub mod headers;
+pub mod request;
+pub mod step;
+
+pub use event::{EventKind, EventMessage, EventSettings};
+pub use headers::{DeadLetter, Incoming};
+pub use request::{FieldFault, Rejection, RequestSettings};
+pub use step::StepError;
+
+/// A job and what travels with it.
+#[derive(Debug, Clone)]
+pub struct Work {
+    /// The job.
+    pub job: Job,
+    /// What is passed through untouched.
+    pub carried: Carried,
+    /// The job is not due before this moment. Set by the codec when a continuation that waits is decoded.
+    pub not_due_before: Option<Timestamp>,
+}
+
+impl Work {
+    /// Names one continuation of one job: (`job_id`, hand-overs so far).
+    #[must_use]
+    pub fn key(&self) -> (JobId, u64) {
+        (self.job.order.job_id.clone(), self.job.progress.seq)
+    }
+}
+
+/// What the requester sent along and gets back with every event.
+#[derive(Debug, Clone, Default)]
+pub struct Carried {
+    /// The request's `context`, byte for byte.
+    pub context: Option<Box<RawValue>>,
+    /// The request's `correlation_id`.
+    pub correlation_id: Option<String>,
+    /// The queue that also gets the final event.
+    pub reply_to: Option<String>,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+    /// W3C trace state.
+    pub tracestate: Option<String>,
+}
+
+/// Turns messages into work and work into messages.
+#[derive(Debug, Clone)]
+pub struct Codec {
+    /// Defaults and limits of requests.
+    pub requests: RequestSettings,
+    /// Where events come from and which are wanted.
+    pub events: EventSettings,
+}
+
+impl Codec {
+    /// A job from a request, or every field at fault.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejection`] names each field at fault with its value and the remedy.
+    pub fn decode_request(&self, incoming: &Incoming<'_>, now: Timestamp) -> Result<Work, Rejection> {
+        request::decode(incoming, &self.requests, now)
+    }
+
+    /// A job from a continuation.
+    ///
+    /// # Errors
+    ///
+    /// [`StepError::NewerVersion`] for a continuation of a newer release (park it), else [`StepError::Malformed`].
+    pub fn decode_step(&self, incoming: &Incoming<'_>) -> Result<Work, StepError> {
+        step::decode(incoming)
+    }
+
+    /// The continuation's body; `work.not_due_before` travels in it.
+    #[must_use]
+    pub fn encode_step(&self, work: &Work) -> Vec<u8> {
+        step::encode(work)
+    }
+}
+
+/// A broker's timestamp property: Unix seconds.
+#[must_use]
+pub fn unix_seconds(time: Timestamp) -> u64 {
+    SystemTime::from(time).duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
