@@ -10,6 +10,7 @@ pub mod state;
 
 pub mod machine;
 pub mod stages;
+pub mod turn;
 
 pub mod call;
 pub mod decision;
@@ -24,7 +25,8 @@ mod tests;
 
 pub use call::{NbiAnswer, NbiCall, NbiFailure, ResultRow, RuleRow, RuleSpec};
 pub use decision::{Decision, Inputs, Next, Standing};
-pub use event::JobEvent;
-pub use outcome::{Impact, Outcome, Reason};
+pub use event::{JobEvent, WaitingFor};
+pub use machine::{Step, begin, decide};
+pub use outcome::{Ending, Impact, Outcome, Reason, RuleState};
 pub use policy::Policy;
 pub use state::{CampaignId, CpeId, FirmwareUrl, Job, JobId, RuleId, Stage};

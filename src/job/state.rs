@@ -295,6 +295,8 @@ pub struct Progress {
     pub waited_for_other: bool,
     /// Where rules cannot be read: whether the one write that arms the rule was announced durably and may have happened.
     pub arming: bool,
+    /// Whether a delivery of this job came twice before the rule was armed: another copy of the job may be under way.
+    pub may_have_twin: bool,
     /// What this job knows of its rule.
     pub rule: RuleState,
     /// When the last connection request was sent.
@@ -319,6 +321,7 @@ impl Default for Progress {
             baseline: Baseline::default(),
             waited_for_other: false,
             arming: false,
+            may_have_twin: false,
             rule: RuleState::NotCreated,
             connection_requested_at: None,
             exit: None,
@@ -342,12 +345,14 @@ pub enum Exit {
 pub struct StageRecord {
     /// The stage.
     pub stage: Stage,
-    /// Times it was begun by a delivery that brought a decision (waits do not count, failures do).
+    /// Tries: failed ones and the one that ended it; waits do not count.
     pub attempts: u32,
     /// When it was first begun.
     pub started_at: Timestamp,
     /// When it was left for good.
     pub finished_at: Option<Timestamp>,
+    /// Whether it gave up.
+    pub failed: bool,
     /// The last trouble, at most [`StageRecord::ERROR_MAX`] characters.
     pub last_error: Option<String>,
 }

@@ -1,0 +1,210 @@
+//! The state machine: which question comes first in a delivery, and who decides about an answer.
+//!
+//! [`begin`] looks once at what cuts across all stages (an outcome already fixed, a cancellation, the deadline, a pause, the time before
+//! which nothing may happen), then asks the stage for its first [`Step`]. [`decide`] hands an answer to the stage whose step it was.
+
+use super::call::{NbiAnswer, NbiCall, NbiFailure, ResultRow, RuleSpec};
+use super::decision::{Decision, Inputs, Standing};
+use super::event::WaitingFor;
+use super::outcome::{Impact, Outcome, Reason, RuleState};
+use super::policy::Policy;
+use super::stages::{await_result, connection_request, create_rule, deactivate_rule, preflight, verify};
+use super::state::{Exit, Job, Stage};
+use super::turn::{self, Turn};
+
+/// One NBI call and the place in the job where its answer belongs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// `preflight`: does the device run the expected version already?
+    ReadVersionFirst,
+    /// `preflight`: what has the device reported before?
+    ReadOldResults,
+    /// `preflight`: a result is newer than the request; whose rule caused it?
+    ReadRuleOfOldResult {
+        /// Every row seen.
+        rows: Vec<ResultRow>,
+    },
+    /// `create_rule`: has it run for this job already?
+    ReadResultsBeforeArming,
+    /// `create_rule`: what stands there?
+    ReadRuleBeforeArming {
+        /// Every row seen just before.
+        rows: Vec<ResultRow>,
+    },
+    /// `create_rule`: POST.
+    CreateRule {
+        /// Whether rules can be read here.
+        readable: bool,
+    },
+    /// `create_rule`: full PUT.
+    UpdateRule {
+        /// Whether rules can be read here.
+        readable: bool,
+    },
+    /// `create_rule`: does it stand now, and is it ours?
+    ReadRuleAfterArming,
+    /// `connection_request`.
+    SendConnectionRequest,
+    /// `await_result`: has the device reported?
+    ReadResults,
+    /// `await_result`: wake a silent device again.
+    ResendConnectionRequest,
+    /// `verify`.
+    ReadVersion,
+    /// `deactivate_rule`: is it still ours?
+    ReadRuleBeforeDisarming,
+    /// `deactivate_rule`: the seed's PUT.
+    DisarmRule,
+    /// `deactivate_rule`: DELETE.
+    DeleteRule,
+    /// `deactivate_rule`: a device that finished at the deadline still counts.
+    ReadResultsOnceMore,
+}
+
+impl Step {
+    /// The call to make.
+    #[must_use]
+    pub fn call(&self, job: &Job, policy: &Policy) -> NbiCall {
+        let order = &job.order;
+        let rule_id = || order.rule_id.clone();
+        let cpe_id = || order.cpe_id.clone();
+        match self {
+            Self::ReadVersionFirst | Self::ReadVersion => NbiCall::ReadVersion { cpe_id: cpe_id() },
+            Self::ReadOldResults | Self::ReadResultsBeforeArming | Self::ReadResults | Self::ReadResultsOnceMore => {
+                NbiCall::ReadResults { rule_id: rule_id(), cpe_id: cpe_id() }
+            }
+            Self::ReadRuleOfOldResult { .. }
+            | Self::ReadRuleBeforeArming { .. }
+            | Self::ReadRuleAfterArming
+            | Self::ReadRuleBeforeDisarming => NbiCall::ReadRule { rule_id: rule_id() },
+            Self::CreateRule { .. } => NbiCall::CreateRule(rule_spec(job, policy)),
+            Self::UpdateRule { .. } => NbiCall::UpdateRule(rule_spec(job, policy)),
+            Self::SendConnectionRequest | Self::ResendConnectionRequest => {
+                NbiCall::SendConnectionRequest { cpe_id: cpe_id() }
+            }
+            Self::DisarmRule => NbiCall::DisarmRule { rule_id: rule_id() },
+            Self::DeleteRule => NbiCall::DeleteRule { rule_id: rule_id() },
+        }
+    }
+}
+
+fn rule_spec(job: &Job, policy: &Policy) -> RuleSpec {
+    RuleSpec {
+        rule_id: job.order.rule_id.clone(),
+        cpe_id: job.order.cpe_id.clone(),
+        firmware_url: job.order.firmware_url.clone(),
+        executions: job.order.executions,
+        priority: job.order.priority,
+        description: policy.tag_rules.then(|| turn::tag(job)),
+    }
+}
+
+/// The first decision of a delivery: nothing was asked yet.
+#[must_use]
+pub fn begin(job: Job, inputs: Inputs, policy: &Policy) -> Decision {
+    let mut turn = Turn::new(job, inputs, policy);
+    let stage = turn.job.progress.stage;
+    let is_before_arming = matches!(stage, Stage::Preflight | Stage::CreateRule);
+    if inputs.redelivered && is_before_arming {
+        turn.job.progress.may_have_twin = true;
+    }
+    if let Some(exit) = turn.job.progress.exit.clone() {
+        return begin_exit(turn, exit);
+    }
+    if inputs.standing == Standing::Cancelled {
+        return end_early(turn, Outcome::Cancelled, Reason::Cancelled, "cancelled by an operator");
+    }
+    if turn.is_past_deadline() {
+        // A copy of this job may have gone on while this delivery was away: look before judging, which has no effect on the device.
+        let looks_first = stage == Stage::Preflight && inputs.redelivered;
+        if !looks_first {
+            return timed_out(turn);
+        }
+    } else if let Some(not_before) = turn.job.order.not_before
+        && stage == Stage::Preflight
+        && inputs.now < not_before
+    {
+        return turn.wait_until(not_before, WaitingFor::NotBefore);
+    } else if inputs.standing == Standing::Paused && is_before_arming {
+        let delay = policy.busy_interval.delay(turn.job.progress.polls, inputs.jitter);
+        turn.job.progress.polls = turn.job.progress.polls.saturating_add(1);
+        return turn.wait(delay, WaitingFor::Resume);
+    }
+    match stage {
+        Stage::Preflight => preflight::begin(turn),
+        Stage::CreateRule => turn.step(Step::ReadResultsBeforeArming),
+        Stage::ConnectionRequest => turn.step(Step::SendConnectionRequest),
+        Stage::AwaitResult => turn.step(Step::ReadResults),
+        Stage::Verify => turn.step(Step::ReadVersion),
+        Stage::DeactivateRule => turn.step(Step::ReadRuleBeforeDisarming),
+    }
+}
+
+/// What follows from the answer to `step`.
+#[must_use]
+pub fn decide(
+    job: Job,
+    step: Step,
+    answer: Result<NbiAnswer, NbiFailure>,
+    inputs: Inputs,
+    policy: &Policy,
+) -> Decision {
+    let turn = Turn::new(job, inputs, policy);
+    let answer = match answer {
+        Err(failure @ (NbiFailure::Refused { .. } | NbiFailure::NotSent { .. })) => return turn.release(&failure),
+        other => other,
+    };
+    match step {
+        Step::ReadVersionFirst => preflight::on_version(turn, answer),
+        Step::ReadOldResults => preflight::on_results(turn, answer),
+        Step::ReadRuleOfOldResult { rows } => preflight::on_rule(turn, &rows, answer),
+        Step::ReadResultsBeforeArming => create_rule::on_results(turn, answer),
+        Step::ReadRuleBeforeArming { rows } => create_rule::on_rule(turn, &rows, answer),
+        Step::CreateRule { readable } => create_rule::on_created(turn, readable, answer),
+        Step::UpdateRule { readable } => create_rule::on_updated(turn, readable, answer),
+        Step::ReadRuleAfterArming => create_rule::on_rule_after_arming(turn, answer),
+        Step::SendConnectionRequest => connection_request::on_sent(turn, answer),
+        Step::ReadResults => await_result::on_results(turn, answer),
+        Step::ResendConnectionRequest => await_result::on_resent(turn, answer),
+        Step::ReadVersion => verify::on_version(turn, answer),
+        Step::ReadRuleBeforeDisarming => deactivate_rule::on_rule(turn, answer),
+        Step::DisarmRule => deactivate_rule::on_disarmed(turn, RuleState::Deactivated, answer),
+        Step::DeleteRule => deactivate_rule::on_disarmed(turn, RuleState::Deleted, answer),
+        Step::ReadResultsOnceMore => deactivate_rule::on_results_once_more(turn, answer),
+    }
+}
+
+/// An outcome, or another try, was fixed in an earlier delivery; only the rule has to be put away.
+fn begin_exit(mut turn: Turn<'_>, exit: Exit) -> Decision {
+    if let Exit::TryAgain(fault) = exit {
+        if turn.inputs.standing == Standing::Cancelled {
+            let ending = turn.ending(Outcome::Cancelled, Reason::Cancelled, Impact::Possible, "cancelled by an operator");
+            turn.job.progress.exit = Some(Exit::End(ending));
+        } else if turn.is_past_deadline() {
+            let ending = await_result::fault_ending(&turn, fault, None);
+            turn.job.progress.exit = Some(Exit::End(ending));
+        }
+    }
+    if turn.job.progress.stage == Stage::Verify {
+        return turn.step(Step::ReadVersion);
+    }
+    turn.step(Step::ReadRuleBeforeDisarming)
+}
+
+/// The deadline is reached.
+fn timed_out(turn: Turn<'_>) -> Decision {
+    if turn.job.progress.waited_for_other {
+        return end_early(turn, Outcome::Failed, Reason::DeviceBusy, "another job held the device until the deadline");
+    }
+    end_early(turn, Outcome::Failed, Reason::TimedOut, "the deadline passed before the device reported a result")
+}
+
+/// Ends a job from outside its stages: at once while nothing can be armed, else by way of disarming.
+fn end_early(turn: Turn<'_>, outcome: Outcome, reason: Reason, message: &str) -> Decision {
+    let ending = turn.ending(outcome, reason, Impact::Possible, message);
+    let nothing_can_be_armed = turn.job.progress.stage == Stage::Preflight && !turn.inputs.redelivered;
+    if nothing_can_be_armed {
+        return turn.finish(ending);
+    }
+    turn.give_up(ending)
+}

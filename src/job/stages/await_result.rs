@@ -1,0 +1,124 @@
+//! `await_result`: a new result for this device and rule, or time.
+//!
+//! New is what is not in the baseline. A row with neither a success code nor a fault code decides nothing: the vendor heads its one
+//! example "upgrade incomplete or failed", so an unfinished upgrade may look like that (unknown).
+
+use super::super::call::{NbiAnswer, NbiFailure, ResultRow};
+use super::super::decision::Decision;
+use super::super::event::{JobEvent, WaitingFor};
+use super::super::fault::Fault;
+use super::super::machine::Step;
+use super::super::outcome::{Ending, Impact, Outcome, Reason};
+use super::super::retry::Retries;
+use super::super::state::{Exit, Stage, elapsed};
+use super::super::turn::{Turn, Verdict};
+use super::unexpected;
+
+/// The rows of one poll.
+#[must_use]
+pub fn on_results(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Decision {
+    let rows = match answer {
+        Ok(NbiAnswer::Results { rows, .. }) => rows,
+        Ok(other) => return fail(turn, &unexpected(&other)),
+        Err(failure) => return fail(turn, &failure),
+    };
+    turn.job.progress.retries = Retries::default();
+    match turn.newest_fresh(&rows) {
+        Some((row, Verdict::Success)) => succeeded(turn, row),
+        Some((row, Verdict::Faulted(fault))) => {
+            turn.remember(&rows);
+            faulted(turn, fault, row)
+        }
+        None if is_resend_due(&turn) => turn.step(Step::ResendConnectionRequest),
+        None => poll_again(turn),
+    }
+}
+
+/// A connection request to a silent device was sent, or not: the job waits on either way.
+#[must_use]
+pub fn on_resent(mut turn: Turn<'_>, _answer: Result<NbiAnswer, NbiFailure>) -> Decision {
+    turn.job.progress.connection_requested_at = Some(turn.inputs.now);
+    poll_again(turn)
+}
+
+/// The NBI says that the device was upgraded.
+fn succeeded(turn: Turn<'_>, row: ResultRow) -> Decision {
+    let ending = success_ending(&turn, row);
+    if needs_verification(&turn) { verify_first(turn, ending) } else { turn.end(ending) }
+}
+
+/// The NBI says that the device was upgraded, and the rule is put away already.
+#[must_use]
+pub fn succeeded_after_disarming(turn: Turn<'_>, row: ResultRow) -> Decision {
+    let ending = success_ending(&turn, row);
+    if needs_verification(&turn) { verify_first(turn, ending) } else { turn.finish(ending) }
+}
+
+fn success_ending(turn: &Turn<'_>, row: ResultRow) -> Ending {
+    let mut ending = turn.ending(Outcome::Completed, Reason::Upgraded, Impact::Applied, "the device reported success");
+    ending.result = Some(row);
+    ending
+}
+
+fn needs_verification(turn: &Turn<'_>) -> bool {
+    turn.policy.verify && turn.job.order.expected_version.is_some()
+}
+
+fn verify_first(mut turn: Turn<'_>, ending: Ending) -> Decision {
+    turn.enter(Stage::Verify);
+    turn.job.progress.exit = Some(Exit::End(ending));
+    turn.step(Step::ReadVersion)
+}
+
+/// The device reported a fault: it may try again, or the job is over. Either way the rule is disarmed first.
+#[must_use]
+pub fn faulted(mut turn: Turn<'_>, fault: Fault, row: ResultRow) -> Decision {
+    let pause = turn.policy.attempt_pause.delay(turn.job.progress.attempt - 1, turn.inputs.jitter);
+    let has_time = turn.inputs.now.checked_add(pause).is_ok_and(|then| then < turn.job.order.deadline);
+    let tries_again = fault.transient && has_time && turn.job.progress.attempt < turn.job.order.max_attempts;
+    turn.happened(JobEvent::DeviceFaulted { fault: fault.clone(), tries_again });
+    if tries_again {
+        turn.set_exit(Exit::TryAgain(fault));
+        return turn.step(Step::ReadRuleBeforeDisarming);
+    }
+    let ending = fault_ending(&turn, fault, Some(row));
+    turn.end(ending)
+}
+
+/// The ending for a device that reported a fault.
+#[must_use]
+pub fn fault_ending(turn: &Turn<'_>, fault: Fault, row: Option<ResultRow>) -> Ending {
+    let message = format!("the device reported fault {}: {}", fault.code, fault.name);
+    let mut ending = turn.ending(Outcome::Failed, Reason::DeviceFault, Impact::Possible, message);
+    ending.fault = Some(fault);
+    ending.result = row;
+    ending
+}
+
+fn is_resend_due(turn: &Turn<'_>) -> bool {
+    let interval = turn.policy.connection_request_resend_interval;
+    let last = turn.job.progress.connection_requested_at;
+    !interval.is_zero() && last.is_none_or(|last| elapsed(last, turn.inputs.now) >= interval)
+}
+
+fn poll_again(mut turn: Turn<'_>) -> Decision {
+    turn.job.progress.polls = turn.job.progress.polls.saturating_add(1);
+    let delay = turn.policy.await_result.delay(turn.job.progress.polls, turn.inputs.jitter);
+    turn.wait(delay, WaitingFor::Result)
+}
+
+/// A bad day of the NBI does not end a job whose rule is armed: the deadline does.
+fn fail(mut turn: Turn<'_>, failure: &NbiFailure) -> Decision {
+    let is_used_up = turn.count_failure(failure);
+    match failure {
+        NbiFailure::Rejected { .. } | NbiFailure::Unintelligible { .. } if is_used_up => {
+            let ending = turn.nbi_ending(failure);
+            turn.give_up(ending)
+        }
+        NbiFailure::Rejected { .. }
+        | NbiFailure::Unintelligible { .. }
+        | NbiFailure::Transient { .. }
+        | NbiFailure::Refused { .. }
+        | NbiFailure::NotSent { .. } => turn.retry(failure),
+    }
+}

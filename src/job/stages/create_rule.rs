@@ -1,0 +1,189 @@
+//! `create_rule`: the rule stands, and is not armed twice.
+//!
+//! Before any write, results and rule are read: what has run for this job is not armed again, what another job holds is not taken
+//! (unless the operator wants it), and what stands already is left alone. After the write the rule is read again, as another worker may
+//! have written in the same moment and the last write wins.
+//!
+//! Where rules cannot be read, the one write that arms is announced durably first and then done at most once: a delivery that comes
+//! a second time finds the announcement and goes on as if it had been done. Rather a job that times out than a device upgraded twice.
+
+use super::super::call::{NbiAnswer, NbiFailure, ResultRow, RuleRow};
+use super::super::decision::Decision;
+use super::super::event::WaitingFor;
+use super::super::machine::Step;
+use super::super::outcome::{Impact, Outcome, Reason, RuleState};
+use super::super::policy::OnBusy;
+use super::super::state::Stage;
+use super::super::turn::{Owner, Turn};
+use super::unexpected;
+
+/// The results: whether it has run for this job already.
+#[must_use]
+pub fn on_results(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Decision {
+    match answer {
+        Ok(NbiAnswer::Results { rows, .. }) => turn.step(Step::ReadRuleBeforeArming { rows }),
+        Ok(other) => fail(turn, &unexpected(&other)),
+        Err(failure) => fail(turn, &failure),
+    }
+}
+
+/// The rule that stands before anything is written.
+#[must_use]
+pub fn on_rule(mut turn: Turn<'_>, rows: &[ResultRow], answer: Result<NbiAnswer, NbiFailure>) -> Decision {
+    let has_run = turn.newest_fresh(rows).is_some();
+    let rules = match answer {
+        Ok(NbiAnswer::Rules { rows: rules, .. }) => rules,
+        Ok(NbiAnswer::RulesUnreadable) if has_run => return stands(turn),
+        Ok(NbiAnswer::RulesUnreadable) => return arm_unseen(turn),
+        Ok(other) => return fail(turn, &unexpected(&other)),
+        Err(failure) => return fail(turn, &failure),
+    };
+    let owner = turn.owner_of_all(&rules);
+    let is_armed = rules.iter().any(RuleRow::is_armed);
+    match (owner, is_armed, has_run) {
+        (Some(Owner::Ours), true, _) | (Some(Owner::Ours) | None, false, true) => stands(turn),
+        // Cannot be: no rule is no armed rule.
+        (None, true, _) => stands(turn),
+        (Some(Owner::Other), true, _) => busy(turn, rows),
+        (Some(Owner::Other), false, true) => {
+            // The result is the other job's, which ended in this moment: take it into the baseline before arming.
+            turn.remember(rows);
+            turn.enter(Stage::Preflight);
+            turn.advance()
+        }
+        (Some(Owner::Ours | Owner::Other), false, false) => turn.step(Step::UpdateRule { readable: true }),
+        (None, false, false) => turn.step(Step::CreateRule { readable: true }),
+    }
+}
+
+/// The answer to POST.
+#[must_use]
+pub fn on_created(turn: Turn<'_>, readable: bool, answer: Result<NbiAnswer, NbiFailure>) -> Decision {
+    match answer {
+        Ok(NbiAnswer::Done) => written(turn, readable),
+        // Taken since it was read, or never readable: look again, or write it in full.
+        Ok(NbiAnswer::RuleExists) if readable => turn.step(Step::ReadResultsBeforeArming),
+        Ok(NbiAnswer::RuleExists) => turn.step(Step::UpdateRule { readable }),
+        Ok(other) => not_written(turn, readable, &unexpected(&other)),
+        Err(failure) => not_written(turn, readable, &failure),
+    }
+}
+
+/// The answer to the full PUT.
+#[must_use]
+pub fn on_updated(turn: Turn<'_>, readable: bool, answer: Result<NbiAnswer, NbiFailure>) -> Decision {
+    match answer {
+        Ok(NbiAnswer::Done) => written(turn, readable),
+        // Deleted since it was read.
+        Ok(NbiAnswer::NoSuchRule) if readable => turn.step(Step::CreateRule { readable }),
+        Ok(other) => not_written(turn, readable, &unexpected(&other)),
+        Err(failure) => not_written(turn, readable, &failure),
+    }
+}
+
+/// The rule that stands after it was written.
+#[must_use]
+pub fn on_rule_after_arming(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Decision {
+    let rules = match answer {
+        Ok(NbiAnswer::Rules { rows, .. }) => rows,
+        Ok(NbiAnswer::RulesUnreadable) => return stands(turn),
+        Ok(other) => return fail(turn, &unexpected(&other)),
+        Err(failure) => return fail(turn, &failure),
+    };
+    let is_armed = rules.iter().any(RuleRow::is_armed);
+    match turn.owner_of_all(&rules) {
+        // The write was accepted and the rule is not to be seen (a storage that lags, or a filter of another name): the answer to the
+        // write counts, as a second write could arm it twice.
+        None => stands(turn),
+        Some(Owner::Ours) if is_armed => stands(turn),
+        Some(Owner::Ours) => {
+            let message = "the rule was written and is not armed".to_owned();
+            fail(turn, &NbiFailure::Transient { message, retry_after: None, no_effect: false })
+        }
+        Some(Owner::Other) => overwritten(turn),
+    }
+}
+
+/// Another job wrote in the same moment; the last write wins.
+fn overwritten(mut turn: Turn<'_>) -> Decision {
+    turn.job.progress.rule = RuleState::Superseded;
+    match turn.policy.on_busy {
+        OnBusy::Wait => busy(turn, &[]),
+        OnBusy::Supersede | OnBusy::Fail => {
+            let message = "another job wrote the rule in the same moment";
+            let ending = turn.ending(Outcome::Failed, Reason::Superseded, Impact::Possible, message);
+            turn.end(ending)
+        }
+    }
+}
+
+/// Another job holds the device.
+fn busy(mut turn: Turn<'_>, rows: &[ResultRow]) -> Decision {
+    match turn.policy.on_busy {
+        OnBusy::Supersede => turn.step(Step::UpdateRule { readable: true }),
+        OnBusy::Fail => {
+            let message = "another job holds the device and `job.on_busy` is `fail`";
+            let ending = turn.ending(Outcome::Failed, Reason::DeviceBusy, Impact::Possible, message);
+            turn.end(ending)
+        }
+        OnBusy::Wait => {
+            // What the device has reported by now is not this job's; the baseline is taken anew when the device is free.
+            turn.remember(rows);
+            turn.job.progress.waited_for_other = true;
+            let polls = turn.job.progress.polls;
+            let delay = turn.policy.busy_interval.delay(polls, turn.inputs.jitter);
+            turn.enter(Stage::Preflight);
+            turn.job.progress.polls = polls.saturating_add(1);
+            turn.wait(delay, WaitingFor::OtherJob)
+        }
+    }
+}
+
+/// Rules cannot be read: announce the write, then do it once.
+fn arm_unseen(mut turn: Turn<'_>) -> Decision {
+    let is_announced = turn.job.progress.arming;
+    let may_have_been_done = is_announced && turn.inputs.redelivered || turn.job.progress.may_have_twin;
+    turn.job.progress.arming = true;
+    if may_have_been_done {
+        return stands(turn);
+    }
+    if is_announced { turn.step(Step::CreateRule { readable: false }) } else { turn.advance() }
+}
+
+/// The write was accepted.
+fn written(mut turn: Turn<'_>, readable: bool) -> Decision {
+    turn.job.progress.rule = RuleState::Armed;
+    if readable { turn.step(Step::ReadRuleAfterArming) } else { stands(turn) }
+}
+
+/// The write was not accepted, or its answer is lost.
+fn not_written(mut turn: Turn<'_>, readable: bool, failure: &NbiFailure) -> Decision {
+    let may_have_had_effect = match failure {
+        NbiFailure::Transient { no_effect, .. } => !no_effect,
+        NbiFailure::Unintelligible { .. } => true,
+        NbiFailure::Rejected { .. } | NbiFailure::Refused { .. } | NbiFailure::NotSent { .. } => false,
+    };
+    if may_have_had_effect {
+        turn.job.progress.rule = RuleState::Armed;
+        if !readable {
+            return stands(turn);
+        }
+    }
+    fail(turn, failure)
+}
+
+/// The rule stands, or may: go on.
+fn stands(mut turn: Turn<'_>) -> Decision {
+    turn.job.progress.rule = RuleState::Armed;
+    turn.job.progress.waited_for_other = false;
+    turn.enter(Stage::ConnectionRequest);
+    turn.step(Step::SendConnectionRequest)
+}
+
+fn fail(mut turn: Turn<'_>, failure: &NbiFailure) -> Decision {
+    if turn.count_failure(failure) {
+        let ending = turn.nbi_ending(failure);
+        return turn.give_up(ending);
+    }
+    turn.retry(failure)
+}

@@ -1,0 +1,122 @@
+//! `preflight`: the device's old results, read and made durable before any side effect.
+//!
+//! With the vendor's fixed rule id a second upgrade of a device reads the first one's result; so what is there now is the baseline,
+//! and only what comes later counts. A final result newer than the request means that the job was carried out already, by an
+//! earlier copy of it, if the rule that stands there holds this job's file: a result belongs to the file that was armed last.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::super::call::{NbiAnswer, NbiFailure, ResultRow};
+use super::super::decision::Decision;
+use super::super::machine::Step;
+use super::super::outcome::{Impact, Outcome, Reason};
+use super::super::state::Stage;
+use super::super::turn::{Owner, Turn, Verdict};
+use super::{await_result, unexpected};
+
+/// The stage's first question.
+#[must_use]
+pub fn begin(turn: Turn<'_>) -> Decision {
+    let order = &turn.job.order;
+    let may_be_current = turn.policy.verify && order.expected_version.is_some() && !order.force && turn.job.progress.attempt == 1;
+    if may_be_current { turn.step(Step::ReadVersionFirst) } else { turn.step(Step::ReadOldResults) }
+}
+
+/// The version that the device runs before anything was done. A device that does not answer is upgraded like any other.
+#[must_use]
+pub fn on_version(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Decision {
+    if let Ok(NbiAnswer::Version(version)) = &answer
+        && turn.job.order.expected_version.as_ref() == Some(version)
+    {
+        let message = format!("the device runs {version} already");
+        let ending = turn.ending(Outcome::Completed, Reason::AlreadyCurrent, Impact::None, message);
+        return turn.finish(ending);
+    }
+    turn.step(Step::ReadOldResults)
+}
+
+/// The results that are there before this job does anything.
+#[must_use]
+pub fn on_results(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Decision {
+    let (rows, nbi_time) = match answer {
+        Ok(NbiAnswer::Results { rows, nbi_time }) => (rows, nbi_time),
+        Ok(other) => return fail(turn, &unexpected(&other)),
+        Err(failure) => return fail(turn, &failure),
+    };
+    let since_request = newer_than_request(&turn, &rows, nbi_time);
+    match turn.newest_fresh(&since_request) {
+        Some((row, verdict)) if is_tagged_as_ours(&turn, &row) => already_ran(turn, row, verdict, &rows),
+        Some(_) => turn.step(Step::ReadRuleOfOldResult { rows }),
+        None => done(turn, &rows),
+    }
+}
+
+/// The rule that stands while a result newer than the request is there: it tells whose the result is.
+#[must_use]
+pub fn on_rule(turn: Turn<'_>, rows: &[ResultRow], answer: Result<NbiAnswer, NbiFailure>) -> Decision {
+    let is_ours = match answer {
+        Ok(NbiAnswer::Rules { rows: rules, .. }) => match turn.owner_of_all(&rules) {
+            Some(owner) => owner == Owner::Ours,
+            // Gone: a copy of this job may have deleted it; but after waiting for another job it is more likely that one's.
+            None => !turn.job.progress.waited_for_other,
+        },
+        Ok(NbiAnswer::RulesUnreadable) => !turn.job.progress.waited_for_other,
+        Ok(other) => return fail(turn, &unexpected(&other)),
+        Err(failure) => return fail(turn, &failure),
+    };
+    match turn.newest_fresh(rows) {
+        Some((row, verdict)) if is_ours => already_ran(turn, row, verdict, rows),
+        Some(_) | None => done(turn, rows),
+    }
+}
+
+/// Rows at or after the request, by the NBI's clock as far as that is known, and rows that carry this job's tag whatever their time.
+///
+/// `ts` has whole seconds, so the request's second counts as after it.
+fn newer_than_request(turn: &Turn<'_>, rows: &[ResultRow], nbi_time: Option<Timestamp>) -> Vec<ResultRow> {
+    let ahead = nbi_time.map_or(SignedDuration::ZERO, |nbi_time| nbi_time.duration_since(turn.inputs.now));
+    // `Date` has whole seconds and the answer took a moment: a small difference is none.
+    let ahead_secs = if ahead.abs() < SignedDuration::from_secs(5) { 0 } else { ahead.as_secs() };
+    let requested = turn.job.order.requested_at.as_second().saturating_add(ahead_secs);
+    rows.iter().filter(|row| row.ts >= requested || is_tagged_as_ours(turn, row)).cloned().collect()
+}
+
+fn is_tagged_as_ours(turn: &Turn<'_>, row: &ResultRow) -> bool {
+    turn.policy.tag_rules && row.rule_description.as_deref() == Some(turn.tag().as_str())
+}
+
+/// A copy of this job did it.
+fn already_ran(mut turn: Turn<'_>, row: ResultRow, verdict: Verdict, rows: &[ResultRow]) -> Decision {
+    turn.remember(rows);
+    match verdict {
+        Verdict::Success => {
+            let message = "an earlier copy of this job upgraded the device";
+            let mut ending = turn.ending(Outcome::Completed, Reason::AlreadyDone, Impact::Applied, message);
+            ending.result = Some(row);
+            turn.end(ending)
+        }
+        Verdict::Faulted(fault) => await_result::faulted(turn, fault, row),
+    }
+}
+
+/// The baseline stands; it is handed over before anything is written to the NBI.
+fn done(mut turn: Turn<'_>, rows: &[ResultRow]) -> Decision {
+    turn.remember(rows);
+    if turn.is_past_deadline() {
+        let message = "the deadline passed before anything was sent to the device";
+        let ending = turn.ending(Outcome::Failed, Reason::TimedOut, Impact::Possible, message);
+        return turn.finish(ending);
+    }
+    turn.enter(Stage::CreateRule);
+    turn.advance()
+}
+
+fn fail(mut turn: Turn<'_>, failure: &NbiFailure) -> Decision {
+    let is_used_up = turn.count_failure(failure);
+    if is_used_up || turn.is_past_deadline() {
+        // Nothing is armed by this try: the rule needs no putting away.
+        let ending = turn.nbi_ending(failure);
+        return turn.finish(ending);
+    }
+    turn.retry(failure)
+}

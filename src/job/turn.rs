@@ -1,0 +1,388 @@
+//! One decision in the making: the job, what is known at this moment, and the few moves that every stage shares.
+//!
+//! A stage takes a [`Turn`] and ends it with exactly one verdict. Book-keeping (stage records, retries, sequence numbers, events)
+//! happens here, so that no stage repeats it.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::call::{NbiFailure, ResultRow, RuleRow};
+use super::decision::{Decision, Inputs, Next};
+use super::event::{JobEvent, WaitingFor};
+use super::fault::Fault;
+use super::machine::Step;
+use super::outcome::{Ending, Impact, Outcome, Reason, RuleState};
+use super::policy::Policy;
+use super::state::{Exit, Job, Stage, StageRecord, elapsed};
+
+/// One decision in the making.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    /// The job as it is by now.
+    pub job: Job,
+    /// What is known at this moment.
+    pub inputs: Inputs,
+    /// The operator's settings.
+    pub policy: &'a Policy,
+    events: Vec<JobEvent>,
+}
+
+/// What a final result row says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The upgrade succeeded.
+    Success,
+    /// The device reported a fault.
+    Faulted(Fault),
+}
+
+/// Whose rule it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// This job's, or a copy's of it.
+    Ours,
+    /// Another job's.
+    Other,
+}
+
+impl<'a> Turn<'a> {
+    /// Opens a turn.
+    #[must_use]
+    pub fn new(job: Job, inputs: Inputs, policy: &'a Policy) -> Self {
+        let mut turn = Self { job, inputs, policy, events: Vec::new() };
+        turn.job.progress.started_at.get_or_insert(inputs.now);
+        turn.open_record();
+        turn
+    }
+
+    // ----- verdicts: each ends the turn -----
+
+    /// Asks the NBI again, same delivery.
+    #[must_use]
+    pub fn step(self, step: Step) -> Decision {
+        Decision { job: self.job, next: Next::Step(step), events: self.events }
+    }
+
+    /// Hands the job over durably.
+    #[must_use]
+    pub fn advance(mut self) -> Decision {
+        self.hand_over();
+        Decision { job: self.job, next: Next::Advance, events: self.events }
+    }
+
+    /// Comes back after `delay`, at the deadline at the latest; costs nothing.
+    #[must_use]
+    pub fn wait(self, delay: SignedDuration, waiting_for: WaitingFor) -> Decision {
+        let until = self.later(delay);
+        self.wait_until(until, waiting_for)
+    }
+
+    /// Comes back at that time; costs nothing.
+    #[must_use]
+    pub fn wait_until(mut self, until: Timestamp, waiting_for: WaitingFor) -> Decision {
+        let stage = self.job.progress.stage;
+        self.hand_over();
+        self.events.push(JobEvent::StageWaits { stage, until, waiting_for });
+        Decision { job: self.job, next: Next::Wait { until }, events: self.events }
+    }
+
+    /// Comes back as the retry policy says; costs an attempt.
+    #[must_use]
+    pub fn retry(mut self, failure: &NbiFailure) -> Decision {
+        let failures = self.job.progress.retries.failures.saturating_sub(1);
+        let asked = retry_after(failure);
+        let until = self.later(self.policy.retry.delay(failures, self.inputs.jitter).max(asked));
+        let stage = self.job.progress.stage;
+        self.hand_over();
+        self.events.push(JobEvent::StageRetried { stage, until, error: failure.to_string() });
+        Decision { job: self.job, next: Next::Retry { until }, events: self.events }
+    }
+
+    /// Gives the job back: not its fault.
+    #[must_use]
+    pub fn release(mut self, failure: &NbiFailure) -> Decision {
+        let spread = SignedDuration::try_from_secs_f64(self.policy.release_pause.as_secs_f64() * (0.5 + self.inputs.jitter))
+            .unwrap_or(self.policy.release_pause);
+        let until = self.after(spread.max(retry_after(failure)));
+        let stage = self.job.progress.stage;
+        self.hand_over();
+        self.events.push(JobEvent::Released { stage, error: failure.to_string() });
+        Decision { job: self.job, next: Next::Release { until }, events: self.events }
+    }
+
+    /// The job is over.
+    #[must_use]
+    pub fn finish(mut self, mut ending: Ending) -> Decision {
+        if ending.impact == Impact::Possible && !self.may_have_touched_the_device() {
+            ending.impact = Impact::None;
+        }
+        self.announce();
+        let failed = self.job.progress.rule == RuleState::CleanupFailed && self.job.progress.stage == Stage::DeactivateRule;
+        self.leave_for_good(failed);
+        let took = elapsed(self.job.order.requested_at, self.inputs.now);
+        let ending = Box::new(ending);
+        self.events.push(JobEvent::Finished { ending: ending.clone(), took });
+        Decision { job: self.job, next: Next::Finish(ending), events: self.events }
+    }
+
+    // ----- moves: the turn goes on -----
+
+    /// Leaves the current stage as done and enters another.
+    pub fn enter(&mut self, stage: Stage) {
+        self.leave(stage, false);
+    }
+
+    /// Leaves the current stage as failed and enters another.
+    pub fn give_up_and_enter(&mut self, stage: Stage, error: &str) {
+        let current = self.job.progress.stage;
+        self.events.push(JobEvent::StageFailed { stage: current, error: error.to_owned() });
+        self.leave(stage, true);
+    }
+
+    /// Fixes the outcome and goes on to put the rule away.
+    #[must_use]
+    pub fn end(mut self, ending: Ending) -> Decision {
+        self.set_exit(Exit::End(ending));
+        self.step(Step::ReadRuleBeforeDisarming)
+    }
+
+    /// Fixes the outcome of a stage that gave up, and goes on to put the rule away.
+    #[must_use]
+    pub fn give_up(mut self, ending: Ending) -> Decision {
+        let stage = self.job.progress.stage;
+        self.events.push(JobEvent::StageFailed { stage, error: ending.message.clone() });
+        self.leave(Stage::DeactivateRule, true);
+        self.job.progress.exit = Some(Exit::End(ending));
+        self.step(Step::ReadRuleBeforeDisarming)
+    }
+
+    /// Sets what follows once the rule is put away.
+    pub fn set_exit(&mut self, exit: Exit) {
+        self.job.progress.exit = Some(exit);
+        if self.job.progress.stage != Stage::DeactivateRule {
+            self.enter(Stage::DeactivateRule);
+        }
+    }
+
+    /// Counts a failed try; says whether the stage has used up its tries.
+    pub fn count_failure(&mut self, failure: &NbiFailure) -> bool {
+        let now = self.inputs.now;
+        let error = truncated(&failure.to_string());
+        if let Some(record) = self.record_mut() {
+            record.attempts = record.attempts.saturating_add(1);
+            record.last_error = Some(error);
+        }
+        let retries = self.job.progress.retries;
+        match failure {
+            NbiFailure::Unintelligible { .. } => {
+                self.job.progress.retries = retries.unintelligible(now);
+                self.job.progress.retries.unintelligible >= self.policy.unintelligible_max
+            }
+            NbiFailure::Rejected { .. } => true,
+            NbiFailure::Transient { .. } | NbiFailure::Refused { .. } | NbiFailure::NotSent { .. } => {
+                self.job.progress.retries = retries.failed(now);
+                self.job.progress.retries.are_used_up(now, self.policy.retry_max_elapsed)
+            }
+        }
+    }
+
+    /// Adds an event.
+    pub fn happened(&mut self, event: JobEvent) {
+        self.events.push(event);
+    }
+
+    /// Remembers rows as known before this job could have caused them.
+    pub fn remember(&mut self, rows: &[ResultRow]) {
+        self.job.progress.baseline.extend(rows.iter().map(|row| (row.id.as_str(), row.ts)));
+    }
+
+    // ----- questions -----
+
+    /// Whether the deadline is reached.
+    #[must_use]
+    pub fn is_past_deadline(&self) -> bool {
+        self.inputs.now >= self.job.order.deadline
+    }
+
+    /// Whether this job, in this or an earlier try, may have made the device do something.
+    #[must_use]
+    pub fn may_have_touched_the_device(&self) -> bool {
+        self.job.may_be_armed() || self.job.progress.attempt > 1 || self.job.progress.arming
+    }
+
+    /// What a result row says: success, a fault, or nothing final.
+    ///
+    /// A fault code in the message is stronger than the code: the one example of the vendor has both, and a success with a fault
+    /// code in it would be a contradiction that must not be read as success.
+    #[must_use]
+    pub fn verdict_of(&self, row: &ResultRow) -> Option<Verdict> {
+        if let Some(fault) = self.policy.faults.fault_in(&row.message) {
+            return Some(Verdict::Faulted(fault));
+        }
+        let code = row.code?;
+        let is_success = self.policy.success_codes.iter().any(|(low, high)| (*low..=*high).contains(&code));
+        is_success.then_some(Verdict::Success)
+    }
+
+    /// The newest final result that this job can have caused: not in the baseline, not tagged by another job.
+    #[must_use]
+    pub fn newest_fresh(&self, rows: &[ResultRow]) -> Option<(ResultRow, Verdict)> {
+        rows.iter()
+            .filter(|row| !self.job.progress.baseline.contains(&row.id, row.ts) && !self.is_tagged_by_other(row))
+            .filter_map(|row| self.verdict_of(row).map(|verdict| (row.clone(), verdict)))
+            .max_by(|(a, _), (b, _)| a.ts.cmp(&b.ts).then_with(|| a.id.cmp(&b.id)))
+    }
+
+    /// The tag that this job's rule carries.
+    #[must_use]
+    pub fn tag(&self) -> String {
+        tag(&self.job)
+    }
+
+    /// Whether the row says that another job's rule caused it.
+    #[must_use]
+    pub fn is_tagged_by_other(&self, row: &ResultRow) -> bool {
+        self.policy.tag_rules
+            && row.rule_description.as_deref().is_some_and(|text| text.starts_with(TAG_PREFIX) && text != self.tag())
+    }
+
+    /// Whose rule it is: told by its file, and by its tag where rules are tagged.
+    #[must_use]
+    pub fn owner_of(&self, rule: &RuleRow) -> Owner {
+        let is_same_file = rule.file.as_deref() == Some(self.job.order.firmware_url.as_str());
+        let is_other_tag = self.policy.tag_rules
+            && rule.description.as_deref().is_some_and(|text| text.starts_with(TAG_PREFIX) && text != self.tag());
+        if is_same_file && !is_other_tag { Owner::Ours } else { Owner::Other }
+    }
+
+    /// Whose the rules of one id are: ours if any is, as the last one written tells what ran last. `None` when there is none.
+    #[must_use]
+    pub fn owner_of_all(&self, rules: &[RuleRow]) -> Option<Owner> {
+        let armed: Vec<&RuleRow> = rules.iter().filter(|rule| rule.is_armed()).collect();
+        let deciding = if armed.is_empty() { rules.iter().collect() } else { armed };
+        if deciding.is_empty() {
+            return None;
+        }
+        let is_ours = deciding.into_iter().any(|rule| self.owner_of(rule) == Owner::Ours);
+        Some(if is_ours { Owner::Ours } else { Owner::Other })
+    }
+
+    /// An ending decided now.
+    #[must_use]
+    pub fn ending(&self, outcome: Outcome, reason: Reason, impact: Impact, message: impl Into<String>) -> Ending {
+        Ending {
+            outcome,
+            reason,
+            impact,
+            message: message.into(),
+            result: None,
+            fault: None,
+            decided_at: self.inputs.now,
+        }
+    }
+
+    /// The ending for a stage that gave up on the NBI. `impact` is lowered to `none` when nothing can have been armed.
+    #[must_use]
+    pub fn nbi_ending(&self, failure: &NbiFailure) -> Ending {
+        let reason = match failure {
+            NbiFailure::Rejected { .. } => Reason::NbiRejected,
+            NbiFailure::Unintelligible { .. } => Reason::NbiProtocolError,
+            NbiFailure::Transient { .. } | NbiFailure::Refused { .. } | NbiFailure::NotSent { .. } => Reason::NbiUnavailable,
+        };
+        self.ending(Outcome::Failed, reason, Impact::Possible, failure.to_string())
+    }
+
+    /// That much later, but not after the deadline (unless that is past).
+    #[must_use]
+    pub fn later(&self, delay: SignedDuration) -> Timestamp {
+        let until = self.after(delay);
+        if self.is_past_deadline() { until } else { until.min(self.job.order.deadline) }
+    }
+
+    fn after(&self, delay: SignedDuration) -> Timestamp {
+        self.inputs.now.checked_add(delay).unwrap_or(Timestamp::MAX)
+    }
+
+    // ----- book-keeping -----
+
+    fn hand_over(&mut self) {
+        self.announce();
+        self.job.progress.seq = self.job.progress.seq.saturating_add(1);
+    }
+
+    fn announce(&mut self) {
+        if !self.job.progress.announced {
+            self.job.progress.announced = true;
+            self.events.insert(0, JobEvent::Accepted);
+        }
+    }
+
+    fn leave_for_good(&mut self, failed: bool) {
+        let stage = self.job.progress.stage;
+        let attempt = self.job.progress.attempt;
+        let started_at = self.close_record(failed);
+        if !failed {
+            let took = elapsed(started_at, self.inputs.now);
+            self.events.push(JobEvent::StageDone { stage, attempt, took });
+        }
+    }
+
+    fn leave(&mut self, next: Stage, failed: bool) {
+        self.leave_for_good(failed);
+        self.job.progress.stage = next;
+        self.job.progress.retries = super::retry::Retries::default();
+        self.job.progress.polls = 0;
+        self.open_record();
+    }
+
+    fn open_record(&mut self) {
+        let stage = self.job.progress.stage;
+        let now = self.inputs.now;
+        if self.record_mut().is_none() {
+            self.job.progress.stages.push(StageRecord {
+                stage,
+                attempts: 0,
+                started_at: now,
+                finished_at: None,
+                failed: false,
+                last_error: None,
+            });
+        }
+    }
+
+    fn close_record(&mut self, failed: bool) -> Timestamp {
+        let now = self.inputs.now;
+        let Some(record) = self.record_mut() else { return now };
+        record.failed = failed;
+        record.finished_at = Some(now);
+        if !failed {
+            record.attempts = record.attempts.saturating_add(1);
+        }
+        record.started_at
+    }
+
+    fn record_mut(&mut self) -> Option<&mut StageRecord> {
+        let stage = self.job.progress.stage;
+        self.job.progress.stages.iter_mut().find(|record| record.stage == stage)
+    }
+}
+
+/// How every tag of this worker begins.
+const TAG_PREFIX: &str = "nbi-upgrade job ";
+
+/// The tag that names a job in a rule's `description`.
+#[must_use]
+pub fn tag(job: &Job) -> String {
+    format!("{TAG_PREFIX}{}", job.order.job_id)
+}
+
+fn retry_after(failure: &NbiFailure) -> SignedDuration {
+    match failure {
+        NbiFailure::Transient { retry_after, .. } => retry_after.unwrap_or_default(),
+        NbiFailure::NotSent { retry_after, .. } => *retry_after,
+        NbiFailure::Refused { .. } | NbiFailure::Rejected { .. } | NbiFailure::Unintelligible { .. } => SignedDuration::ZERO,
+    }
+}
+
+fn truncated(text: &str) -> String {
+    text.chars().take(StageRecord::ERROR_MAX).collect()
+}
