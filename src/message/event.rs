@@ -1,6 +1,14 @@
-//! Events for others.
+//! Events for others: CloudEvents 1.0 in structured JSON mode, with ids that a repeat repeats.
 
 use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::{Incoming, Rejection, Work};
+use crate::job::outcome::{Ending, RuleState};
+use crate::job::state::{Stage, StageRecord, elapsed};
+use crate::job::{Impact, Job, JobEvent, Outcome, Reason};
 
 /// Where events come from and which are wanted.
 #[derive(Debug, Clone)]
@@ -28,6 +36,43 @@ pub enum EventKind {
     Rejected,
 }
 
+impl EventKind {
+    /// Every kind.
+    pub const ALL: [Self; 6] =
+        [Self::Accepted, Self::Progress, Self::Completed, Self::Failed, Self::Cancelled, Self::Rejected];
+
+    /// The CloudEvents `type`, which is also the first part of the routing key.
+    #[must_use]
+    pub fn event_type(self) -> &'static str {
+        match self {
+            Self::Accepted => "upgrade.accepted",
+            Self::Progress => "upgrade.progress",
+            Self::Completed => "upgrade.completed",
+            Self::Failed => "upgrade.failed",
+            Self::Cancelled => "upgrade.cancelled",
+            Self::Rejected => "upgrade.rejected",
+        }
+    }
+
+    /// Whether it is the last word about a job.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::Accepted | Self::Progress => false,
+            Self::Completed | Self::Failed | Self::Cancelled | Self::Rejected => true,
+        }
+    }
+
+    fn of_outcome(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Completed => Self::Completed,
+            Outcome::Failed => Self::Failed,
+            Outcome::Cancelled => Self::Cancelled,
+            Outcome::Rejected => Self::Rejected,
+        }
+    }
+}
+
 /// An event, ready to be published.
 #[derive(Debug, Clone)]
 pub struct EventMessage {
@@ -51,4 +96,322 @@ pub struct EventMessage {
     pub traceparent: Option<String>,
     /// W3C trace state.
     pub tracestate: Option<String>,
+}
+
+/// Names the space of event ids: UUIDv5 of the DNS name `nbi-upgrade.event.v1`.
+fn event_namespace() -> Uuid {
+    Uuid::new_v5(&Uuid::NAMESPACE_DNS, b"nbi-upgrade.event.v1")
+}
+
+/// The schema of `data`, with its version.
+pub const DATA_SCHEMA: &str = "urn:nbi-upgrade:event:v1";
+
+#[derive(Serialize)]
+struct CloudEvent<'a> {
+    specversion: &'static str,
+    id: &'a str,
+    source: &'a str,
+    #[serde(rename = "type")]
+    event_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<&'a str>,
+    time: Timestamp,
+    datacontenttype: &'static str,
+    dataschema: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tracestate: Option<&'a str>,
+    data: Data<'a>,
+}
+
+#[derive(Serialize, Default)]
+struct Data<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpe_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    campaign_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    firmware_url: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    impact: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stage: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<RuleData<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<ResultData<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fault: Option<FaultData<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    stages: Vec<StageData<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requested_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    finished_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duration_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<ErrorData<'a>>,
+}
+
+#[derive(Serialize)]
+struct RuleData<'a> {
+    id: &'a str,
+    state: &'static str,
+}
+
+#[derive(Serialize)]
+struct ResultData<'a> {
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<i64>,
+    message: &'a str,
+    ts: i64,
+}
+
+#[derive(Serialize)]
+struct FaultData<'a> {
+    code: u16,
+    name: &'static str,
+    message: &'a str,
+    transient: bool,
+}
+
+#[derive(Serialize)]
+struct StageData<'a> {
+    stage: &'static str,
+    attempts: u32,
+    started_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    finished_at: Option<Timestamp>,
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_error: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct ErrorData<'a> {
+    field: &'a str,
+    message: &'a str,
+}
+
+/// The events that others see among what happened.
+pub(super) fn published(work: &Work, events: &[JobEvent], settings: &EventSettings, now: Timestamp) -> Vec<EventMessage> {
+    events.iter().filter_map(|event| of_job(work, event, settings, now)).collect()
+}
+
+fn of_job(work: &Work, event: &JobEvent, settings: &EventSettings, now: Timestamp) -> Option<EventMessage> {
+    let job = &work.job;
+    let id_of = |kind: EventKind, detail: &str| event_id(job.order.job_id.as_str(), kind, detail.as_bytes());
+    let (kind, id, time, data) = match event {
+        JobEvent::Accepted => (EventKind::Accepted, id_of(EventKind::Accepted, ""), now, job_data(work)),
+        JobEvent::StageDone { stage, attempt, .. } if settings.progress => {
+            let id = id_of(EventKind::Progress, &format!("{}:{attempt}", stage.name()));
+            (EventKind::Progress, id, now, progress_data(work, *stage))
+        }
+        JobEvent::Finished { ending, .. } => {
+            let kind = EventKind::of_outcome(ending.outcome);
+            (kind, id_of(kind, ""), ending.decided_at, final_data(work, ending))
+        }
+        JobEvent::StageDone { .. }
+        | JobEvent::StageWaits { .. }
+        | JobEvent::StageRetried { .. }
+        | JobEvent::StageFailed { .. }
+        | JobEvent::DeviceFaulted { .. }
+        | JobEvent::Released { .. } => return None,
+    };
+    let campaign = job.order.campaign_id.as_ref().map_or("-", |campaign| campaign.as_str());
+    let envelope = Envelope {
+        kind,
+        id,
+        subject: Some(job.order.cpe_id.as_str()),
+        campaign,
+        time,
+        traceparent: work.carried.traceparent.as_deref(),
+        tracestate: work.carried.tracestate.as_deref(),
+        correlation_id: work.carried.correlation_id.as_deref(),
+        reply_to: work.carried.reply_to.as_deref(),
+    };
+    Some(envelope.seal(settings, data))
+}
+
+/// The event about a request that is not valid.
+pub(super) fn rejected(
+    incoming: &Incoming<'_>,
+    rejection: &Rejection,
+    settings: &EventSettings,
+    now: Timestamp,
+) -> EventMessage {
+    let errors: Vec<ErrorData<'_>> =
+        rejection.faults.iter().map(|fault| ErrorData { field: &fault.field, message: &fault.message }).collect();
+    let data = Data {
+        job_id: rejection.job_id.as_deref(),
+        cpe_id: rejection.cpe_id.as_deref(),
+        campaign_id: rejection.campaign_id.as_deref(),
+        outcome: Some(Outcome::Rejected.name()),
+        reason: Some(Reason::InvalidRequest.name()),
+        impact: Some(Impact::None.name()),
+        message: Some("the request is not valid and was not carried out"),
+        finished_at: Some(now),
+        errors,
+        ..Data::default()
+    };
+    // Two different faulty requests may carry one job id, and a request may carry none: the body tells them apart.
+    let id = event_id(rejection.job_id.as_deref().unwrap_or_default(), EventKind::Rejected, incoming.body);
+    let envelope = Envelope {
+        kind: EventKind::Rejected,
+        id,
+        subject: rejection.cpe_id.as_deref().filter(|cpe_id| !cpe_id.is_empty()),
+        campaign: rejection.campaign_id.as_deref().unwrap_or("-"),
+        time: now,
+        traceparent: incoming.traceparent,
+        tracestate: incoming.tracestate,
+        correlation_id: incoming.correlation_id,
+        reply_to: incoming.reply_to,
+    };
+    envelope.seal(settings, data)
+}
+
+struct Envelope<'a> {
+    kind: EventKind,
+    id: String,
+    subject: Option<&'a str>,
+    campaign: &'a str,
+    time: Timestamp,
+    traceparent: Option<&'a str>,
+    tracestate: Option<&'a str>,
+    correlation_id: Option<&'a str>,
+    reply_to: Option<&'a str>,
+}
+
+impl Envelope<'_> {
+    fn seal(self, settings: &EventSettings, data: Data<'_>) -> EventMessage {
+        let event_type = self.kind.event_type();
+        let event = CloudEvent {
+            specversion: "1.0",
+            id: &self.id,
+            source: &settings.source,
+            event_type,
+            subject: self.subject,
+            time: self.time,
+            datacontenttype: "application/json",
+            dataschema: DATA_SCHEMA,
+            traceparent: self.traceparent,
+            tracestate: self.tracestate,
+            data,
+        };
+        let body = serde_json::to_vec(&event).unwrap_or_default();
+        EventMessage {
+            kind: self.kind,
+            routing_key: format!("{event_type}.{}", self.campaign),
+            event_type,
+            time: self.time,
+            body,
+            correlation_id: self.correlation_id.map(str::to_owned),
+            reply_to: self.reply_to.filter(|_| self.kind.is_final()).map(str::to_owned),
+            traceparent: self.traceparent.map(str::to_owned),
+            tracestate: self.tracestate.map(str::to_owned),
+            id: self.id,
+        }
+    }
+}
+
+fn event_id(job_id: &str, kind: EventKind, detail: &[u8]) -> String {
+    let mut name = Vec::with_capacity(job_id.len() + detail.len() + 32);
+    name.extend_from_slice(job_id.as_bytes());
+    name.push(0);
+    name.extend_from_slice(kind.event_type().as_bytes());
+    name.push(0);
+    name.extend_from_slice(detail);
+    Uuid::new_v5(&event_namespace(), &name).to_string()
+}
+
+fn job_data(work: &Work) -> Data<'_> {
+    let Job { order, progress } = &work.job;
+    Data {
+        job_id: Some(order.job_id.as_str()),
+        cpe_id: Some(order.cpe_id.as_str()),
+        campaign_id: order.campaign_id.as_ref().map(|campaign| campaign.as_str()),
+        firmware_url: Some(order.firmware_url.as_str()),
+        requested_at: Some(order.requested_at),
+        started_at: progress.started_at,
+        context: work.carried.context.as_deref(),
+        ..Data::default()
+    }
+}
+
+fn progress_data(work: &Work, stage: Stage) -> Data<'_> {
+    Data {
+        stage: Some(stage.name()),
+        attempts: Some(work.job.progress.attempt),
+        stages: stages_data(&work.job.progress.stages),
+        ..job_data(work)
+    }
+}
+
+fn final_data<'a>(work: &'a Work, ending: &'a Ending) -> Data<'a> {
+    let Job { order, progress } = &work.job;
+    let took = elapsed(order.requested_at, ending.decided_at);
+    Data {
+        outcome: Some(ending.outcome.name()),
+        reason: Some(ending.reason.name()),
+        impact: Some(ending.impact.name()),
+        message: Some(&ending.message),
+        rule: Some(RuleData { id: order.rule_id.as_str(), state: final_rule_state(progress.rule).name() }),
+        result: ending.result.as_ref().map(|row| ResultData {
+            id: &row.id,
+            code: row.code,
+            message: &row.message,
+            ts: row.ts,
+        }),
+        fault: ending.fault.as_ref().map(|fault| FaultData {
+            code: fault.code,
+            name: fault.name,
+            message: &fault.message,
+            transient: fault.transient,
+        }),
+        stages: stages_data(&progress.stages),
+        attempts: Some(progress.attempt),
+        finished_at: Some(ending.decided_at),
+        duration_ms: u64::try_from(took.as_millis()).ok(),
+        ..job_data(work)
+    }
+}
+
+/// A rule that is still armed when the job is over was not cleaned up.
+fn final_rule_state(state: RuleState) -> RuleState {
+    if state == RuleState::Armed { RuleState::CleanupFailed } else { state }
+}
+
+fn stages_data(records: &[StageRecord]) -> Vec<StageData<'_>> {
+    records
+        .iter()
+        .map(|record| StageData {
+            stage: record.stage.name(),
+            attempts: record.attempts,
+            started_at: record.started_at,
+            finished_at: record.finished_at,
+            outcome: match (record.finished_at.is_some(), record.failed) {
+                (true, false) => "ok",
+                (true, true) => "failed",
+                (false, _) => "unfinished",
+            },
+            last_error: record.last_error.as_deref(),
+        })
+        .collect()
 }

@@ -2,14 +2,13 @@
 //!
 //! Wire types are separate from the core's types, because messages of the previous release are in the queues while a new one starts.
 
-use std::time::SystemTime;
-
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 
-use crate::job::{Job, JobId};
+use crate::job::{Job, JobEvent, JobId};
 
 pub mod event;
+mod fields;
 pub mod headers;
 pub mod request;
 pub mod step;
@@ -81,6 +80,18 @@ impl Codec {
         step::decode(incoming)
     }
 
+    /// The events that others see among what happened to a job, in order.
+    #[must_use]
+    pub fn published_events(&self, work: &Work, events: &[JobEvent], now: Timestamp) -> Vec<EventMessage> {
+        event::published(work, events, &self.events, now)
+    }
+
+    /// The event about a request that is not valid.
+    #[must_use]
+    pub fn rejected_event(&self, incoming: &Incoming<'_>, rejection: &Rejection, now: Timestamp) -> EventMessage {
+        event::rejected(incoming, rejection, &self.events, now)
+    }
+
     /// The continuation's body; `work.not_due_before` travels in it.
     #[must_use]
     pub fn encode_step(&self, work: &Work) -> Vec<u8> {
@@ -91,5 +102,5 @@ impl Codec {
 /// A broker's timestamp property: Unix seconds.
 #[must_use]
 pub fn unix_seconds(time: Timestamp) -> u64 {
-    SystemTime::from(time).duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    u64::try_from(time.as_second()).unwrap_or(0)
 }

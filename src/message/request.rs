@@ -1,11 +1,18 @@
-//! Upgrade requests.
+//! Upgrade requests: JSON in, a job or every field at fault out.
+//!
+//! Every fault is reported at once, each with field, value and remedy, so that a publisher repairs a request in one go. Unknown and
+//! repeated fields are faults: a misspelt `deadline` must not become a job without one.
 
 use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
+use serde_json::value::RawValue;
+use url::Url;
 
-use super::{Incoming, Work};
-use crate::job::state::Cleanup;
+use super::fields::Fields;
+use super::{Carried, Incoming, Work};
+use crate::job::state::{Cleanup, Order};
+use crate::job::{CampaignId, CpeId, FirmwareUrl, Job, JobId, RuleId};
 
 /// Defaults and limits of requests, from the configuration.
 #[derive(Debug, Clone)]
@@ -26,8 +33,57 @@ pub struct RequestSettings {
     pub verify: bool,
 }
 
+impl Default for RequestSettings {
+    fn default() -> Self {
+        Self {
+            timeout: SignedDuration::from_hours(1),
+            cleanup: Cleanup::default(),
+            max_attempts: 1,
+            rule_id: "UPGRADE_{cpe_id}".to_owned(),
+            allowed_url_prefixes: Vec::new(),
+            allow_url_credentials: false,
+            verify: false,
+        }
+    }
+}
+
 /// Largest request, in bytes.
 pub const BODY_MAX: usize = 64 * 1024;
+
+/// Largest `context`, in bytes as it was sent.
+pub const CONTEXT_MAX: usize = 16 * 1024;
+
+/// Longest `expected_version`, in characters.
+pub const VERSION_MAX: usize = 256;
+
+/// Longest `correlation_id`, `reply_to`, `traceparent` and `tracestate` carried, in bytes (AMQP's short strings end there; W3C allows
+/// trace states to be cut at 512).
+const CARRIED_MAX: usize = 512;
+
+/// Most tries of a device, rule executions and the highest priority that a request can ask for: a slip of the keyboard
+/// must not flash a device for days.
+const ATTEMPTS_MAX: u32 = 100;
+const EXECUTIONS_MAX: u32 = 1_000;
+const PRIORITY_MAX: u32 = 1_000_000;
+
+/// The fields of a request.
+pub const FIELDS: [&str; 15] = [
+    "job_id",
+    "cpe_id",
+    "firmware_url",
+    "campaign_id",
+    "requested_at",
+    "not_before",
+    "deadline",
+    "cleanup",
+    "priority",
+    "executions",
+    "max_attempts",
+    "expected_version",
+    "force",
+    "context",
+    "devices",
+];
 
 /// One field at fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +107,12 @@ pub struct Rejection {
     pub faults: Vec<FieldFault>,
 }
 
+impl Rejection {
+    fn of_body(message: impl Into<String>) -> Self {
+        Self { faults: vec![FieldFault { field: "body".to_owned(), message: message.into() }], ..Self::default() }
+    }
+}
+
 impl fmt::Display for Rejection {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, fault) in self.faults.iter().enumerate() {
@@ -61,6 +123,168 @@ impl fmt::Display for Rejection {
     }
 }
 
-pub(super) fn decode(_incoming: &Incoming<'_>, _settings: &RequestSettings, _now: Timestamp) -> Result<Work, Rejection> {
-    Err(Rejection::default())
+pub(super) fn decode(incoming: &Incoming<'_>, settings: &RequestSettings, now: Timestamp) -> Result<Work, Rejection> {
+    let mut fields = open(incoming)?;
+    let order = read_order(&mut fields, incoming, settings, now);
+    let context = read_context(&mut fields);
+    fields.refuse_unknown(&FIELDS);
+    match order {
+        Some(order) if fields.faults.is_empty() => Ok(Work {
+            job: Job::new(order),
+            carried: Carried {
+                context,
+                correlation_id: carried(incoming.correlation_id),
+                reply_to: carried(incoming.reply_to),
+                traceparent: carried(incoming.traceparent),
+                tracestate: carried(incoming.tracestate),
+            },
+            not_due_before: None,
+        }),
+        Some(_) | None => Err(Rejection {
+            job_id: fields.peek_string("job_id", JobId::MAX),
+            cpe_id: fields.peek_string("cpe_id", CpeId::MAX),
+            campaign_id: fields.peek_string("campaign_id", CampaignId::MAX).filter(|id| CampaignId::parse(id.as_str()).is_ok()),
+            faults: fields.faults,
+        }),
+    }
+}
+
+/// The fields of the request, out of plain JSON or of a CloudEvent.
+fn open(incoming: &Incoming<'_>) -> Result<Fields, Rejection> {
+    let length = incoming.body.len();
+    if length > BODY_MAX {
+        return Err(Rejection::of_body(format!("has {length} bytes; at most {BODY_MAX} are allowed")));
+    }
+    let Ok(text) = std::str::from_utf8(incoming.body) else {
+        return Err(Rejection::of_body("is not UTF-8; encode the JSON as UTF-8"));
+    };
+    let fields = Fields::parse(text)
+        .map_err(|error| Rejection::of_body(format!("is not a JSON object: {error}; send one object as the contract has it")))?;
+    let media_type = incoming.content_type.unwrap_or("application/json");
+    match media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
+        "application/json" | "" => Ok(fields),
+        "application/cloudevents+json" => open_cloud_event(&fields),
+        other => Err(Rejection::of_body(format!(
+            "has content_type {other:?}; send application/json or application/cloudevents+json"
+        ))),
+    }
+}
+
+fn open_cloud_event(event: &Fields) -> Result<Fields, Rejection> {
+    if event.peek_string("specversion", 16).as_deref() != Some("1.0") {
+        return Err(Rejection::of_body("is no CloudEvent 1.0: `specversion` must be \"1.0\""));
+    }
+    let Some(data) = event.raw("data") else {
+        return Err(Rejection::of_body("is a CloudEvent without `data`; put the request there"));
+    };
+    Fields::parse(data)
+        .map_err(|error| Rejection::of_body(format!("is a CloudEvent whose `data` is not a JSON object: {error}")))
+}
+
+fn read_order(
+    fields: &mut Fields,
+    incoming: &Incoming<'_>,
+    settings: &RequestSettings,
+    now: Timestamp,
+) -> Option<Order> {
+    if fields.raw("devices").is_some() {
+        fields.fault("devices", "campaigns with a list of devices are not supported by this version; send one request per device");
+    }
+    let job_id = fields.required("job_id", |text| JobId::parse(text).map_err(|error| error.to_string()));
+    let cpe_id = fields.required("cpe_id", |text| CpeId::parse(text).map_err(|error| error.to_string()));
+    let firmware_url = fields.required("firmware_url", |text| firmware_url(text, settings));
+    let campaign_id = fields.optional("campaign_id", |text| CampaignId::parse(text).map_err(|error| error.to_string()));
+    let requested_at = fields
+        .optional("requested_at", timestamp)
+        .or_else(|| incoming.timestamp.and_then(|seconds| Timestamp::from_second(i64::try_from(seconds).ok()?).ok()))
+        .unwrap_or(now);
+    let not_before = fields.optional("not_before", timestamp);
+    let deadline = fields.optional("deadline", timestamp);
+    if let (Some(not_before), Some(deadline)) = (not_before, deadline)
+        && deadline <= not_before
+    {
+        fields.fault("deadline", format!("{deadline} is not after not_before ({not_before}); give the job time between them"));
+    }
+    let cleanup = fields.optional("cleanup", |text| {
+        Cleanup::from_name(text).ok_or_else(|| "is none of deactivate, delete, keep".to_owned())
+    });
+    let priority = fields.integer("priority", 0, PRIORITY_MAX);
+    let executions = fields.integer("executions", 1, EXECUTIONS_MAX);
+    let max_attempts = fields.integer("max_attempts", 1, ATTEMPTS_MAX);
+    let expected_version = fields.optional("expected_version", |text| match text.chars().count() {
+        1..=VERSION_MAX => Ok(text.to_owned()),
+        length => Err(format!("must have 1 to {VERSION_MAX} characters, has {length}")),
+    });
+    if expected_version.is_some() && !settings.verify {
+        fields.fault("expected_version", "versions are not read back here; leave it out or have `verify.enabled` switched on");
+    }
+    let force = fields.boolean("force");
+    let begins_at = not_before.map_or(requested_at, |not_before| not_before.max(requested_at));
+    let deadline = deadline.or_else(|| begins_at.checked_add(settings.timeout).ok()).unwrap_or(Timestamp::MAX);
+    let (job_id, cpe_id) = (job_id?, cpe_id?);
+    let rule_id = fields.check("cpe_id", rule_id(&settings.rule_id, &job_id, &cpe_id))?;
+    Some(Order {
+        job_id,
+        cpe_id,
+        firmware_url: firmware_url?,
+        rule_id,
+        campaign_id,
+        requested_at,
+        not_before,
+        deadline,
+        cleanup: cleanup.unwrap_or(settings.cleanup),
+        priority: priority.unwrap_or(1),
+        executions: executions.unwrap_or(1),
+        max_attempts: max_attempts.unwrap_or(settings.max_attempts),
+        expected_version,
+        force: force.unwrap_or(false),
+    })
+}
+
+fn rule_id(template: &str, job_id: &JobId, cpe_id: &CpeId) -> Result<RuleId, String> {
+    let text = template.replace("{cpe_id}", cpe_id.as_str()).replace("{job_id}", job_id.as_str());
+    RuleId::parse(text).map_err(|error| format!("makes no valid rule id with `nbi.rule_id` = {template:?}: it {error}"))
+}
+
+fn timestamp(text: &str) -> Result<Timestamp, String> {
+    text.parse().map_err(|_| "is no RFC 3339 time; write it like 2026-11-23T18:00:00Z".to_owned())
+}
+
+fn firmware_url(text: &str, settings: &RequestSettings) -> Result<FirmwareUrl, String> {
+    if text.chars().any(|character| character.is_control() || character == ' ') {
+        return Err("contains a space or a control character; percent-encode it".to_owned());
+    }
+    let url = Url::parse(text).map_err(|error| format!("is no absolute URL: {error}"))?;
+    if !matches!(url.scheme(), "http" | "https" | "ftp") {
+        return Err(format!("has the scheme {:?}; devices load from http, https or ftp", url.scheme()));
+    }
+    if !url.has_host() {
+        return Err("has no host".to_owned());
+    }
+    let has_credentials = !url.username().is_empty() || url.password().is_some();
+    if has_credentials && !settings.allow_url_credentials {
+        return Err("contains a user or password; leave them out or have `firmware.allow_credentials` switched on".to_owned());
+    }
+    let prefixes = &settings.allowed_url_prefixes;
+    // Compared in the parser's form, so that `https://files.example/../x` or another case of the host does not slip through.
+    if !prefixes.is_empty() && !prefixes.iter().any(|prefix| url.as_str().starts_with(prefix.as_str())) {
+        return Err(format!("is under none of the allowed prefixes ({})", prefixes.join(", ")));
+    }
+    FirmwareUrl::checked(text).map_err(|error| error.to_string())
+}
+
+fn read_context(fields: &mut Fields) -> Option<Box<RawValue>> {
+    let raw = fields.take_raw("context")?;
+    let length = raw.get().len();
+    if length > CONTEXT_MAX {
+        fields.fault("context", format!("has {length} bytes; at most {CONTEXT_MAX} are allowed"));
+    } else if let Err(error) = serde_json::from_str::<serde_json::Value>(raw.get()) {
+        fields.fault("context", format!("cannot be read: {error}"));
+    }
+    Some(raw)
+}
+
+/// A property that is passed through, unless it is longer than anything sensible.
+fn carried(value: Option<&str>) -> Option<String> {
+    value.filter(|text| !text.is_empty() && text.len() <= CARRIED_MAX).map(str::to_owned)
 }

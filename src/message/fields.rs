@@ -1,0 +1,144 @@
+//! The fields of a JSON object, taken one by one, with every fault collected on the way.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::headers::truncate;
+use super::request::FieldFault;
+
+/// Longest value shown in a fault, in characters.
+const SHOWN_MAX: usize = 100;
+
+/// A JSON object's fields in order, and what is wrong with them.
+#[derive(Debug, Default)]
+pub(super) struct Fields {
+    entries: Vec<(String, Box<RawValue>)>,
+    /// What is wrong so far.
+    pub(super) faults: Vec<FieldFault>,
+}
+
+impl Fields {
+    /// The fields of the object in `text`; repeated names are faults.
+    pub(super) fn parse(text: &str) -> Result<Self, serde_json::Error> {
+        let Entries(entries) = serde_json::from_str(text)?;
+        let mut fields = Self { entries, faults: Vec::new() };
+        for index in 1..fields.entries.len() {
+            let name = fields.entries[index].0.clone();
+            if fields.entries[..index].iter().any(|(earlier, _)| *earlier == name) {
+                fields.fault(&name, "is given twice; leave one");
+            }
+        }
+        Ok(fields)
+    }
+
+    /// Notes a fault.
+    pub(super) fn fault(&mut self, field: &str, message: impl Into<String>) {
+        self.faults.push(FieldFault { field: truncate(field, SHOWN_MAX), message: message.into() });
+    }
+
+    /// Notes the fault of a check.
+    pub(super) fn check<T>(&mut self, field: &str, checked: Result<T, String>) -> Option<T> {
+        checked.map_err(|message| self.fault(field, message)).ok()
+    }
+
+    /// The field as it stands in the message.
+    pub(super) fn raw(&self, name: &str) -> Option<&str> {
+        self.entries.iter().find(|(key, _)| key == name).map(|(_, value)| value.get())
+    }
+
+    /// The field as it stands in the message, moved out; its name still counts as known.
+    pub(super) fn take_raw(&mut self, name: &str) -> Option<Box<RawValue>> {
+        let (_, value) = self.entries.iter_mut().find(|(key, _)| key == name)?;
+        Some(value.clone())
+    }
+
+    /// The field if it is a string, cut at `max` characters; no fault otherwise.
+    pub(super) fn peek_string(&self, name: &str, max: usize) -> Option<String> {
+        let text: String = serde_json::from_str(self.raw(name)?).ok()?;
+        Some(text.chars().take(max).collect())
+    }
+
+    /// A string that must be there and pass the check.
+    pub(super) fn required<T>(&mut self, name: &str, check: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        if self.raw(name).is_none() {
+            self.fault(name, "is missing");
+            return None;
+        }
+        self.string(name, check)
+    }
+
+    /// A string that must pass the check if it is there; `null` counts as absent.
+    pub(super) fn optional<T>(&mut self, name: &str, check: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        match self.raw(name) {
+            None | Some("null") => None,
+            Some(_) => self.string(name, check),
+        }
+    }
+
+    fn string<T>(&mut self, name: &str, check: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        let raw = self.raw(name)?;
+        let Ok(text) = serde_json::from_str::<String>(raw) else {
+            let message = format!("must be a string, is {}", truncate(raw, SHOWN_MAX));
+            self.fault(name, message);
+            return None;
+        };
+        let checked = check(&text).map_err(|message| format!("{:?} {message}", truncate(&text, SHOWN_MAX)));
+        self.check(name, checked)
+    }
+
+    /// A whole number in a range, if it is there; `null` counts as absent.
+    pub(super) fn integer(&mut self, name: &str, min: u32, max: u32) -> Option<u32> {
+        let raw = self.raw(name).filter(|raw| *raw != "null")?;
+        let checked = serde_json::from_str::<u32>(raw)
+            .ok()
+            .filter(|number| (min..=max).contains(number))
+            .ok_or_else(|| format!("must be a whole number from {min} to {max}, is {}", truncate(raw, SHOWN_MAX)));
+        self.check(name, checked)
+    }
+
+    /// A boolean, if it is there; `null` counts as absent.
+    pub(super) fn boolean(&mut self, name: &str) -> Option<bool> {
+        let raw = self.raw(name).filter(|raw| *raw != "null")?;
+        let checked = serde_json::from_str::<bool>(raw)
+            .map_err(|_| format!("must be true or false, is {}", truncate(raw, SHOWN_MAX)));
+        self.check(name, checked)
+    }
+
+    /// Notes every field whose name is none of `known`.
+    pub(super) fn refuse_unknown(&mut self, known: &[&str]) {
+        let unknown: Vec<String> =
+            self.entries.iter().filter(|(name, _)| !known.contains(&name.as_str())).map(|(name, _)| name.clone()).collect();
+        for name in unknown {
+            self.fault(&name, "is no field of a request; check its spelling or move it into `context`");
+        }
+    }
+}
+
+/// The entries of an object in order, repeated names and all.
+struct Entries(Vec<(String, Box<RawValue>)>);
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct EntriesVisitor;
+
+        impl<'de> Visitor<'de> for EntriesVisitor {
+            type Value = Entries;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Entries(entries))
+            }
+        }
+
+        deserializer.deserialize_map(EntriesVisitor)
+    }
+}

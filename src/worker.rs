@@ -1,0 +1,172 @@
+//! The loop: receive, ask, decide, observe, carry out.
+//!
+//! It knows no HTTP status, no retry arithmetic and no queue name; it brings the parts together. A delivery is worked on in a
+//! task of its own, whose panic is caught and costs the job one of the broker's delivery counts.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use jiff::SignedDuration;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::driver::{Delivery, Destination, Driver, HandOver};
+use crate::job::{self, Inputs, JobEvent, NbiAnswer, NbiCall, NbiFailure, Next, Policy, Standing};
+use crate::message::{Codec, Work};
+use crate::nbi::Nbi;
+use crate::telemetry::Telemetry;
+
+/// Carries jobs from deliveries to verdicts.
+#[derive(Debug)]
+pub struct Worker<N, D> {
+    parts: Arc<Parts<N, D>>,
+}
+
+struct Parts<N, D> {
+    nbi: Arc<N>,
+    driver: Arc<D>,
+    codec: Codec,
+    policy: Policy,
+    telemetry: Arc<Telemetry>,
+    clock: Clock,
+    /// Cancelled when the time of grace is over: calls to the NBI are given up.
+    hurry: CancellationToken,
+}
+
+impl<N, D> std::fmt::Debug for Parts<N, D> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Parts").field("policy", &self.policy).finish_non_exhaustive()
+    }
+}
+
+/// When a worker that stops gives what up; bounded, so that nothing can hold the process.
+#[derive(Debug, Clone, Copy)]
+pub struct Grace {
+    /// What was begun may go on for this long.
+    pub finish: Duration,
+    /// Then it is given back to the broker, which may take this long.
+    pub give_back: Duration,
+}
+
+impl Default for Grace {
+    /// 25 s fit into the 30 s that orchestrators give by default.
+    fn default() -> Self {
+        Self { finish: Duration::from_secs(20), give_back: Duration::from_secs(5) }
+    }
+}
+
+impl<N: Nbi, D: Driver> Worker<N, D> {
+    /// Brings the parts together.
+    pub fn new(
+        nbi: Arc<N>,
+        driver: Arc<D>,
+        codec: Codec,
+        policy: Policy,
+        telemetry: Arc<Telemetry>,
+        clock: Clock,
+    ) -> Self {
+        let hurry = CancellationToken::new();
+        Self { parts: Arc::new(Parts { nbi, driver, codec, policy, telemetry, clock, hurry }) }
+    }
+
+    /// Works until `stop` is cancelled or the driver has no more, then finishes what is in hand.
+    pub async fn run(&self, stop: CancellationToken, grace: Grace) {
+        let mut tasks = JoinSet::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
+                delivery = self.parts.driver.receive() => match delivery {
+                    Some(delivery) => { tasks.spawn(Arc::clone(&self.parts).handle(delivery)); }
+                    None => break,
+                },
+            }
+        }
+        self.parts.telemetry.stopping();
+        self.parts.driver.stop().await;
+        self.finish(tasks, grace).await;
+        self.parts.driver.close().await;
+    }
+
+    /// Lets what was begun end by itself, then has it given back, then drops it: the broker delivers it again.
+    async fn finish(&self, mut tasks: JoinSet<()>, grace: Grace) {
+        let all = async |tasks: &mut JoinSet<()>| while tasks.join_next().await.is_some() {};
+        if tokio::time::timeout(grace.finish, all(&mut tasks)).await.is_ok() {
+            return;
+        }
+        self.parts.hurry.cancel();
+        if tokio::time::timeout(grace.give_back, all(&mut tasks)).await.is_err() {
+            tasks.abort_all();
+        }
+    }
+}
+
+impl<N: Nbi, D: Driver> Parts<N, D> {
+    async fn handle(self: Arc<Self>, delivery: Delivery<D::Token>) {
+        let Delivery { work, redelivered, token } = delivery;
+        let job = work.job.clone();
+        self.telemetry.in_hand(1);
+        match AssertUnwindSafe(self.work_on(work, redelivered)).catch_unwind().await {
+            Ok((hand_over, happened)) => match self.driver.carry_out(token, hand_over).await {
+                Ok(()) => self.telemetry.job(&happened.0, &happened.1),
+                Err(error) => self.telemetry.hand_over_failed(&happened.0, &error),
+            },
+            Err(_) => {
+                self.telemetry.step_panicked(&job);
+                self.driver.reject(token).await;
+            }
+        }
+        self.telemetry.in_hand(-1);
+    }
+
+    /// Asks and decides until there is a verdict for the driver.
+    async fn work_on(&self, work: Work, redelivered: bool) -> (HandOver, (job::Job, Vec<JobEvent>)) {
+        let Work { job, carried, .. } = work;
+        let mut happened = Vec::new();
+        let mut decision = job::begin(job, self.inputs(redelivered), &self.policy);
+        let mut steps = 0;
+        let (job, next) = loop {
+            happened.append(&mut decision.events);
+            let Next::Step(step) = decision.next else { break (decision.job, decision.next) };
+            let call = step.call(&decision.job, &self.policy);
+            steps += 1;
+            let answer = if steps > self.policy.steps_max { Err(endless(steps)) } else { self.ask(&call).await };
+            decision = job::decide(decision.job, step, answer, self.inputs(redelivered), &self.policy);
+        };
+        let to = match next {
+            Next::Wait { until } | Next::Retry { until } | Next::Release { until } => Destination::At(until),
+            Next::Advance | Next::Step(_) => Destination::Now,
+            Next::Finish(_) => Destination::Nowhere,
+        };
+        let not_due_before = match to {
+            Destination::At(time) => Some(time),
+            Destination::Now | Destination::Nowhere => None,
+        };
+        let work = Work { job: job.clone(), carried, not_due_before };
+        let events = self.codec.published_events(&work, &happened, (self.clock)());
+        (HandOver { work, to, events }, (job, happened))
+    }
+
+    async fn ask(&self, call: &NbiCall) -> Result<NbiAnswer, NbiFailure> {
+        tokio::select! {
+            answer = self.nbi.call(call) => answer,
+            () = self.hurry.cancelled() => Err(NbiFailure::NotSent {
+                message: "the worker stops".to_owned(),
+                retry_after: SignedDuration::from_secs(1),
+            }),
+        }
+    }
+
+    fn inputs(&self, redelivered: bool) -> Inputs {
+        Inputs { now: (self.clock)(), jitter: fastrand::f64(), standing: Standing::Clear, redelivered }
+    }
+}
+
+/// A bound against answers that send a job round in a circle; a sound run never comes near it.
+fn endless(steps: u32) -> NbiFailure {
+    NbiFailure::Unintelligible { message: format!("no verdict after {steps} NBI calls in one delivery") }
+}
