@@ -1,0 +1,4 @@
+//! What several tests need.
+
+/// Private RabbitMQ nodes.
+pub(crate) mod rabbit;
