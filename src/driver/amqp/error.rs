@@ -57,7 +57,9 @@ impl BrokerError {
     /// Whether no retry heals it until somebody changes something: access refused, missing object, unequal argument, no such vhost.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
-        matches!(self.code, Some(403 | 404 | 406 | 530))
+        // A queue whose node is only just starting is 404 too, and comes back by itself.
+        let is_down = self.cause.contains("down or inaccessible");
+        matches!(self.code, Some(403 | 404 | 406 | 530)) && !is_down
     }
 }
 

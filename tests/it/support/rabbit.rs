@@ -315,7 +315,6 @@ pub(crate) struct Client {
 pub(crate) struct Message {
     pub(crate) body: Vec<u8>,
     pub(crate) properties: BasicProperties,
-    pub(crate) redelivered: bool,
 }
 
 impl Message {
@@ -407,7 +406,6 @@ impl Client {
         Some(Message {
             body: delivery.data,
             properties: delivery.properties,
-            redelivered: delivery.redelivered,
         })
     }
 

@@ -1,0 +1,228 @@
+//! One delivery: to the worker, or settled here.
+//!
+//! What comes early is parked again, what a newer release wrote waits for a newer worker, what nobody can read goes to the dead letters, an
+//! invalid request is answered. Each of these runs in a task of its own and acknowledges only what was replaced and confirmed; nothing
+//! here touches `seq`, so a parked job is the same continuation as before.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lapin::message::Delivery as Original;
+
+use super::consume::{Intaker, Source};
+use super::delay::{self, Rung};
+use super::handover::{self, event_messages};
+use super::inbox::Item;
+use super::ledger::{Admission, Claim};
+use super::properties;
+use super::publish::{Outgoing, Target};
+use super::shared::{Settler, Shared, Token};
+use crate::driver::Delivery;
+use crate::message::{DeadLetter, Rejection, StepError, Work};
+
+/// Pause before a delivery that could not be replaced goes back to its queue: the reason is rarely gone at once.
+const GIVE_BACK_AFTER: Duration = Duration::from_secs(5);
+
+impl Intaker {
+    pub(super) fn settler(&self, original: &Original) -> Settler {
+        Settler {
+            acker: original.acker.clone(),
+            link: Arc::clone(&self.link),
+        }
+    }
+
+    /// One delivery. What was prefetched when the connection ended cannot be settled any more, and comes again.
+    pub(super) fn take(self: &Arc<Self>, original: Original) {
+        if !original.acker.usable() {
+            return;
+        }
+        self.shared
+            .telemetry
+            .received(self.source.label(), original.redelivered);
+        match self.source {
+            Source::Steps => self.take_step(original),
+            Source::Requests => self.take_request(original),
+        }
+    }
+
+    fn take_step(self: &Arc<Self>, original: Original) {
+        let Shared {
+            codec, telemetry, ..
+        } = &*self.shared;
+        let decoded = caught(|| codec.decode_step(&properties::incoming(&original)))
+            .unwrap_or_else(|| Err(StepError::Malformed("decoding it panicked".to_owned())));
+        match decoded {
+            Ok(work) => {
+                if let Some(due) = work.not_due_before {
+                    let now = self.shared.now();
+                    if let Some(rung) = delay::rung(due, now) {
+                        return self.replace_with(original, Target::Delay(rung));
+                    }
+                    telemetry.lateness(
+                        Duration::try_from(now.duration_since(due)).unwrap_or(Duration::ZERO),
+                    );
+                }
+                self.admit(work, original);
+            }
+            Err(error @ StepError::NewerVersion { .. }) => {
+                telemetry.step_parked(&error.to_string());
+                self.replace_with(original, Target::Delay(Rung::NEWER_VERSION));
+            }
+            Err(error @ StepError::Malformed(_)) => {
+                telemetry.step_dead_lettered(&error.to_string());
+                let letter =
+                    self.dead_letter(&original, &DeadLetter::malformed_step(&error.to_string()));
+                self.replace(original, vec![letter]);
+            }
+        }
+    }
+
+    fn take_request(self: &Arc<Self>, original: Original) {
+        let Shared {
+            codec,
+            telemetry,
+            settings,
+            ..
+        } = &*self.shared;
+        let now = self.shared.now();
+        let decoded = caught(|| codec.decode_request(&properties::incoming(&original), now))
+            .unwrap_or_else(|| Err(Rejection::default()));
+        match decoded {
+            Ok(work) => self.admit(work, original),
+            Err(rejection) => {
+                telemetry.request_rejected(&rejection);
+                let event = codec.rejected_event(&properties::incoming(&original), &rejection, now);
+                let mut messages = event_messages(event, settings, telemetry);
+                messages
+                    .push(self.dead_letter(&original, &DeadLetter::invalid_request(&rejection)));
+                self.replace(original, messages);
+            }
+        }
+    }
+
+    fn dead_letter(&self, original: &Original, letter: &DeadLetter) -> Outgoing {
+        let settings = &self.shared.settings;
+        let queue = format!("{}.{}", settings.prefix, self.source.label());
+        let now = self.shared.now();
+        let properties = properties::of_dead_letter(
+            &original.properties,
+            letter,
+            &queue,
+            &settings.instance_name,
+            now,
+        );
+        Outgoing {
+            target: Target::Dead,
+            properties,
+            body: original.data.clone(),
+        }
+    }
+
+    /// To the worker, unless a copy is in hand or the replacement is known to be confirmed.
+    fn admit(self: &Arc<Self>, work: Work, mut original: Original) {
+        match self
+            .shared
+            .ledger
+            .admit(&work.key(), properties::is_redelivered(&original))
+        {
+            Admission::Claimed(claim) => self.push(work, original, claim),
+            Admission::Replaced => {
+                let intaker = Arc::clone(self);
+                self.shared
+                    .tasks
+                    .spawn(async move { intaker.drop_duplicate(&work, &original).await });
+            }
+            Admission::InHand(twin) => {
+                let intaker = Arc::clone(self);
+                self.shared.tasks.spawn(async move {
+                    tokio::select! {
+                        biased;
+                        () = intaker.link.ending.ended() => {}
+                        is_superfluous = twin.replaced_meanwhile() => {
+                            if is_superfluous {
+                                intaker.drop_duplicate(&work, &original).await;
+                            } else {
+                                original.redelivered = true;
+                                intaker.admit(work, original);
+                            }
+                        }
+                        () = intaker.shared.stopping() => intaker.settler(&original).nack().await,
+                    }
+                });
+            }
+        }
+    }
+
+    fn push(&self, work: Work, original: Original, claim: Claim) {
+        let token = Token {
+            settler: self.settler(&original),
+            claim,
+        };
+        let delivery = Delivery {
+            work,
+            redelivered: properties::is_redelivered(&original),
+            token,
+        };
+        self.shared
+            .inbox
+            .push(self.source, Item { delivery, original });
+    }
+
+    async fn drop_duplicate(&self, work: &Work, original: &Original) {
+        if self.settler(original).ack().await.is_ok() {
+            self.shared.ledger.forget(&work.key());
+            self.shared.telemetry.duplicate_dropped(&work.job);
+        }
+    }
+
+    /// Publishes the same message elsewhere, then acknowledges.
+    pub(super) fn replace_with(self: &Arc<Self>, mut original: Original, target: Target) {
+        let properties = properties::of_again(&original);
+        let body = std::mem::take(&mut original.data);
+        let message = Outgoing {
+            target,
+            properties,
+            body,
+        };
+        self.replace(original, vec![message]);
+    }
+
+    /// Publishes what takes a delivery's place, then acknowledges it; in a task of its own, at most as many as the prefetch.
+    ///
+    /// A lost acknowledgement is not remembered here: the replacement has the same key, and would be dropped in its place.
+    fn replace(self: &Arc<Self>, original: Original, messages: Vec<Outgoing>) {
+        let settler = self.settler(&original);
+        let (shared, link) = (Arc::clone(&self.shared), Arc::clone(&self.link));
+        self.shared.tasks.spawn(async move {
+            let failed = handover::publish_once(&link, messages, &shared.telemetry).await;
+            if failed.is_empty() {
+                // Where it fails, the broker delivers it again, and it is replaced again.
+                drop(settler.ack().await);
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(GIVE_BACK_AFTER) => {}
+                () = link.ending.ended() => {}
+                () = shared.stopping() => {}
+            }
+            settler.nack().await;
+        });
+    }
+}
+
+/// A panic on a message must not end the consumer: the message would come again and again.
+fn caught<T>(decode: impl FnOnce() -> T) -> Option<T> {
+    std::panic::catch_unwind(AssertUnwindSafe(decode)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_while_decoding_is_caught() {
+        assert_eq!(caught(|| 1), Some(1));
+        assert_eq!(caught(|| -> u8 { panic!("poison") }), None);
+    }
+}
