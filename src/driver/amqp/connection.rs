@@ -74,7 +74,8 @@ impl Purpose {
 /// The URL without user, password and query.
 pub(super) fn redacted(url: &SecretString) -> String {
     match url::Url::parse(url.expose_secret()) {
-        Ok(url) => {
+        // A password with a bare slash or without `//` before it would end up in the path.
+        Ok(url) if url.has_host() && !url.path().contains('@') => {
             let port = url
                 .port()
                 .map(|port| format!(":{port}"))
@@ -86,7 +87,7 @@ pub(super) fn redacted(url: &SecretString) -> String {
                 url.path()
             )
         }
-        Err(_) => "the broker's URL".to_owned(),
+        _ => "the broker's URL".to_owned(),
     }
 }
 
@@ -245,6 +246,7 @@ mod tests {
         for text in [
             "amqp://user:s3cret@host:5671/v?heartbeat=s3cret",
             "amqp:s3cret",
+            "amqp://user:12/s3cret@host/v",
             "s3cret",
             "amqp://u:s3cret@h:99999/",
         ] {

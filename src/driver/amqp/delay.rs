@@ -120,7 +120,7 @@ mod tests {
         for seconds in 1..5_000 {
             let rounded = round_delay(Duration::from_secs(seconds)).as_secs();
             assert!(
-                rounded <= seconds && rounded * 4 > seconds * 3 - 4,
+                rounded <= seconds && rounded * 4 + 4 > seconds * 3,
                 "{seconds} became {rounded}"
             );
             assert!(rounded.count_ones() <= 2);
