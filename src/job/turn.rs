@@ -116,8 +116,13 @@ impl<'a> Turn<'a> {
             ending.impact = Impact::None;
         }
         self.announce();
-        let failed = self.job.progress.rule == RuleState::CleanupFailed && self.job.progress.stage == Stage::DeactivateRule;
-        self.leave_for_good(failed);
+        let failed = match self.job.progress.stage {
+            Stage::DeactivateRule => self.job.progress.rule == RuleState::CleanupFailed,
+            Stage::Preflight | Stage::CreateRule | Stage::ConnectionRequest | Stage::AwaitResult | Stage::Verify => {
+                ending.outcome == Outcome::Failed
+            }
+        };
+        self.leave_for_good(failed.then(|| ending.message.clone()));
         let took = elapsed(self.job.order.requested_at, self.inputs.now);
         let ending = Box::new(ending);
         self.events.push(JobEvent::Finished { ending: ending.clone(), took });
@@ -128,14 +133,12 @@ impl<'a> Turn<'a> {
 
     /// Leaves the current stage as done and enters another.
     pub fn enter(&mut self, stage: Stage) {
-        self.leave(stage, false);
+        self.leave(stage, None);
     }
 
     /// Leaves the current stage as failed and enters another.
     pub fn give_up_and_enter(&mut self, stage: Stage, error: &str) {
-        let current = self.job.progress.stage;
-        self.events.push(JobEvent::StageFailed { stage: current, error: error.to_owned() });
-        self.leave(stage, true);
+        self.leave(stage, Some(error.to_owned()));
     }
 
     /// Fixes the outcome and goes on to put the rule away.
@@ -148,9 +151,7 @@ impl<'a> Turn<'a> {
     /// Fixes the outcome of a stage that gave up, and goes on to put the rule away.
     #[must_use]
     pub fn give_up(mut self, ending: Ending) -> Decision {
-        let stage = self.job.progress.stage;
-        self.events.push(JobEvent::StageFailed { stage, error: ending.message.clone() });
-        self.leave(Stage::DeactivateRule, true);
+        self.leave(Stage::DeactivateRule, Some(ending.message.clone()));
         self.job.progress.exit = Some(Exit::End(ending));
         self.step(Step::ReadRuleBeforeDisarming)
     }
@@ -316,17 +317,17 @@ impl<'a> Turn<'a> {
         }
     }
 
-    fn leave_for_good(&mut self, failed: bool) {
+    fn leave_for_good(&mut self, failed: Option<String>) {
         let stage = self.job.progress.stage;
         let attempt = self.job.progress.attempt;
-        let started_at = self.close_record(failed);
-        if !failed {
-            let took = elapsed(started_at, self.inputs.now);
-            self.events.push(JobEvent::StageDone { stage, attempt, took });
-        }
+        let started_at = self.close_record(failed.is_some());
+        self.events.push(match failed {
+            Some(error) => JobEvent::StageFailed { stage, error },
+            None => JobEvent::StageDone { stage, attempt, took: elapsed(started_at, self.inputs.now) },
+        });
     }
 
-    fn leave(&mut self, next: Stage, failed: bool) {
+    fn leave(&mut self, next: Stage, failed: Option<String>) {
         self.leave_for_good(failed);
         self.job.progress.stage = next;
         self.job.progress.retries = super::retry::Retries::default();
