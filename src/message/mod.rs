@@ -104,3 +104,6 @@ impl Codec {
 pub fn unix_seconds(time: Timestamp) -> u64 {
     u64::try_from(time.as_second()).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests;
