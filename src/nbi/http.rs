@@ -22,7 +22,7 @@ use super::wire::{Request, Verb};
 use super::{RawAnswer, Transport, TransportError};
 
 /// Everything but RFC 3986's unreserved characters: an id must not be able to end its own parameter.
-const STRICT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub(super) const STRICT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// How long an unused connection is kept: less than the 60 s or more after which servers and balancers commonly close theirs, so
 /// that a request seldom meets a connection that is just being closed.
