@@ -13,8 +13,10 @@ use crate::job::{NbiAnswer, NbiCall, NbiFailure};
 pub mod answer;
 pub mod circuit;
 pub mod client;
+mod gate;
 pub mod http;
 pub mod limit;
+mod names;
 pub mod wire;
 
 pub use client::{NbiClient, NbiSettings};
