@@ -4,4 +4,5 @@ pub mod driver;
 pub mod job;
 pub mod message;
 pub mod nbi;
+pub mod simulator;
 pub mod telemetry;
