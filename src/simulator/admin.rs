@@ -11,9 +11,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::device::{AttemptResult, Device, Flash};
-use super::model::{DeviceView, Summary};
 use super::reply::Reply;
 use super::shared::SharedSimulator;
+use super::view::{DeviceView, Summary};
 
 /// Answers a request for a page.
 pub(super) fn answer(

@@ -110,7 +110,7 @@ impl Device {
     fn attempt_result(&self, number: usize) -> AttemptResult {
         self.attempts
             .get(number)
-            .or(self.attempts.last())
+            .or_else(|| self.attempts.last())
             .cloned()
             .unwrap_or(AttemptResult::Success)
     }

@@ -8,10 +8,14 @@ use std::collections::{BinaryHeap, HashMap};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::device::{AttemptResult, Device, Flash, LiveDevice, Phase, version_of};
+use super::device::{AttemptResult, Device, DeviceState, Flash, LiveDevice, Phase, version_of};
 use super::results::{Report, Results};
 use super::rules::{Rules, Runnable};
 use super::semantics::{FailedAttempt, Incomplete, Semantics};
+
+/// The least that a download, a reboot or the time between informs takes: without it a device without durations would live for
+/// ever in one instant.
+const STEP_MIN: SignedDuration = SignedDuration::from_millis(10);
 
 /// The devices, the rules they run and the results they leave.
 #[derive(Debug)]
@@ -192,7 +196,7 @@ impl World {
         live.inform_at = live
             .device
             .inform_interval
-            .and_then(|interval| later(now, interval));
+            .and_then(|interval| later(now, interval.max(STEP_MIN)));
         if let Some(at) = live.inform_at {
             self.push(at, What::Informs(index));
         }
@@ -201,14 +205,14 @@ impl World {
     /// The device talks to the system, if it can: a rule that applies is carried out.
     fn hold_session(&mut self, index: usize, now: Timestamp) {
         let live = &self.devices[index];
-        if live.state(now) != super::device::DeviceState::Idle {
+        if live.state(now) != DeviceState::Idle {
             return;
         }
         let Some(rule) = self.rules.runnable(&live.device.cpe_id) else {
             return;
         };
         let result = live.next_result();
-        let until = later(now, live.device.download);
+        let until = later(now, live.device.download.max(STEP_MIN));
         self.rules.count_execution(rule.key, &live.device.cpe_id);
         self.attempts += 1;
         let live = &mut self.devices[index];
@@ -255,7 +259,7 @@ impl World {
                 self.running.remove(&index);
             }
             AttemptResult::Success | AttemptResult::Silent | AttemptResult::SameVersion => {
-                let until = later(now, self.devices[index].device.reboot);
+                let until = later(now, self.devices[index].device.reboot.max(STEP_MIN));
                 self.devices[index].phase = until.map_or(Phase::Gone, Phase::Rebooting);
                 if let Some(at) = until {
                     self.push(at, What::EndsPhase(index));

@@ -19,6 +19,7 @@ pub mod fleet;
 pub mod http;
 pub mod in_process;
 mod life;
+mod methods;
 pub mod model;
 pub mod reply;
 mod results;
@@ -28,6 +29,7 @@ pub mod shared;
 mod storage;
 mod table;
 pub mod trouble;
+pub mod view;
 
 #[cfg(test)]
 mod tests;
@@ -36,7 +38,7 @@ pub use device::{AttemptResult, Device, DeviceState, Flash, version_of};
 pub use fleet::{Character, Fleet};
 pub use http::{Credentials, HttpSettings, serve};
 pub use in_process::{InProcessSettings, InProcessTransport};
-pub use model::{DeviceView, Simulator, SimulatorSettings, Summary};
+pub use model::{Simulator, SimulatorSettings};
 pub use reply::{Call, Operation, Reply};
 pub use semantics::{
     FailedAttempt, Filter, HttpStatus, Incomplete, PostOnExisting, Put, ReadingRules, Results,
@@ -44,3 +46,4 @@ pub use semantics::{
 };
 pub use shared::{Clock, SharedSimulator, tokio_clock};
 pub use trouble::{Trouble, TroublePlan};
+pub use view::{DeviceView, Summary};

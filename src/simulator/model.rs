@@ -1,18 +1,18 @@
-//! [`Simulator`]: the model's front, what can be called on it and what can be looked at.
+//! [`Simulator`]: the model's front, where calls come in and time passes. What can be looked at is in `view.rs`.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::device::{Device, DeviceState, Flash, LiveDevice};
+use super::device::Device;
 use super::fleet::Fleet;
 use super::life::World;
 use super::reply::{Call, Operation, Reply};
 use super::results::Report;
-use super::semantics::{HttpStatus, Semantics};
+use super::semantics::Semantics;
 use super::storage;
-use super::table::{Row, text};
+use super::table::Row;
 use super::trouble::{Trouble, TroublePlan};
 use crate::nbi::wire::Verb;
 
@@ -49,54 +49,12 @@ impl Default for SimulatorSettings {
 /// Time is what callers say it is; a time before the latest one seen changes nothing but the `Date` of the answer.
 #[derive(Debug)]
 pub struct Simulator {
-    world: World,
+    pub(super) world: World,
     troubles: TroublePlan,
     auto_create: Option<Fleet>,
     huge_bytes: usize,
-    calls: BTreeMap<Operation, u64>,
-    troubles_met: BTreeMap<Trouble, u64>,
-}
-
-/// A device as it stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeviceView {
-    /// Its id.
-    pub cpe_id: String,
-    /// Its character.
-    pub character: &'static str,
-    /// Where it stands.
-    pub state: DeviceState,
-    /// The software version that it runs.
-    pub version: String,
-    /// What it has done, oldest first.
-    pub flashes: Vec<Flash>,
-}
-
-/// The whole in numbers.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Summary {
-    /// Devices.
-    pub devices: usize,
-    /// Executions of rules, failed ones too.
-    pub attempts: usize,
-    /// Executions that wrote firmware.
-    pub flashes: usize,
-    /// Devices that firmware was written to.
-    pub devices_flashed: usize,
-    /// Devices that firmware was written to more than once.
-    pub devices_flashed_twice: usize,
-    /// Rules that are enabled.
-    pub armed_rules: usize,
-    /// Rules.
-    pub rules: usize,
-    /// Result rows.
-    pub results: usize,
-    /// Devices by the name of their state.
-    pub states: BTreeMap<&'static str, usize>,
-    /// Calls by the name of their operation.
-    pub calls: BTreeMap<&'static str, u64>,
-    /// Troubles by name.
-    pub troubles: BTreeMap<&'static str, u64>,
+    pub(super) calls: BTreeMap<Operation, u64>,
+    pub(super) troubles_met: BTreeMap<Trouble, u64>,
 }
 
 impl Simulator {
@@ -188,99 +146,6 @@ impl Simulator {
         }
     }
 
-    /// What this device has done, oldest first.
-    #[must_use]
-    pub fn flashes(&self, cpe_id: &str) -> &[Flash] {
-        self.world
-            .find(cpe_id)
-            .map_or(&[], |index| &self.world.devices[index].flashes)
-    }
-
-    /// The ids of enabled rules, with or without executions left.
-    #[must_use]
-    pub fn armed_rules(&self) -> Vec<String> {
-        self.world.rules.armed().map(str::to_owned).collect()
-    }
-
-    /// All devices as they stand at `now`, in the order of their coming.
-    #[must_use]
-    pub fn devices(&self, now: Timestamp) -> Vec<DeviceView> {
-        self.world
-            .devices
-            .iter()
-            .map(|live| view(live, now))
-            .collect()
-    }
-
-    /// One device as it stands at `now`.
-    #[must_use]
-    pub fn device(&self, cpe_id: &str, now: Timestamp) -> Option<DeviceView> {
-        self.world
-            .find(cpe_id)
-            .map(|index| view(&self.world.devices[index], now))
-    }
-
-    /// All rules, as a GET would show them.
-    #[must_use]
-    pub fn rules(&self) -> Vec<Value> {
-        self.world
-            .rules
-            .table
-            .rows()
-            .cloned()
-            .map(Value::Object)
-            .collect()
-    }
-
-    /// All results, as a GET would show them.
-    #[must_use]
-    pub fn results(&self) -> Vec<Value> {
-        self.world
-            .results
-            .table
-            .rows()
-            .cloned()
-            .map(Value::Object)
-            .collect()
-    }
-
-    /// How many calls there were of this operation, those that met trouble too, also where the connection was refused.
-    #[must_use]
-    pub fn calls(&self, operation: Operation) -> u64 {
-        self.calls.get(&operation).copied().unwrap_or(0)
-    }
-
-    /// The whole in numbers; looks at every device and rule.
-    #[must_use]
-    pub fn summary(&self, now: Timestamp) -> Summary {
-        let mut summary = Summary {
-            devices: self.world.devices.len(),
-            armed_rules: self.world.rules.armed().count(),
-            rules: self.world.rules.table.len(),
-            results: self.world.results.table.len(),
-            calls: self
-                .calls
-                .iter()
-                .map(|(operation, count)| (operation.name(), *count))
-                .collect(),
-            troubles: self
-                .troubles_met
-                .iter()
-                .map(|(trouble, count)| (trouble.name(), *count))
-                .collect(),
-            ..Summary::default()
-        };
-        for live in &self.world.devices {
-            let written = live.times_written();
-            summary.attempts += live.flashes.len();
-            summary.flashes += written;
-            summary.devices_flashed += usize::from(written > 0);
-            summary.devices_flashed_twice += usize::from(written > 1);
-            *summary.states.entry(live.state(now).name()).or_default() += 1;
-        }
-        summary
-    }
-
     fn route(&mut self, call: Call<'_>, now: Timestamp) -> Reply {
         let World {
             rules,
@@ -292,109 +157,19 @@ impl Simulator {
         match (target(call.path), call.verb) {
             (Target::Rules, _) => storage::handle_rules(rules, call, semantics, rng),
             (Target::Results, _) => storage::handle_results(results, call, semantics, rng),
-            (Target::SendCnr, Verb::Post) => self.send_cnr(call.body, now),
-            (Target::GetParameterValues, Verb::Post) => self.get_parameter_values(call.body, now),
+            (Target::SendCnr, Verb::Post) => {
+                self.world
+                    .send_cnr(call.body, self.auto_create.as_ref(), now)
+            }
+            (Target::GetParameterValues, Verb::Post) => {
+                self.world
+                    .get_parameter_values(call.body, self.auto_create.as_ref(), now)
+            }
             (Target::SendCnr | Target::GetParameterValues, _) => {
                 Reply::html(405, "Method Not Allowed")
             }
             (Target::Nowhere, _) => Reply::no_such_page(),
         }
-    }
-
-    /// `SendCNR`: the request and the answer of success are documented, the codes of failure inferred.
-    fn send_cnr(&mut self, body: &[u8], now: Timestamp) -> Reply {
-        let index = match self.device_asked_for(body, now) {
-            Ok((index, _)) => index,
-            Err(reply) => return reply,
-        };
-        if !self.world.devices[index].is_reachable(now) {
-            return self.method(
-                503,
-                "Connection request failed: device is not reachable",
-                None,
-            );
-        }
-        self.world.request_session(index, now);
-        self.method(200, "OK", None)
-    }
-
-    /// `GetParameterValues`: that it exists and takes paths is documented; path, body and answer are inferred.
-    ///
-    /// Body: `{"search_options": {"cpe_id": …}, "parameters": [path, …]}`, where a path that ends in a dot is partial.
-    /// Answer: `{"result": {"code": 200, "message": "OK", "values": {path: value, …}}}`.
-    fn get_parameter_values(&mut self, body: &[u8], now: Timestamp) -> Reply {
-        const KNOWN: [&str; 2] = [
-            "Device.DeviceInfo.SoftwareVersion",
-            "InternetGatewayDevice.DeviceInfo.SoftwareVersion",
-        ];
-        let (index, body) = match self.device_asked_for(body, now) {
-            Ok(found) => found,
-            Err(reply) => return reply,
-        };
-        let live = &self.world.devices[index];
-        if !live.is_reachable(now) {
-            return self.method(
-                503,
-                "Connection request failed: device is not reachable",
-                None,
-            );
-        }
-        let asked = body
-            .get("parameters")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str);
-        let values: Row = asked
-            .flat_map(|path| {
-                KNOWN.iter().filter(move |name| {
-                    **name == path || (path.ends_with('.') && name.starts_with(path))
-                })
-            })
-            .map(|name| ((*name).to_owned(), json!(live.device.version)))
-            .collect();
-        if values.is_empty() {
-            return self.method(
-                400,
-                "FaultCode 9005. FaultString: Invalid parameter name",
-                None,
-            );
-        }
-        self.method(200, "OK", Some(values))
-    }
-
-    /// The device that a method's body names, made on the spot if that is wished, and the body.
-    fn device_asked_for(&mut self, body: &[u8], now: Timestamp) -> Result<(usize, Row), Reply> {
-        let body: Row = serde_json::from_slice(body).unwrap_or_default();
-        let asked = body
-            .get("search_options")
-            .and_then(Value::as_object)
-            .and_then(|options| text(options, "cpe_id"));
-        let Some(cpe_id) = asked else {
-            return Err(self.method(400, "search_options.cpe_id is missing", None));
-        };
-        if self.world.find(cpe_id).is_none()
-            && let Some(fleet) = &self.auto_create
-        {
-            self.world.add(fleet.device(cpe_id, now), now);
-        }
-        match self.world.find(cpe_id) {
-            Some(index) => Ok((index, body)),
-            None => Err(self.method(404, "Device not found", None)),
-        }
-    }
-
-    /// The envelope of the vendor's methods (documented for `SendCNR`).
-    fn method(&self, code: u16, message: &str, values: Option<Row>) -> Reply {
-        let status = match self.world.semantics.http_status {
-            HttpStatus::Always200 => 200,
-            HttpStatus::SameAsCode => code,
-        };
-        let mut result = json!({"code": code, "message": message});
-        if let Some(values) = values {
-            result["values"] = Value::Object(values);
-        }
-        Reply::json(status, &json!({"result": result}))
     }
 
     /// The answer to a call that is not carried out.
@@ -422,16 +197,6 @@ impl Simulator {
             Trouble::Huge => Reply::new(200, "application/json", vec![b' '; self.huge_bytes]),
             _ => reply,
         }
-    }
-}
-
-fn view(live: &LiveDevice, now: Timestamp) -> DeviceView {
-    DeviceView {
-        cpe_id: live.device.cpe_id.clone(),
-        character: live.device.character,
-        state: live.state(now),
-        version: live.device.version.clone(),
-        flashes: live.flashes.clone(),
     }
 }
 

@@ -169,7 +169,10 @@ impl Table {
             match row.get(column) {
                 None => false,
                 Some(Value::String(held)) => held == value,
-                Some(held) => held.to_string() == *value,
+                Some(held) => {
+                    let shown = held.to_string();
+                    shown == *value
+                }
             }
         })
     }

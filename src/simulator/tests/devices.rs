@@ -100,7 +100,9 @@ fn a_rule_that_is_disarmed_or_not_automatic_is_not_run() {
 #[test]
 fn a_wildcard_condition_hits_every_device_that_fits() {
     let mut bench = Bench::new(Semantics::default());
-    ["DM1", "DM2", "X1"].map(|cpe_id| bench.add(Device::new(cpe_id)));
+    for cpe_id in ["DM1", "DM2", "X1"] {
+        bench.add(Device::new(cpe_id));
+    }
     bench.create("DM*");
     bench.pass(10_000);
     assert_eq!(
@@ -297,6 +299,24 @@ fn silent_unchanged_and_lost_devices_are_what_they_are_called() {
         );
         assert_eq!(bench.results("A").len(), rows);
     }
+}
+
+#[test]
+fn a_rule_without_bound_and_a_device_without_duration_do_not_stop_time() {
+    let mut bench = Bench::new(Semantics::default());
+    let zero = SignedDuration::ZERO;
+    bench.add(Device {
+        download: zero,
+        reboot: zero,
+        inform_interval: Some(zero),
+        ..Device::new("A")
+    });
+    let mut unbounded = rule("A");
+    unbounded["executions"] = json!(0);
+    bench.code(Verb::Post, RULES, &[], unbounded);
+    bench.request_connection("A");
+    bench.pass(10);
+    assert!(bench.simulator.flashes("A").len() > 1);
 }
 
 #[test]

@@ -50,11 +50,10 @@ impl Served {
         // A connection that is reset has said all that it will.
         let _ = stream.read_to_end(&mut answer).await;
         let answer = String::from_utf8_lossy(&answer).into_owned();
-        answer
-            .split_once("\r\n\r\n")
-            .map_or((answer.clone(), String::new()), |(head, body)| {
-                (head.to_owned(), body.to_owned())
-            })
+        answer.split_once("\r\n\r\n").map_or_else(
+            || (answer.clone(), String::new()),
+            |(head, body)| (head.to_owned(), body.to_owned()),
+        )
     }
 
     async fn request(&self, line: &str, body: &str) -> (String, String) {

@@ -176,7 +176,9 @@ fn a_filter_that_is_ignored_makes_a_bare_delete_hit_every_rule() {
 #[test]
 fn other_columns_filter_by_equality_and_pages_are_cut() {
     let mut bench = Bench::new(Semantics::default());
-    ["A", "B", "C"].map(|cpe_id| bench.create(cpe_id));
+    for cpe_id in ["A", "B", "C"] {
+        bench.create(cpe_id);
+    }
     let mut rows = |query: &[(&str, &str)]| {
         let details = bench.call(Verb::Get, RULES, query, Value::Null)["details"].clone();
         details
@@ -199,7 +201,9 @@ fn rows_come_in_the_order_asked_for() {
     for switch in RowOrder::ALL {
         let mut bench = bench(|semantics| semantics.row_order = *switch);
         let ids: Vec<_> = (0..20).map(|number| format!("D{number:02}")).collect();
-        ids.iter().for_each(|cpe_id| drop(bench.create(cpe_id)));
+        for cpe_id in &ids {
+            bench.create(cpe_id);
+        }
         let answer = bench.call(Verb::Get, RULES, &[], Value::Null);
         let mut seen: Vec<_> = answer["details"]
             .as_array()
