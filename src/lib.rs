@@ -5,5 +5,6 @@ pub mod driver;
 pub mod job;
 pub mod message;
 pub mod nbi;
+pub mod simulator;
 pub mod telemetry;
 pub mod worker;
