@@ -1,0 +1,5 @@
+//! The one integration binary: a table of contents.
+
+mod support;
+
+mod stories; // worker, local driver and simulator in virtual time
