@@ -193,14 +193,14 @@ async fn a_real_client_sees_troubles_of_the_connection() {
             Err(_) => true,
         };
         assert!(failed, "{trouble:?}");
-        let rules = served
-            .simulator
-            .with(|simulator, _| simulator.rules().len());
-        assert_eq!(
-            rules,
-            usize::from(trouble.leaves_the_effect()),
-            "{trouble:?}"
-        );
+        let (rules, calls) = served.simulator.with(|simulator, _| {
+            (
+                simulator.rules().len(),
+                simulator.calls(Operation::CreateRule),
+            )
+        });
+        let expected = (usize::from(trouble.leaves_the_effect()), 1);
+        assert_eq!((rules, calls), expected, "{trouble:?}");
         served.end().await;
     }
 }
