@@ -1,0 +1,235 @@
+//! Publishes what replaces a delivery, across generations if need be.
+//!
+//! Stage done, then publish, confirm, acknowledge: in this order, so that a crash between any two of them loses nothing. A generation that
+//! ends in between is waited out: what the NBI answered is in hand here, and repeating the publish is cheaper than repeating the stage.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::delay;
+use super::properties;
+use super::publish::{Outgoing, PublishError, Target};
+use super::settings::AmqpSettings;
+use super::shared::{Link, Shared, Token};
+use crate::driver::{Destination, DriverError, HandOver};
+use crate::message::EventMessage;
+use crate::telemetry::Telemetry;
+
+/// How long a hand-over is tried before the delivery goes back.
+const PUBLISH_WITHIN: Duration = Duration::from_secs(60);
+/// Pauses after a refusal grow from this…
+const REFUSED_PAUSE_MIN: Duration = Duration::from_millis(500);
+/// …to this.
+const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(8);
+
+/// Publishes, awaits every confirm, acknowledges.
+///
+/// # Errors
+///
+/// As [`crate::driver::Driver::carry_out`].
+pub(super) async fn carry_out(
+    shared: &Shared,
+    token: Token,
+    hand_over: HandOver,
+) -> Result<(), DriverError> {
+    let replacement = (hand_over.to != Destination::Nowhere).then(|| hand_over.work.key());
+    let messages = messages(shared, hand_over);
+    if let Err(error) = publish(shared, messages).await {
+        token.settler.nack().await;
+        return Err(error);
+    }
+    token
+        .acknowledge(&shared.ledger, replacement.as_ref())
+        .await
+        .map_err(|message| DriverError::NotAcknowledged { message })
+}
+
+/// Everything that a hand-over publishes: the events, so that they precede those of the next worker, then the continuation.
+fn messages(shared: &Shared, hand_over: HandOver) -> Vec<Outgoing> {
+    let HandOver {
+        mut work,
+        to,
+        events,
+    } = hand_over;
+    let mut messages = Vec::with_capacity(events.len() + 1);
+    for event in events {
+        messages.extend(event_messages(event, &shared.settings, &shared.telemetry));
+    }
+    let now = shared.now();
+    if let Some((target, due)) = continuation(to, now) {
+        work.not_due_before = due;
+        let properties = properties::of_step(&work, now);
+        messages.push(Outgoing {
+            target,
+            properties,
+            body: shared.codec.encode_step(&work),
+        });
+    }
+    messages
+}
+
+/// Where the continuation goes and when it is due; `None`: there is none.
+fn continuation(to: Destination, now: Timestamp) -> Option<(Target, Option<Timestamp>)> {
+    match to {
+        Destination::Nowhere => None,
+        Destination::Now => Some((Target::Steps, None)),
+        Destination::At(due) => Some((
+            delay::rung(due, now).map_or(Target::Steps, Target::Delay),
+            Some(due),
+        )),
+    }
+}
+
+/// An event for all, and for the requester's own queue where that is wanted and allowed.
+pub(super) fn event_messages(
+    event: EventMessage,
+    settings: &AmqpSettings,
+    telemetry: &Telemetry,
+) -> Vec<Outgoing> {
+    let properties = properties::of_event(&event);
+    let EventMessage {
+        routing_key,
+        reply_to,
+        body,
+        ..
+    } = event;
+    let mut messages = Vec::with_capacity(2);
+    if let Some(queue) = reply_to {
+        if settings.reply_is_allowed(&queue) {
+            messages.push(Outgoing {
+                target: Target::Reply(queue),
+                properties: properties.clone(),
+                body: body.clone(),
+            });
+        } else {
+            telemetry.reply_failed(&queue, "amqp.reply_to_allowed does not allow this queue");
+        }
+    }
+    messages.insert(
+        0,
+        Outgoing {
+            target: Target::Results(routing_key),
+            properties,
+            body,
+        },
+    );
+    messages
+}
+
+/// Publishes until all is confirmed, on whichever generation stands.
+///
+/// After silence or a lost connection the first try may have arrived all the same: the next one is marked as a possible copy.
+async fn publish(shared: &Shared, mut messages: Vec<Outgoing>) -> Result<(), DriverError> {
+    let deadline = Instant::now() + PUBLISH_WITHIN;
+    let mut pause = REFUSED_PAUSE_MIN;
+    let mut last = DriverError::NotPublished {
+        target: "the broker".to_owned(),
+        message: "not connected".to_owned(),
+    };
+    while !messages.is_empty() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let Some(link) = shared.link_within(left).await else {
+            return Err(last);
+        };
+        let failed = publish_once(&link, messages, &shared.telemetry).await;
+        if let Some((message, error)) = failed.first() {
+            last = DriverError::NotPublished {
+                target: message.target.name(&shared.settings.prefix),
+                message: error.to_string(),
+            };
+            if Instant::now() + pause >= deadline || matches!(error, PublishError::BadName(_)) {
+                return Err(last);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(REFUSED_PAUSE_MAX),
+                () = link.ending.ended() => {}
+                () = shared.closing.cancelled() => return Err(last),
+            }
+        }
+        messages = failed
+            .into_iter()
+            .map(|(message, error)| again(message, &error))
+            .collect();
+    }
+    Ok(())
+}
+
+/// Publishes in order on one generation; what is not confirmed comes back. A reply that fails is only reported.
+pub(super) async fn publish_once(
+    link: &Arc<Link>,
+    messages: Vec<Outgoing>,
+    telemetry: &Telemetry,
+) -> Vec<(Outgoing, PublishError)> {
+    let answers = link.publisher.publish_all(&messages).await;
+    let mut failed = Vec::new();
+    for (message, answer) in messages.into_iter().zip(answers) {
+        let Err(error) = answer else { continue };
+        match (&message.target, &error) {
+            (
+                Target::Reply(queue),
+                PublishError::Returned(_) | PublishError::Nacked | PublishError::BadName(_),
+            ) => {
+                telemetry.reply_failed(queue, &error.to_string());
+                continue;
+            }
+            (target, PublishError::Returned(why)) => {
+                // An object is missing: the next generation declares it again.
+                link.ending.end(format!(
+                    "{} is missing ({why})",
+                    target.name(link.publisher.prefix())
+                ));
+            }
+            (_, PublishError::NotRequested) => {
+                link.ending.end("the channel is not in confirm mode")
+            }
+            _ => {}
+        }
+        failed.push((message, error));
+    }
+    failed
+}
+
+/// The message for its next try.
+fn again(message: Outgoing, error: &PublishError) -> Outgoing {
+    let is_continuation = matches!(message.target, Target::Steps | Target::Delay(_));
+    match error {
+        PublishError::Lost(_) | PublishError::TimedOut(_) if is_continuation => Outgoing {
+            properties: properties::marked_redelivered(message.properties),
+            ..message
+        },
+        _ => message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::amqp::delay::Rung;
+    use jiff::SignedDuration;
+
+    #[test]
+    fn a_continuation_goes_where_its_time_says() {
+        let now = Timestamp::UNIX_EPOCH;
+        let at = |millis| now + SignedDuration::from_millis(millis);
+        assert_eq!(continuation(Destination::Nowhere, now), None);
+        assert_eq!(
+            continuation(Destination::Now, now),
+            Some((Target::Steps, None))
+        );
+        assert_eq!(
+            continuation(Destination::At(at(-10)), now),
+            Some((Target::Steps, Some(at(-10))))
+        );
+        assert_eq!(
+            continuation(Destination::At(at(300)), now),
+            Some((Target::Steps, Some(at(300))))
+        );
+        assert_eq!(
+            continuation(Destination::At(at(5_000)), now),
+            Some((Target::Delay(Rung::ALL[2]), Some(at(5_000))))
+        );
+    }
+}

@@ -1,0 +1,198 @@
+//! Which continuations are in hand, and which were replaced although their acknowledgement was lost.
+//!
+//! RabbitMQ has no atomicity between publish and acknowledgement. What this process knows helps all the same: a copy of a continuation
+//! that is being worked on waits for the end of that work, and a redelivery of one whose replacement is confirmed is acknowledged without
+//! running. Copies made by a killed process are not caught here; they converge because every stage may run twice.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+use tokio::sync::watch;
+
+use crate::job::JobId;
+
+/// A continuation: the job and its hand-overs so far. A request has 0.
+pub(super) type Key = (JobId, u64);
+
+/// Lost acknowledgements remembered.
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(10_000).expect("10,000 is not 0");
+/// A lost acknowledgement is answered by a redelivery soon, or by another worker. Later the same key may be a new life of the job.
+const REMEMBERED_FOR: Duration = Duration::from_secs(600);
+
+/// What became of the continuation that a copy waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    InHand,
+    Replaced,
+    LetGo,
+}
+
+#[derive(Debug)]
+struct Entries {
+    /// A channel only where a copy waits.
+    in_hand: HashMap<Key, Option<watch::Sender<Fate>>>,
+    lost_acks: LruCache<Key, Instant>,
+}
+
+/// The books of one process.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    entries: Mutex<Entries>,
+}
+
+/// Whether a delivery may be worked on.
+#[derive(Debug)]
+pub(super) enum Admission {
+    /// It may, as long as the claim is held.
+    Claimed(Claim),
+    /// A copy is in hand.
+    InHand(Twin),
+    /// Its replacement is confirmed.
+    Replaced,
+}
+
+impl Ledger {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            entries: Mutex::new(Entries {
+                in_hand: HashMap::new(),
+                lost_acks: LruCache::new(REMEMBERED),
+            }),
+        })
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Claims a delivery. Only a *re*delivery can be dropped: the same key as a new message is the job's next life.
+    pub(super) fn admit(self: &Arc<Self>, key: &Key, redelivered: bool) -> Admission {
+        let mut entries = self.entries();
+        if let Some(sender) = entries.in_hand.get_mut(key) {
+            let sender = sender.get_or_insert_with(|| watch::Sender::new(Fate::InHand));
+            return Admission::InHand(Twin {
+                fate: sender.subscribe(),
+            });
+        }
+        let is_replaced = entries
+            .lost_acks
+            .peek(key)
+            .is_some_and(|since| since.elapsed() < REMEMBERED_FOR);
+        if redelivered && is_replaced {
+            return Admission::Replaced;
+        }
+        entries.in_hand.insert(key.clone(), None);
+        Admission::Claimed(Claim {
+            ledger: Arc::clone(self),
+            key: key.clone(),
+            fate: Fate::LetGo,
+        })
+    }
+
+    /// Remembers that the replacement is confirmed and the acknowledgement lost.
+    pub(super) fn remember(&self, key: Key) {
+        self.entries().lost_acks.put(key, Instant::now());
+    }
+
+    /// The redelivery came and is acknowledged.
+    pub(super) fn forget(&self, key: &Key) {
+        self.entries().lost_acks.pop(key);
+    }
+}
+
+/// The right to work on a continuation; given up when dropped.
+#[derive(Debug)]
+pub(super) struct Claim {
+    ledger: Arc<Ledger>,
+    key: Key,
+    fate: Fate,
+}
+
+impl Claim {
+    /// The continuation.
+    pub(super) fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// Gives the claim up after something else has taken the continuation's place: copies that wait are dropped.
+    pub(super) fn replaced(mut self) {
+        self.fate = Fate::Replaced;
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(Some(sender)) = self.ledger.entries().in_hand.remove(&self.key) {
+            sender.send_replace(self.fate);
+        }
+    }
+}
+
+/// A copy that waits for the one in hand.
+#[derive(Debug)]
+pub(super) struct Twin {
+    fate: watch::Receiver<Fate>,
+}
+
+impl Twin {
+    /// Waits for the end of that work; true: the continuation was replaced and this copy is superfluous.
+    pub(super) async fn is_superfluous(mut self) -> bool {
+        match self.fate.wait_for(|fate| *fate != Fate::InHand).await {
+            Ok(fate) => *fate == Fate::Replaced,
+            Err(_) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(seq: u64) -> Key {
+        (JobId::parse("job").unwrap(), seq)
+    }
+
+    #[tokio::test]
+    async fn a_copy_waits_and_is_dropped_when_the_first_was_replaced() {
+        let ledger = Ledger::new();
+        let Admission::Claimed(claim) = ledger.admit(&key(1), false) else {
+            panic!("nobody else has it")
+        };
+        let Admission::InHand(copy) = ledger.admit(&key(1), true) else {
+            panic!("it is in hand")
+        };
+        claim.replaced();
+        assert!(copy.is_superfluous().await);
+    }
+
+    #[tokio::test]
+    async fn a_copy_is_worked_on_when_the_first_was_let_go() {
+        let ledger = Ledger::new();
+        let Admission::Claimed(claim) = ledger.admit(&key(1), false) else {
+            panic!("nobody else has it")
+        };
+        let Admission::InHand(copy) = ledger.admit(&key(1), true) else {
+            panic!("it is in hand")
+        };
+        drop(claim);
+        assert!(!copy.is_superfluous().await);
+        assert!(matches!(ledger.admit(&key(1), true), Admission::Claimed(_)));
+    }
+
+    #[test]
+    fn only_the_redelivery_of_a_lost_acknowledgement_is_dropped() {
+        let ledger = Ledger::new();
+        ledger.remember(key(1));
+        assert!(matches!(ledger.admit(&key(2), true), Admission::Claimed(_)));
+        assert!(matches!(
+            ledger.admit(&key(1), false),
+            Admission::Claimed(_)
+        ));
+        assert!(matches!(ledger.admit(&key(1), true), Admission::Replaced));
+        ledger.forget(&key(1));
+        assert!(matches!(ledger.admit(&key(1), true), Admission::Claimed(_)));
+    }
+}

@@ -1,0 +1,147 @@
+//! RabbitMQ: deliveries from two quorum queues, waiting jobs in delay queues, events to a topic exchange.
+//!
+//! Promises: nothing is acknowledged before what replaces it is confirmed; a publish counts only when the broker has taken *and* routed it;
+//! a lost connection costs nothing but time. Does not promise that a continuation is delivered once: see `ledger.rs` for what is caught.
+//! The client library is known in this folder alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Delivery, Driver, DriverError, HandOver, Intake};
+use crate::clock::Clock;
+use crate::message::Codec;
+use crate::telemetry::Telemetry;
+
+pub mod delay;
+pub mod requester;
+pub mod settings;
+pub mod topology;
+
+mod connection;
+mod consume;
+mod error;
+mod handover;
+mod inbox;
+mod ledger;
+mod properties;
+mod publish;
+mod shared;
+mod supervisor;
+
+pub use error::BrokerError;
+pub use requester::Requester;
+pub use settings::{AmqpSettings, TlsSettings, TopologyMode};
+pub use shared::Token;
+
+use inbox::{Gate, Inbox};
+use ledger::Ledger;
+use shared::{Shared, Wanted};
+
+/// Bound of [`Driver::stop`]: a cancel and its leftovers take at most five seconds each.
+const STOP_TIMEOUT: Duration = Duration::from_secs(11);
+/// Bound of [`Driver::close`]: a channel and a connection take at most two seconds each.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// The driver for RabbitMQ.
+pub struct AmqpDriver {
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for AmqpDriver {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("AmqpDriver")
+            .field("prefix", &self.shared.settings.prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AmqpDriver {
+    /// Starts to connect, in a task that [`Driver::close`] awaits. Needs a Tokio runtime.
+    #[must_use]
+    pub fn start(
+        settings: AmqpSettings,
+        codec: Codec,
+        telemetry: Arc<Telemetry>,
+        clock: Clock,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            settings,
+            codec,
+            telemetry,
+            clock,
+            ledger: Ledger::new(),
+            inbox: Inbox::new(),
+            link: watch::Sender::new(None),
+            wanted: watch::Sender::new(Wanted {
+                intake: Intake::Open,
+                is_stopping: false,
+            }),
+            blocked: watch::Sender::new(None),
+            closing: CancellationToken::new(),
+            consumers: TaskTracker::new(),
+            tasks: TaskTracker::new(),
+        });
+        shared.tasks.spawn(supervisor::run(Arc::clone(&shared)));
+        Self { shared }
+    }
+}
+
+impl Drop for AmqpDriver {
+    fn drop(&mut self) {
+        self.shared.closing.cancel();
+    }
+}
+
+impl Driver for AmqpDriver {
+    type Token = Token;
+
+    async fn receive(&self) -> Option<Delivery<Token>> {
+        self.shared.inbox.next().await
+    }
+
+    async fn carry_out(&self, token: Token, hand_over: HandOver) -> Result<(), DriverError> {
+        handover::carry_out(&self.shared, token, hand_over).await
+    }
+
+    async fn reject(&self, token: Token) {
+        token.settler.reject().await;
+    }
+
+    fn set_intake(&self, intake: Intake) {
+        self.shared.inbox.set_gate(if intake == Intake::Closed {
+            Gate::Shut
+        } else {
+            Gate::Open
+        });
+        self.shared
+            .wanted
+            .send_if_modified(|wanted| std::mem::replace(&mut wanted.intake, intake) != intake);
+    }
+
+    async fn stop(&self) {
+        self.shared
+            .wanted
+            .send_modify(|wanted| wanted.is_stopping = true);
+        self.shared.inbox.set_gate(Gate::Finished);
+        self.shared.consumers.close();
+        if tokio::time::timeout(STOP_TIMEOUT, self.shared.consumers.wait())
+            .await
+            .is_err()
+            && let Some(link) = self.shared.link.borrow().as_ref()
+        {
+            // The broker takes back what was not settled.
+            link.ending.end("the consumers did not stop");
+        }
+    }
+
+    async fn close(&self) {
+        self.shared.closing.cancel();
+        self.shared.tasks.close();
+        drop(tokio::time::timeout(CLOSE_TIMEOUT, self.shared.tasks.wait()).await);
+    }
+}

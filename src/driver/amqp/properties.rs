@@ -1,0 +1,256 @@
+//! Properties and headers of what we publish: built new, or taken over from a delivery by a white list.
+//!
+//! `x-death` and its kind are never copied: brokers up to 3.13 take a copied one for a circle and never deliver the message again.
+//! `expiration`, `priority`, `user_id` and `CC`/`BCC` are not copied either: each of them changes where or whether a message goes.
+
+use jiff::Timestamp;
+use lapin::BasicProperties;
+use lapin::message::Delivery;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+
+use crate::message::{DeadLetter, EventMessage, Incoming, Work, unix_seconds};
+
+/// `app_id` of everything that we publish.
+const APP_ID: &str = "nbi-upgrade";
+/// Persistent.
+const PERSISTENT: u8 = 2;
+const TRACEPARENT: &str = "traceparent";
+const TRACESTATE: &str = "tracestate";
+/// Marks a message published again after it may have been worked on.
+const REDELIVERED: &str = "nbi-upgrade-redelivered";
+
+/// The text as AMQP's short string, cut to 255 bytes.
+pub(super) fn cut(text: &str) -> ShortString {
+    ShortString::try_new(&text[..text.floor_char_boundary(255)]).unwrap_or_default()
+}
+
+/// Of an event.
+pub(super) fn of_event(event: &EventMessage) -> BasicProperties {
+    let mut properties = BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_content_type("application/cloudevents+json".into())
+        .with_message_id(cut(&event.id))
+        .with_type(cut(event.event_type))
+        .with_timestamp(unix_seconds(event.time))
+        .with_app_id(APP_ID.into());
+    if let Some(id) = &event.correlation_id {
+        properties = properties.with_correlation_id(cut(id));
+    }
+    let mut headers = FieldTable::default();
+    for (name, value) in [
+        (TRACEPARENT, &event.traceparent),
+        (TRACESTATE, &event.tracestate),
+    ] {
+        if let Some(value) = value {
+            headers.insert(name.into(), AMQPValue::LongString(value.as_str().into()));
+        }
+    }
+    properties.with_headers(headers)
+}
+
+/// Of a continuation; what it carries stands in the body.
+pub(super) fn of_step(work: &Work, now: Timestamp) -> BasicProperties {
+    let (job_id, seq) = work.key();
+    BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_content_type("application/json".into())
+        .with_message_id(cut(&format!("{job_id}:{seq}")))
+        .with_type("upgrade.step".into())
+        .with_timestamp(unix_seconds(now))
+        .with_app_id(APP_ID.into())
+}
+
+/// Of a request that we send.
+pub(super) fn of_request(
+    message_id: &str,
+    reply_to: Option<&str>,
+    now: Timestamp,
+) -> BasicProperties {
+    let properties = BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_content_type("application/json".into())
+        .with_message_id(cut(message_id))
+        .with_type("upgrade.request".into())
+        .with_timestamp(unix_seconds(now))
+        .with_app_id(APP_ID.into());
+    match reply_to {
+        Some(queue) => properties.with_reply_to(cut(queue)),
+        None => properties,
+    }
+}
+
+/// The same, marked: it, or what it was made from, may have been worked on before.
+///
+/// A message that is published again is new to the broker, which would forget that; the core must know it.
+pub(super) fn marked_redelivered(properties: BasicProperties) -> BasicProperties {
+    let mut headers = properties.headers().clone().unwrap_or_default();
+    headers.insert(REDELIVERED.into(), AMQPValue::Boolean(true));
+    properties.with_headers(headers)
+}
+
+/// Whether a delivery may have been worked on before, as the broker or the mark says.
+pub(super) fn is_redelivered(delivery: &Delivery) -> bool {
+    let marked = delivery
+        .properties
+        .headers()
+        .as_ref()
+        .and_then(|headers| headers.inner().get(REDELIVERED));
+    delivery.redelivered || matches!(marked, Some(AMQPValue::Boolean(true)))
+}
+
+/// Of a delivery that is published again unchanged.
+pub(super) fn of_again(delivery: &Delivery) -> BasicProperties {
+    let properties = of_original(&delivery.properties);
+    if is_redelivered(delivery) {
+        marked_redelivered(properties)
+    } else {
+        properties
+    }
+}
+
+fn of_original(original: &BasicProperties) -> BasicProperties {
+    let mut properties = BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_headers(safe_headers(original));
+    macro_rules! take_over {
+        ($($get:ident $with:ident),+ $(,)?) => {
+            $(if let Some(value) = original.$get().clone() { properties = properties.$with(value); })+
+        };
+    }
+    take_over!(
+        content_type with_content_type,
+        content_encoding with_content_encoding,
+        correlation_id with_correlation_id,
+        reply_to with_reply_to,
+        message_id with_message_id,
+        timestamp with_timestamp,
+        kind with_type,
+        app_id with_app_id,
+    );
+    properties
+}
+
+/// Of a delivery that goes to the dead letters: unchanged, and why.
+pub(super) fn of_dead_letter(
+    original: &BasicProperties,
+    letter: &DeadLetter,
+    queue: &str,
+    instance: &str,
+    now: Timestamp,
+) -> BasicProperties {
+    let mut headers = safe_headers(original);
+    let time = now.to_string();
+    for (name, value) in [
+        (DeadLetter::REASON, letter.reason),
+        (DeadLetter::ERROR, letter.error.as_str()),
+        (DeadLetter::QUEUE, queue),
+        (DeadLetter::INSTANCE, instance),
+        (DeadLetter::TIME, time.as_str()),
+    ] {
+        headers.insert(name.into(), AMQPValue::LongString(value.into()));
+    }
+    of_original(original).with_headers(headers)
+}
+
+/// Headers that neither route nor count: no `x-…`, and no tables and arrays (which rules out `CC` and `BCC`).
+fn safe_headers(original: &BasicProperties) -> FieldTable {
+    let mut headers = FieldTable::default();
+    for (name, value) in original
+        .headers()
+        .iter()
+        .flat_map(|headers| headers.inner())
+    {
+        let is_plain = matches!(
+            value,
+            AMQPValue::Boolean(_)
+                | AMQPValue::ShortShortInt(_)
+                | AMQPValue::ShortShortUInt(_)
+                | AMQPValue::ShortInt(_)
+                | AMQPValue::ShortUInt(_)
+                | AMQPValue::LongInt(_)
+                | AMQPValue::LongUInt(_)
+                | AMQPValue::LongLongInt(_)
+                | AMQPValue::ShortString(_)
+                | AMQPValue::LongString(_)
+                | AMQPValue::Timestamp(_)
+        );
+        if is_plain && !name.as_str().starts_with("x-") && !name.as_str().eq_ignore_ascii_case("cc")
+        {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+    headers
+}
+
+/// What the codec wants to know of a delivery.
+pub(super) fn incoming(delivery: &Delivery) -> Incoming<'_> {
+    let properties = &delivery.properties;
+    let header = |name: &str| {
+        properties
+            .headers()
+            .as_ref()
+            .and_then(|headers| header_text(headers, name))
+    };
+    Incoming {
+        body: &delivery.data,
+        content_type: properties.content_type().as_ref().map(ShortString::as_str),
+        timestamp: *properties.timestamp(),
+        correlation_id: properties
+            .correlation_id()
+            .as_ref()
+            .map(ShortString::as_str),
+        reply_to: properties.reply_to().as_ref().map(ShortString::as_str),
+        traceparent: header(TRACEPARENT),
+        tracestate: header(TRACESTATE),
+    }
+}
+
+fn header_text<'a>(headers: &'a FieldTable, name: &str) -> Option<&'a str> {
+    match headers.inner().get(name)? {
+        AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
+        AMQPValue::ShortString(text) => Some(text.as_str()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lapin::types::FieldArray;
+
+    #[test]
+    fn what_routes_or_counts_is_not_copied() {
+        let mut headers = FieldTable::default();
+        headers.insert(
+            "x-death".into(),
+            AMQPValue::FieldArray(FieldArray::default()),
+        );
+        headers.insert("x-delivery-count".into(), AMQPValue::LongLongInt(3));
+        headers.insert("CC".into(), AMQPValue::FieldArray(FieldArray::default()));
+        headers.insert("traceparent".into(), AMQPValue::LongString("00-ab".into()));
+        let original = BasicProperties::default()
+            .with_headers(headers)
+            .with_expiration("1000".into())
+            .with_priority(9)
+            .with_content_type("text/weird".into());
+        let copy = of_original(&original);
+        let names: Vec<_> = copy
+            .headers()
+            .iter()
+            .flat_map(|headers| headers.inner().keys())
+            .map(ShortString::as_str)
+            .collect();
+        assert_eq!(names, ["traceparent"]);
+        assert_eq!(
+            copy.content_type().as_ref().map(ShortString::as_str),
+            Some("text/weird")
+        );
+        assert!(copy.expiration().is_none() && copy.priority().is_none());
+        assert_eq!(*copy.delivery_mode(), Some(2));
+    }
+
+    #[test]
+    fn long_text_is_cut_between_characters() {
+        assert_eq!(cut(&"ä".repeat(200)).as_str().len(), 254);
+    }
+}

@@ -1,0 +1,182 @@
+//! The other end: publishes requests, and listens to what becomes of them. For the command line.
+//!
+//! Connects once and does not come back by itself: a command that loses its broker says so and ends. A request counts only when it is
+//! confirmed and routed.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use jiff::Timestamp;
+use lapin::Connection;
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions,
+};
+use lapin::types::FieldTable;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::connection::{self, CALL_TIMEOUT, Ending, Purpose};
+use super::error::{BrokerError, bounded};
+use super::properties;
+use super::publish::{Outgoing, Publisher, Target, short};
+use super::settings::AmqpSettings;
+use crate::telemetry::Telemetry;
+
+/// Events buffered for a slow reader.
+const BUFFER: usize = 256;
+
+/// A connection that publishes requests.
+#[derive(Debug)]
+pub struct Requester {
+    settings: AmqpSettings,
+    connection: Connection,
+    publisher: Publisher,
+    ending: Arc<Ending>,
+    tasks: JoinSet<()>,
+}
+
+impl Requester {
+    /// Connects to the first broker that lets us in. The exchanges must stand.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError`] of the last broker tried.
+    pub async fn connect(settings: AmqpSettings) -> Result<Self, BrokerError> {
+        let connection = connection::connect_any(&settings, Purpose::Requesting).await?;
+        let ending = Arc::new(Ending::default());
+        let (blocked_sender, blocked) = watch::channel(None);
+        let mut events = connection.events_listener();
+        let mut tasks = JoinSet::new();
+        let watched = Arc::clone(&ending);
+        tasks.spawn(async move {
+            while let Some(event) = events.next().await {
+                match event {
+                    lapin::Event::ConnectionBlocked(reason) => {
+                        drop(blocked_sender.send_replace(Some(reason)))
+                    }
+                    lapin::Event::ConnectionUnblocked => drop(blocked_sender.send_replace(None)),
+                    lapin::Event::Error(error) => watched.end(super::error::text(&error)),
+                    _ => {}
+                }
+            }
+        });
+        let telemetry = Arc::new(Telemetry::default());
+        let publisher = Publisher::open(
+            &connection,
+            &settings,
+            Arc::clone(&ending),
+            blocked,
+            telemetry,
+        )
+        .await?;
+        Ok(Self {
+            settings,
+            connection,
+            publisher,
+            ending,
+            tasks,
+        })
+    }
+
+    /// Publishes one request and awaits its confirm. Many may be under way at a time; the window bounds them.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError`]: the request is not safely with the broker. It may be sent again, as `job_id` makes it idempotent.
+    pub async fn publish(
+        &self,
+        message_id: &str,
+        body: Vec<u8>,
+        reply_to: Option<&str>,
+    ) -> Result<(), BrokerError> {
+        let properties = properties::of_request(message_id, reply_to, Timestamp::now());
+        let message = Outgoing {
+            target: Target::Requests,
+            properties,
+            body,
+        };
+        self.publisher.publish(&message).await.map_err(|error| {
+            let target = message.target.name(&self.settings.prefix);
+            BrokerError::new(format!("publish to {target}"), error.to_string())
+        })
+    }
+
+    /// Listens to events under these routing keys (`upgrade.completed.#`), from now on: subscribe before the first publish.
+    ///
+    /// The queue is exclusive and goes with the connection. The receiver ends when the connection does.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError`] when the broker refuses the queue or a binding.
+    pub async fn subscribe(
+        &mut self,
+        routing_keys: &[&str],
+    ) -> Result<mpsc::Receiver<Vec<u8>>, BrokerError> {
+        let channel = connection::channel(&self.connection, "results").await?;
+        let exchange = format!("{}.results", self.settings.prefix);
+        let options = QueueDeclareOptions {
+            exclusive: true,
+            auto_delete: true,
+            ..QueueDeclareOptions::default()
+        };
+        let declared = channel.queue_declare("".into(), options, FieldTable::default());
+        let queue = bounded(
+            || "declare a queue for results".to_owned(),
+            CALL_TIMEOUT,
+            declared,
+        )
+        .await?
+        .name()
+        .clone();
+        for key in routing_keys {
+            let bound = channel.queue_bind(
+                queue.clone(),
+                short(&exchange)?,
+                short(key)?,
+                QueueBindOptions::default(),
+                FieldTable::default(),
+            );
+            bounded(
+                || format!("listen to exchange \"{exchange}\""),
+                CALL_TIMEOUT,
+                bound,
+            )
+            .await?;
+        }
+        let what = || "consume results".to_owned();
+        let prefetch = u16::try_from(BUFFER).unwrap_or(u16::MAX);
+        bounded(
+            what,
+            CALL_TIMEOUT,
+            channel.basic_qos(prefetch, BasicQosOptions::default()),
+        )
+        .await?;
+        let consume = channel.basic_consume(
+            queue,
+            "".into(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        );
+        let mut consumer = bounded(what, CALL_TIMEOUT, consume).await?;
+        let (sender, receiver) = mpsc::channel(BUFFER);
+        self.tasks.spawn(async move {
+            // The channel lives as long as its consumer.
+            let _channel = channel;
+            while let Some(Ok(delivery)) = consumer.next().await {
+                if sender.send(delivery.data).await.is_err() {
+                    return;
+                }
+                drop(delivery.acker.ack(BasicAckOptions::default()).await);
+            }
+        });
+        Ok(receiver)
+    }
+
+    /// Closes the connection; bounded in time.
+    pub async fn close(mut self) {
+        self.ending.end("closed");
+        self.publisher.close().await;
+        connection::close(&self.connection).await;
+        self.tasks.shutdown().await;
+    }
+}

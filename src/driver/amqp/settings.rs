@@ -1,0 +1,160 @@
+//! What the AMQP driver must be told: where the broker is, how its objects are named, and how patient to be.
+//!
+//! Values arrive checked for form by `config/`; what only the broker can judge (permissions, arguments) is judged at connect.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+/// Whether the worker creates its broker objects or only looks whether they stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TopologyMode {
+    /// Declare everything at every connect: 20 ms when it stands already.
+    #[default]
+    Declare,
+    /// Passive declares only, for sites that provision centrally. Existence is checked; arguments cannot be.
+    Check,
+}
+
+/// TLS for `amqps://` URLs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// PEM bundle of a private certificate authority; without it the platform's.
+    pub ca_file: Option<PathBuf>,
+    /// PEM client certificate; needs `client_key_file`.
+    pub client_cert_file: Option<PathBuf>,
+    /// PEM (PKCS#8) key of the client certificate.
+    pub client_key_file: Option<PathBuf>,
+}
+
+/// Everything the driver must be told.
+#[derive(Debug, Clone)]
+pub struct AmqpSettings {
+    /// Brokers, tried in turn. They hold passwords and are never printed.
+    pub urls: Vec<SecretString>,
+    /// Start of every object's name.
+    pub prefix: String,
+    /// Unacknowledged steps at a time; also the pipelining depth, which below 16 costs the broker double.
+    pub prefetch: u16,
+    /// Unacknowledged requests at a time.
+    pub prefetch_requests: u16,
+    /// Declare or check.
+    pub topology: TopologyMode,
+    /// Names the connections and the dead letters.
+    pub instance_name: String,
+    /// A dead peer is noticed after twice this.
+    pub heartbeat: Duration,
+    /// Bound of TCP, TLS and AMQP handshake together.
+    pub connect_timeout: Duration,
+    /// A publish without confirm ends the connection after this, as its outcome is unknown.
+    pub publish_timeout: Duration,
+    /// Age kept in `<p>.events`, in RabbitMQ's notation (`7D`).
+    pub events_max_age: String,
+    /// Size kept in `<p>.events`.
+    pub events_max_length_bytes: u64,
+    /// Age kept in `<p>.control`.
+    pub control_max_age: String,
+    /// Size kept in `<p>.control`.
+    pub control_max_length_bytes: u64,
+    /// Patterns (`*` stands for any text) of queues that `reply_to` may name; empty: any.
+    pub reply_to_allowed: Vec<String>,
+    /// TLS.
+    pub tls: TlsSettings,
+}
+
+impl Default for AmqpSettings {
+    fn default() -> Self {
+        Self {
+            urls: Vec::new(),
+            prefix: "upgrade".to_owned(),
+            prefetch: 256,
+            prefetch_requests: 64,
+            topology: TopologyMode::Declare,
+            instance_name: "nbi-upgrade".to_owned(),
+            heartbeat: Duration::from_secs(20),
+            connect_timeout: Duration::from_secs(10),
+            publish_timeout: Duration::from_secs(30),
+            events_max_age: "7D".to_owned(),
+            events_max_length_bytes: 5_000_000_000,
+            control_max_age: "30D".to_owned(),
+            control_max_length_bytes: 100_000_000,
+            reply_to_allowed: Vec::new(),
+            tls: TlsSettings::default(),
+        }
+    }
+}
+
+impl AmqpSettings {
+    /// Whether a final event may be sent to this queue: never one of our own, and only what the patterns allow.
+    #[must_use]
+    pub fn reply_is_allowed(&self, queue: &str) -> bool {
+        let is_ours = queue
+            .strip_prefix(self.prefix.as_str())
+            .is_some_and(|rest| rest.starts_with('.'));
+        let is_listed = || {
+            self.reply_to_allowed
+                .iter()
+                .any(|pattern| matches(pattern, queue))
+        };
+        !queue.is_empty()
+            && queue.len() <= 255
+            && !is_ours
+            && (self.reply_to_allowed.is_empty() || is_listed())
+    }
+}
+
+/// Whether `text` fits `pattern`, where each `*` stands for any text, also none.
+fn matches(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = text.strip_prefix(first) else {
+        return false;
+    };
+    let Some(last) = parts.next_back() else {
+        return rest.is_empty();
+    };
+    for part in parts {
+        let Some(at) = rest.find(part) else {
+            return false;
+        };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_any_text() {
+        for (pattern, text, expected) in [
+            ("*", "anything", true),
+            ("app.*", "app.replies", true),
+            ("app.*", "other.replies", false),
+            ("*.replies", "app.replies", true),
+            ("a*b*c", "a-b-c", true),
+            ("a*b*c", "a-c", false),
+            ("ab*ba", "aba", false),
+            ("exact", "exact", true),
+            ("exact", "exactly", false),
+        ] {
+            assert_eq!(matches(pattern, text), expected, "{pattern} against {text}");
+        }
+    }
+
+    #[test]
+    fn replies_never_go_to_our_own_queues() {
+        let settings = AmqpSettings::default();
+        assert!(settings.reply_is_allowed("upgraded.replies"));
+        assert!(!settings.reply_is_allowed("upgrade.steps"));
+        assert!(!settings.reply_is_allowed(""));
+        let settings = AmqpSettings {
+            reply_to_allowed: vec!["crm.*".to_owned()],
+            ..settings
+        };
+        assert!(settings.reply_is_allowed("crm.firmware"));
+        assert!(!settings.reply_is_allowed("billing"));
+    }
+}

@@ -1,0 +1,245 @@
+//! Keeps one generation of connections alive, and builds the next when it ends.
+//!
+//! A generation is two connections (RabbitMQ blocks publishers per connection), the topology, a publishing channel and two consumers. It
+//! lives and ends as a whole: one path for every failure. Between generations the wait grows from half a second to half a minute, with full
+//! jitter, so that many workers do not come back in step; what no retry heals is tried at the longest wait, and said precisely.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use backoff::ExponentialBackoff;
+use backoff::backoff::Backoff;
+use futures_util::{Stream, StreamExt};
+use lapin::{Connection, Event};
+use secrecy::SecretString;
+use tokio::task::JoinSet;
+
+use super::connection::{self, Ending, Purpose};
+use super::consume::{Intaker, Source};
+use super::error::{self, BrokerError};
+use super::publish::Publisher;
+use super::shared::{Link, Shared};
+use super::topology;
+
+/// A generation that lived this long was healthy: the waits start from the shortest again.
+const HEALTHY_AFTER: Duration = Duration::from_secs(30);
+/// Full jitter may draw zero; this keeps a broker that refuses at once from being hammered.
+const WAIT_MIN: Duration = Duration::from_millis(100);
+/// The same for what no retry heals.
+const WAIT_PERMANENT_MIN: Duration = Duration::from_secs(5);
+
+/// Runs until the driver closes.
+pub(super) async fn run(shared: Arc<Shared>) {
+    let mut waits = waits();
+    let mut number = 0;
+    while !shared.closing.is_cancelled() {
+        let Some(url) = shared
+            .settings
+            .urls
+            .get(number % shared.settings.urls.len().max(1))
+        else {
+            shared
+                .telemetry
+                .broker_lost("", "no URL is configured", Duration::MAX);
+            return;
+        };
+        number += 1;
+        let begun = Instant::now();
+        let outcome = generation(&shared, number, url).await;
+        if shared.closing.is_cancelled() {
+            return;
+        }
+        if begun.elapsed() >= HEALTHY_AFTER {
+            waits.reset();
+        }
+        let (reason, is_permanent) = match &outcome {
+            Ok(reason) => (reason.clone(), false),
+            Err(error) => (error.to_string(), error.is_permanent()),
+        };
+        let wait = next_wait(&mut waits, is_permanent);
+        shared
+            .telemetry
+            .broker_lost(&connection::redacted(url), &reason, wait);
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = shared.closing.cancelled() => {}
+        }
+    }
+}
+
+/// Full jitter is a factor of 1 around the interval: from zero to twice of it.
+fn waits() -> ExponentialBackoff {
+    ExponentialBackoff {
+        current_interval: Duration::from_millis(250),
+        initial_interval: Duration::from_millis(250),
+        randomization_factor: 1.0,
+        multiplier: 2.0,
+        max_interval: Duration::from_secs(15),
+        max_elapsed_time: None,
+        ..ExponentialBackoff::default()
+    }
+}
+
+fn next_wait(waits: &mut ExponentialBackoff, is_permanent: bool) -> Duration {
+    let at_least = if is_permanent {
+        WAIT_PERMANENT_MIN
+    } else {
+        WAIT_MIN
+    };
+    if is_permanent {
+        waits.current_interval = waits.max_interval;
+    }
+    waits
+        .next_backoff()
+        .unwrap_or(waits.max_interval)
+        .max(at_least)
+}
+
+/// One generation, from connect to end; the reason of its end, or why it never stood.
+async fn generation(
+    shared: &Arc<Shared>,
+    number: usize,
+    url: &SecretString,
+) -> Result<String, BrokerError> {
+    let ending = Arc::new(Ending::default());
+    let built = tokio::select! {
+        built = build(shared, number, url, &ending) => built?,
+        () = shared.closing.cancelled() => return Ok("closed".to_owned()),
+    };
+    for intaker in built.intakers {
+        shared.consumers.spawn(intaker.run());
+    }
+    shared.link.send_replace(Some(Arc::clone(&built.link)));
+    shared
+        .telemetry
+        .broker_connected(&connection::redacted(url));
+    tokio::select! {
+        () = ending.ended() => {}
+        () = shared.closing.cancelled() => ending.end("closed"),
+    }
+    shared.link.send_replace(None);
+    if shared.blocked.send_replace(None).is_some() {
+        shared.telemetry.broker_blocked(None);
+    }
+    built.link.publisher.close().await;
+    tokio::join!(
+        connection::close(&built.consuming),
+        connection::close(&built.publishing)
+    );
+    shared.inbox.purge(number);
+    Ok(ending.reason())
+}
+
+/// What a generation consists of.
+struct Built {
+    link: Arc<Link>,
+    intakers: Vec<Intaker>,
+    publishing: Connection,
+    consuming: Connection,
+    /// Owned here: they end with the generation.
+    _watchers: JoinSet<()>,
+}
+
+async fn build(
+    shared: &Arc<Shared>,
+    number: usize,
+    url: &SecretString,
+    ending: &Arc<Ending>,
+) -> Result<Built, BrokerError> {
+    let settings = &shared.settings;
+    let (publishing, consuming) = tokio::try_join!(
+        connection::connect(settings, url, Purpose::Publishing),
+        connection::connect(settings, url, Purpose::Consuming),
+    )?;
+    let mut watchers = JoinSet::new();
+    for connection in [&publishing, &consuming] {
+        watchers.spawn(watch(
+            connection.events_listener(),
+            Arc::clone(shared),
+            Arc::clone(ending),
+        ));
+    }
+    topology::apply(&consuming, settings, settings.topology).await?;
+    let blocked = shared.blocked.subscribe();
+    let publisher = Publisher::open(
+        &publishing,
+        settings,
+        Arc::clone(ending),
+        blocked,
+        Arc::clone(&shared.telemetry),
+    )
+    .await?;
+    let link = Arc::new(Link {
+        number,
+        publisher,
+        ending: Arc::clone(ending),
+    });
+    let mut intakers = Vec::new();
+    for source in Source::ALL {
+        let channel = connection::channel(&consuming, source.label()).await?;
+        intakers.push(Intaker::new(
+            Arc::clone(shared),
+            Arc::clone(&link),
+            channel,
+            source,
+        ));
+    }
+    Ok(Built {
+        link,
+        intakers,
+        publishing,
+        consuming,
+        _watchers: watchers,
+    })
+}
+
+/// Follows a connection's events until the generation ends. A blocked connection is waited out.
+async fn watch(events: impl Stream<Item = Event> + Send, shared: Arc<Shared>, ending: Arc<Ending>) {
+    tokio::pin!(events);
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            () = ending.ended() => return,
+        };
+        match event {
+            Some(Event::ConnectionBlocked(reason)) => {
+                shared.telemetry.broker_blocked(Some(&reason));
+                shared.blocked.send_replace(Some(reason));
+            }
+            Some(Event::ConnectionUnblocked) => {
+                shared.telemetry.broker_blocked(None);
+                shared.blocked.send_replace(None);
+            }
+            Some(Event::Error(error)) => ending.end(error::text(&error)),
+            Some(_) => {}
+            None => ending.end("the connection's events ended"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_half_a_minute_and_never_end() {
+        let mut waits = waits();
+        let drawn: Vec<_> = (0..200).map(|_| next_wait(&mut waits, false)).collect();
+        assert!(drawn[0] <= Duration::from_millis(501), "{:?}", drawn[0]);
+        assert!(
+            drawn
+                .iter()
+                .all(|wait| (WAIT_MIN..=Duration::from_millis(30_001)).contains(wait))
+        );
+        assert!(
+            drawn[100..]
+                .iter()
+                .any(|wait| *wait > Duration::from_secs(10))
+        );
+    }
+
+    #[test]
+    fn what_no_retry_heals_waits_long_at_once() {
+        assert!(next_wait(&mut waits(), true) >= WAIT_PERMANENT_MIN);
+    }
+}
