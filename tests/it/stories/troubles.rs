@@ -30,7 +30,7 @@ async fn wrong_credentials_cost_no_job_anything() {
 
 #[tokio::test(start_paused = true)]
 async fn an_nbi_that_never_answers_is_reported() {
-    let outage = TroublePlan::new(1).with(Trouble::ServerError, 1.0);
+    let outage = TroublePlan::new(1).with(Trouble::Unavailable, 1.0);
     let mut world = World::begin(Setup { troubles: outage, ..Setup::default() });
     let mut asked = request("job-1", "CPE1", "fw-2.bin");
     asked["deadline"] = json!("2026-11-24T12:00:00Z");
