@@ -8,7 +8,6 @@
 //! An answer that should carry the NBI's envelope and does not is not believed: 404 without it is a wrong path or a proxy, not an
 //! absent row.
 
-use jiff::fmt::rfc2822::DateTimeParser;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::Value;
@@ -16,16 +15,11 @@ use serde_json::Value;
 use super::circuit::Sign;
 use super::wire::{Envelope, ResultWire, RuleWire};
 use super::{RawAnswer, TransportError};
+use super::{headers, version};
 use crate::job::{CpeId, NbiAnswer, NbiCall, NbiFailure, ResultRow, RuleId, RuleRow};
-
-/// The longest `Retry-After` that is honoured: a job waits for an hour at most on one answer's word.
-pub const RETRY_AFTER_MAX: SignedDuration = SignedDuration::from_hours(1);
 
 /// The most characters of the NBI's own message that a failure repeats.
 const SAID_MAX: usize = 200;
-
-/// The most characters of a version: it travels in events. TR-069 allows 64 (documented in the data models).
-const VERSION_MAX: usize = 256;
 
 /// What came of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +81,6 @@ struct Case<'a> {
     value: Option<Value>,
     /// The NBI's envelope, if the body is one.
     envelope: Option<Envelope>,
-    now: Timestamp,
 }
 
 /// Judges a complete answer.
@@ -108,7 +101,6 @@ pub fn judge(
         raw,
         value,
         envelope,
-        now,
     };
     let mut filter_ignored = false;
     let outcome = match case.class() {
@@ -122,7 +114,7 @@ pub fn judge(
         Class::Unintelligible => Err(case.unintelligible(case.oddity())),
         Class::Transient => Err(NbiFailure::Transient {
             message: case.message("failed for now"),
-            retry_after: case.retry_after(),
+            retry_after: headers::retry_after(raw, now),
             no_effect: raw.status == 429,
         }),
         Class::Refused => Err(NbiFailure::Refused {
@@ -216,7 +208,7 @@ impl Case<'_> {
         match self.call {
             NbiCall::ReadResults { .. } => Ok(NbiAnswer::Results {
                 rows: Vec::new(),
-                nbi_time: self.nbi_time(),
+                nbi_time: headers::nbi_time(self.raw),
             }),
             NbiCall::ReadRule { .. } => Ok(NbiAnswer::Rules {
                 rows: Vec::new(),
@@ -268,7 +260,7 @@ impl Case<'_> {
         }
         Ok(NbiAnswer::Results {
             rows,
-            nbi_time: self.nbi_time(),
+            nbi_time: headers::nbi_time(self.raw),
         })
     }
 
@@ -310,10 +302,7 @@ impl Case<'_> {
             .value
             .as_ref()
             .ok_or_else(|| self.unintelligible(self.oddity()))?;
-        let version = parameters
-            .iter()
-            .find_map(|parameter| parameter_value(value, parameter));
-        match version.filter(|version| version.chars().count() <= VERSION_MAX) {
+        match version::version(value, parameters) {
             Some(version) => Ok(NbiAnswer::Version(version)),
             None => {
                 Err(self
@@ -384,63 +373,6 @@ impl Case<'_> {
             }
         }
         message
-    }
-
-    /// `Retry-After` in seconds or as a date (RFC 9110), not negative, at most [`RETRY_AFTER_MAX`].
-    fn retry_after(&self) -> Option<SignedDuration> {
-        let text = self.raw.retry_after.as_deref()?.trim();
-        let asked = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-            // More digits than fit are more than the limit.
-            SignedDuration::from_secs(text.parse().unwrap_or(i64::MAX))
-        } else {
-            http_date(text)?.duration_since(self.nbi_time().unwrap_or(self.now))
-        };
-        Some(asked.clamp(SignedDuration::ZERO, RETRY_AFTER_MAX))
-    }
-
-    /// The NBI's clock.
-    fn nbi_time(&self) -> Option<Timestamp> {
-        http_date(self.raw.date.as_deref()?)
-    }
-}
-
-/// A date as HTTP writes it: RFC 2822 with `GMT`, the only form that RFC 9110 lets a server send.
-fn http_date(text: &str) -> Option<Timestamp> {
-    DateTimeParser::new().parse_timestamp(text.trim()).ok()
-}
-
-/// Looks for a parameter's value: `{"<name>": "1.2"}`, `{"<name>": {"value": "1.2"}}` or `{"name": "<name>", "value": "1.2"}`, at
-/// any depth (which `serde_json` limits to 128).
-fn parameter_value(value: &Value, parameter: &str) -> Option<String> {
-    match value {
-        Value::Object(object) => {
-            let field = |names: [&str; 2]| names.into_iter().find_map(|name| object.get(name));
-            let direct = object
-                .get(parameter)
-                .and_then(|found| scalar(found).or_else(|| scalar(found.get("value")?)));
-            let named = || {
-                let name = field(["name", "Name"])?.as_str()?;
-                (name == parameter).then(|| field(["value", "Value"]).and_then(scalar))?
-            };
-            direct.or_else(named).or_else(|| {
-                object
-                    .values()
-                    .find_map(|inner| parameter_value(inner, parameter))
-            })
-        }
-        Value::Array(items) => items
-            .iter()
-            .find_map(|item| parameter_value(item, parameter)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
-    }
-}
-
-/// A text or number that is not empty.
-fn scalar(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.trim().to_owned()).filter(|text| !text.is_empty()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     }
 }
 
@@ -842,72 +774,17 @@ mod tests {
     }
 
     #[test]
-    fn a_version_is_found_in_any_likely_shape() {
+    fn a_version_needs_no_code_around_it_and_a_success_needs_a_version() {
         let call = &calls()[7];
-        for (body, expected) in [
-            (
-                r#"{"result":{"code":200,"details":{"A.Version":"1.2"}}}"#,
-                Some("1.2"),
-            ),
-            (
-                r#"{"code":200,"details":[{"name":"B.Version","value":"1.3"}]}"#,
-                Some("1.3"),
-            ),
-            (
-                r#"{"result":{"code":200,"B.Version":{"value":"1.4","type":"string"}}}"#,
-                Some("1.4"),
-            ),
-            (r#"{"B.Version":"late","A.Version":"first"}"#, Some("first")),
-            (r#"{"A.Version":"","B.Version":" 7 "}"#, Some("7")),
-            (
-                r#"{"result":{"code":200,"details":{"C.Version":"1"}}}"#,
-                None,
-            ),
-            (r#"{"result":{"code":200,"message":"OK"}}"#, None),
+        let version = Ok(NbiAnswer::Version("1.2".to_owned()));
+        for body in [
+            r#"{"result":{"code":200,"A.Version":"1.2"}}"#,
+            r#"{"B.Version":"1.2"}"#,
         ] {
-            let judged = ask(call, &raw(200, body));
-            match expected {
-                Some(version) => assert_eq!(
-                    judged.outcome,
-                    Ok(NbiAnswer::Version(version.to_owned())),
-                    "{body}"
-                ),
-                None => assert_eq!(word(&judged), "unintelligible", "{body}"),
-            }
+            assert_eq!(ask(call, &raw(200, body)).outcome, version, "{body}");
         }
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date_and_has_a_limit() {
-        for (text, date, expected) in [
-            ("7", None, Some(7)),
-            (" 0 ", None, Some(0)),
-            ("99999999999999999999999", None, Some(3600)),
-            ("86400", None, Some(3600)),
-            ("Fri, 02 Jan 2026 00:00:30 GMT", None, Some(30)),
-            (
-                "Fri, 02 Jan 2026 00:00:30 GMT",
-                Some("Fri, 02 Jan 2026 00:00:10 GMT"),
-                Some(20),
-            ),
-            ("Thu, 01 Jan 2026 00:00:00 GMT", None, Some(0)),
-            ("soon", None, None),
-            ("-5", None, None),
-            ("", None, None),
-        ] {
-            let mut answer = raw(503, HTML);
-            answer.retry_after = Some(text.to_owned());
-            answer.date = date.map(str::to_owned);
-            let judged = ask(&calls()[0], &answer);
-            let Err(NbiFailure::Transient { retry_after, .. }) = judged.outcome else {
-                panic!("{judged:?}")
-            };
-            assert_eq!(
-                retry_after,
-                expected.map(SignedDuration::from_secs),
-                "{text}"
-            );
-        }
+        let judged = ask(call, &raw(200, r#"{"result":{"code":200,"message":"OK"}}"#));
+        assert_eq!(word(&judged), "unintelligible");
     }
 
     #[test]
