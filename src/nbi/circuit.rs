@@ -26,7 +26,11 @@ impl Default for CircuitSettings {
     /// Five failures are more than one call with its quick retries, so that one unlucky call does not stop the worker; five
     /// seconds are a restarted process, two minutes bound how late a recovery is noticed.
     fn default() -> Self {
-        Self { failures_to_open: 5, open_initial: Duration::from_secs(5), open_max: Duration::from_secs(120) }
+        Self {
+            failures_to_open: 5,
+            open_initial: Duration::from_secs(5),
+            open_max: Duration::from_secs(120),
+        }
     }
 }
 
@@ -85,7 +89,13 @@ impl Circuit {
     /// A closed circuit.
     #[must_use]
     pub fn new(settings: CircuitSettings) -> Self {
-        Self { settings, state: CircuitState::Closed, failures: 0, openings: 0, generation: 0 }
+        Self {
+            settings,
+            state: CircuitState::Closed,
+            failures: 0,
+            openings: 0,
+            generation: 0,
+        }
     }
 
     /// Its state.
@@ -119,7 +129,10 @@ impl Circuit {
         if is_probe {
             self.change(CircuitState::Probing);
         }
-        Ok(Ticket { generation: self.generation, is_probe })
+        Ok(Ticket {
+            generation: self.generation,
+            is_probe,
+        })
     }
 
     /// Takes note of what a request showed.
@@ -154,11 +167,17 @@ impl Circuit {
 
     fn open(&mut self, now: Instant, retry_after: Option<Duration>) {
         let doublings = 2_u32.saturating_pow(self.openings);
-        let open_for = self.settings.open_initial.saturating_mul(doublings).min(self.settings.open_max);
+        let open_for = self
+            .settings
+            .open_initial
+            .saturating_mul(doublings)
+            .min(self.settings.open_max);
         let open_for = open_for.max(retry_after.unwrap_or_default());
         self.openings = self.openings.saturating_add(1);
         self.failures = 0;
-        self.change(CircuitState::Open { until: now + open_for });
+        self.change(CircuitState::Open {
+            until: now + open_for,
+        });
     }
 
     fn change(&mut self, state: CircuitState) {
@@ -202,15 +221,28 @@ mod tests {
             assert_eq!(circuit.state(), CircuitState::Closed);
         }
         show(&mut circuit, FAILING, now);
-        assert_eq!(circuit.state(), CircuitState::Open { until: now + Duration::from_secs(5) });
-        assert_eq!(circuit.admit(now + Duration::from_secs(2)), Err(Duration::from_secs(3)));
+        assert_eq!(
+            circuit.state(),
+            CircuitState::Open {
+                until: now + Duration::from_secs(5)
+            }
+        );
+        assert_eq!(
+            circuit.admit(now + Duration::from_secs(2)),
+            Err(Duration::from_secs(3))
+        );
     }
 
     #[test]
     fn refused_credentials_open_it_at_once() {
         let (mut circuit, now) = (circuit(), Instant::now());
         show(&mut circuit, Sign::Refused, now);
-        assert_eq!(circuit.state(), CircuitState::Open { until: now + Duration::from_secs(5) });
+        assert_eq!(
+            circuit.state(),
+            CircuitState::Open {
+                until: now + Duration::from_secs(5)
+            }
+        );
     }
 
     #[test]
@@ -229,24 +261,47 @@ mod tests {
     fn the_open_time_doubles_up_to_its_limit_and_starts_anew_after_a_success() {
         let (mut circuit, mut now) = opened();
         for expected in [10, 15, 15] {
-            let CircuitState::Open { until } = circuit.state() else { panic!("{:?}", circuit.state()) };
+            let CircuitState::Open { until } = circuit.state() else {
+                panic!("{:?}", circuit.state())
+            };
             now = until;
             show(&mut circuit, FAILING, now);
-            assert_eq!(circuit.state(), CircuitState::Open { until: now + Duration::from_secs(expected) });
+            assert_eq!(
+                circuit.state(),
+                CircuitState::Open {
+                    until: now + Duration::from_secs(expected)
+                }
+            );
         }
         now += Duration::from_secs(15);
         show(&mut circuit, Sign::Alive, now);
         show(&mut circuit, Sign::Refused, now);
-        assert_eq!(circuit.state(), CircuitState::Open { until: now + Duration::from_secs(5) });
+        assert_eq!(
+            circuit.state(),
+            CircuitState::Open {
+                until: now + Duration::from_secs(5)
+            }
+        );
     }
 
     #[test]
     fn the_nbi_may_ask_for_a_longer_time_than_the_limit() {
         let (mut circuit, now) = (circuit(), Instant::now());
         for _ in 0..3 {
-            show(&mut circuit, Sign::Failing { retry_after: Some(Duration::from_secs(60)) }, now);
+            show(
+                &mut circuit,
+                Sign::Failing {
+                    retry_after: Some(Duration::from_secs(60)),
+                },
+                now,
+            );
         }
-        assert_eq!(circuit.state(), CircuitState::Open { until: now + Duration::from_secs(60) });
+        assert_eq!(
+            circuit.state(),
+            CircuitState::Open {
+                until: now + Duration::from_secs(60)
+            }
+        );
     }
 
     #[test]

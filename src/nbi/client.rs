@@ -6,9 +6,8 @@
 //!
 //! The worker calls it through [`Nbi`], and watches [`NbiClient::circuit`] to pause its intake.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use backoff::exponential::ExponentialBackoff;
 use jiff::{SignedDuration, Timestamp};
@@ -17,68 +16,20 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::answer;
-use super::circuit::{CircuitSettings, CircuitState};
+use super::circuit::CircuitState;
 use super::gate::Gate;
 use super::http::STRICT;
 use super::limit::Limiter;
 use super::names::{Found, Name, QueryNames};
+pub use super::settings::NbiSettings;
+use super::settings::VERSION_METHOD;
 use super::wire::{Names, Request};
 use super::{Nbi, RawAnswer, Transport, TransportError};
 use crate::job::{NbiAnswer, NbiCall, NbiFailure};
 use crate::telemetry::Telemetry;
 
-/// The method that reads parameters (documented that it exists; its path is inferred from `SendCNR`).
-const VERSION_METHOD: &str = "GetParameterValues";
-/// Its path.
+/// The path of the default method.
 const VERSION_PATH: &str = "/v1/method/GetParameterValues";
-
-/// How the NBI is asked. Where it is, and with which credentials, is the transport's business.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NbiSettings {
-    /// `nbi.result_query`: the query parameter that selects result rows, tried first.
-    pub result_query: String,
-    /// `nbi.rule_query`: the query parameter that selects rules, tried first.
-    pub rule_query: String,
-    /// `nbi.version_method`: the method that reads parameters of a device.
-    pub version_method: String,
-    /// `nbi.version_parameters`: the parameters that hold the software version, the preferred first.
-    pub version_parameters: Vec<String>,
-    /// `nbi.max_concurrency`: requests under way at once, at least 1.
-    pub max_concurrency: usize,
-    /// `nbi.requests_per_second`: unlimited if there is none.
-    pub requests_per_second: Option<f64>,
-    /// `nbi.quick_retries`: tries after the first, in place.
-    pub quick_retries: u32,
-    /// `nbi.quick_retry_initial`: the first pause between them; grows by half each time, with jitter.
-    pub quick_retry_initial: Duration,
-    /// `nbi.quick_retry_max_elapsed`: no quick retry begins later than this after the first try.
-    pub quick_retry_max_elapsed: Duration,
-    /// `nbi.circuit`.
-    pub circuit: CircuitSettings,
-}
-
-impl Default for NbiSettings {
-    /// Names as on the vendor's page; both data models' version (documented in TR-098 and TR-181). Eight requests at once are
-    /// an interactive user's browser or two; nothing is known of the NBI's own limits. Two quick retries within two seconds
-    /// bridge a dropped connection or a restarted proxy, and hold a delivery no longer than that.
-    fn default() -> Self {
-        Self {
-            result_query: "id".to_owned(),
-            rule_query: "campaignid".to_owned(),
-            version_method: VERSION_METHOD.to_owned(),
-            version_parameters: vec![
-                "Device.DeviceInfo.SoftwareVersion".to_owned(),
-                "InternetGatewayDevice.DeviceInfo.SoftwareVersion".to_owned(),
-            ],
-            max_concurrency: 8,
-            requests_per_second: None,
-            quick_retries: 2,
-            quick_retry_initial: Duration::from_millis(200),
-            quick_retry_max_elapsed: Duration::from_secs(2),
-            circuit: CircuitSettings::default(),
-        }
-    }
-}
 
 /// Asks the NBI through a transport, under limits.
 #[derive(Debug)]
@@ -163,7 +114,12 @@ impl<T: Transport> NbiClient<T> {
     }
 
     /// Reads under one name and takes note of what that shows.
-    async fn read_under(&self, name: Name, call: &NbiCall, storage: &Storage) -> Result<Reply, NbiFailure> {
+    async fn read_under(
+        &self,
+        name: Name,
+        call: &NbiCall,
+        storage: &Storage,
+    ) -> Result<Reply, NbiFailure> {
         let outcome = self.ask(call, storage.names.text(name)).await;
         match &outcome {
             Ok(reply) => {
@@ -196,11 +152,17 @@ impl<T: Transport> NbiClient<T> {
 
     /// Asks under one name, with quick retries if the call may be repeated.
     async fn ask(&self, call: &NbiCall, query: &str) -> Result<Reply, NbiFailure> {
-        let names =
-            Names { query, version_path: self.version_path, version_parameters: &self.settings.version_parameters };
+        let names = Names {
+            query,
+            version_path: self.version_path,
+            version_parameters: &self.settings.version_parameters,
+        };
         let request = &Request::of(call, &names);
         if request.is_unfiltered() {
-            let message = format!("{}: not sent, as its filter is empty and could hit every row", call.operation());
+            let message = format!(
+                "{}: not sent, as its filter is empty and could hit every row",
+                call.operation()
+            );
             return Err(NbiFailure::Rejected { message });
         }
         if !call.is_repeatable() {
@@ -211,7 +173,11 @@ impl<T: Transport> NbiClient<T> {
         backoff::future::retry(self.pauses(), || {
             tries += 1;
             let tried = tries;
-            async move { self.once(call, request).await.map_err(|failure| self.quick_retry(failure, tried, begun)) }
+            async move {
+                self.once(call, request)
+                    .await
+                    .map_err(|failure| self.quick_retry(failure, tried, begun))
+            }
         })
         .await
     }
@@ -233,16 +199,31 @@ impl<T: Transport> NbiClient<T> {
     /// Whether a failure is worth a quick retry: transient, tries and time left, the circuit still closed.
     ///
     /// `backoff` does not bound a pause that the NBI asked for, so time and tries are bounded here.
-    fn quick_retry(&self, failure: NbiFailure, tried: u32, begun: Instant) -> backoff::Error<NbiFailure> {
+    fn quick_retry(
+        &self,
+        failure: NbiFailure,
+        tried: u32,
+        begun: Instant,
+    ) -> backoff::Error<NbiFailure> {
         let NbiFailure::Transient { retry_after, .. } = &failure else {
             return backoff::Error::Permanent(failure);
         };
         let retry_after = retry_after.map(SignedDuration::unsigned_abs);
-        let left = self.settings.quick_retry_max_elapsed.saturating_sub(begun.elapsed());
+        let left = self
+            .settings
+            .quick_retry_max_elapsed
+            .saturating_sub(begun.elapsed());
         let is_over = tried > self.settings.quick_retries
             || retry_after.is_some_and(|asked| asked > left)
             || self.gate.turns_away();
-        if is_over { backoff::Error::Permanent(failure) } else { backoff::Error::Transient { err: failure, retry_after } }
+        if is_over {
+            backoff::Error::Permanent(failure)
+        } else {
+            backoff::Error::Transient {
+                err: failure,
+                retry_after,
+            }
+        }
     }
 
     /// Sends once.
@@ -257,14 +238,23 @@ impl<T: Transport> NbiClient<T> {
         let begun = Instant::now();
         let sent = self.transport.send(request).await;
         drop(turn);
-        self.telemetry.nbi_answered(request.operation, &status_word(&sent), begun.elapsed());
+        self.telemetry
+            .nbi_answered(request.operation, &status_word(&sent), begun.elapsed());
         let judged = match &sent {
-            Ok(raw) => answer::judge(call, raw, &self.settings.version_parameters, Timestamp::now()),
+            Ok(raw) => answer::judge(
+                call,
+                raw,
+                &self.settings.version_parameters,
+                Timestamp::now(),
+            ),
             Err(error) => answer::judge_missing(call, error),
         };
         admission.record(&judged);
         let filter_ignored = judged.filter_ignored;
-        judged.outcome.map(|answer| Reply { answer, filter_ignored })
+        judged.outcome.map(|answer| Reply {
+            answer,
+            filter_ignored,
+        })
     }
 }
 
@@ -276,17 +266,22 @@ impl<T: Transport> Nbi for NbiClient<T> {
             NbiCall::UpdateRule(_) | NbiCall::DisarmRule { .. } => {
                 self.write(call, self.rules.names.second_for_update()).await
             }
-            NbiCall::DeleteRule { .. } => self.write(call, self.rules.names.second_for_delete()).await,
-            NbiCall::CreateRule(_) | NbiCall::SendConnectionRequest { .. } | NbiCall::ReadVersion { .. } => {
-                self.ask(call, "").await.map(|reply| reply.answer)
+            NbiCall::DeleteRule { .. } => {
+                self.write(call, self.rules.names.second_for_delete()).await
             }
+            NbiCall::CreateRule(_)
+            | NbiCall::SendConnectionRequest { .. }
+            | NbiCall::ReadVersion { .. } => self.ask(call, "").await.map(|reply| reply.answer),
         }
     }
 }
 
 impl Storage {
     fn new(key: &'static str, configured: &str) -> Self {
-        Self { names: QueryNames::new(key, configured), warned: AtomicBool::new(false) }
+        Self {
+            names: QueryNames::new(key, configured),
+            warned: AtomicBool::new(false),
+        }
     }
 
     /// Says once that the NBI returns rows that were not asked for.
@@ -340,18 +335,25 @@ impl Reply {
 /// Rows of ours under the second name count if they came alone or if the first brought none. A trouble that passes under the
 /// second name is reported rather than taken for "no rows", as the first name may be the wrong one; a second name that the NBI does not
 /// take says nothing.
-fn better(first: Result<Reply, NbiFailure>, second: Result<Reply, NbiFailure>) -> Result<Reply, NbiFailure> {
+fn better(
+    first: Result<Reply, NbiFailure>,
+    second: Result<Reply, NbiFailure>,
+) -> Result<Reply, NbiFailure> {
     let first = match first {
         Ok(reply) => reply,
         Err(failure) => {
             return second.map_err(|second| match second {
                 NbiFailure::Rejected { .. } | NbiFailure::Unintelligible { .. } => failure,
-                NbiFailure::Transient { .. } | NbiFailure::Refused { .. } | NbiFailure::NotSent { .. } => second,
+                NbiFailure::Transient { .. }
+                | NbiFailure::Refused { .. }
+                | NbiFailure::NotSent { .. } => second,
             });
         }
     };
     match second {
-        Ok(second) if second.has_rows() && (!first.has_rows() || !second.filter_ignored) => Ok(second),
+        Ok(second) if second.has_rows() && (!first.has_rows() || !second.filter_ignored) => {
+            Ok(second)
+        }
         Ok(_) | Err(NbiFailure::Rejected { .. } | NbiFailure::Unintelligible { .. }) => Ok(first),
         Err(_) if first.has_rows() => Ok(first),
         Err(failure) => Err(failure),
@@ -372,6 +374,7 @@ fn status_word(sent: &Result<RawAnswer, TransportError>) -> String {
 mod tests {
     use std::collections::VecDeque;
     use std::sync::Mutex;
+    use std::time::Duration;
 
     use super::*;
     use crate::job::{CpeId, FirmwareUrl, RuleId, RuleSpec};
@@ -386,10 +389,19 @@ mod tests {
 
     impl Transport for Arc<Script> {
         async fn send(&self, request: &Request) -> Result<RawAnswer, TransportError> {
-            let storage = request.path.trim_start_matches("/v1/dyn/").trim_start_matches("/v1/method/");
+            let storage = request
+                .path
+                .trim_start_matches("/v1/dyn/")
+                .trim_start_matches("/v1/method/");
             let storage = storage.trim_end_matches("/.*");
-            let query = request.query.as_ref().map_or_else(String::new, |(name, value)| format!("?{name}={value}"));
-            self.asked.lock().unwrap().push(format!("{:?} {storage}{query}", request.verb));
+            let query = request
+                .query
+                .as_ref()
+                .map_or_else(String::new, |(name, value)| format!("?{name}={value}"));
+            self.asked
+                .lock()
+                .unwrap()
+                .push(format!("{:?} {storage}{query}", request.verb));
             tokio::time::sleep(self.takes).await;
             let next = self.answers.lock().unwrap().pop_front();
             next.unwrap_or_else(|| panic!("asked once too often: {:?}", self.asked.lock().unwrap()))
@@ -408,8 +420,15 @@ mod tests {
         answers: impl IntoIterator<Item = Result<RawAnswer, TransportError>>,
     ) -> Scripted {
         let answers = Mutex::new(answers.into_iter().collect());
-        let script = Arc::new(Script { answers, asked: Mutex::default(), takes });
-        (NbiClient::new(script.clone(), settings, Arc::default()), script)
+        let script = Arc::new(Script {
+            answers,
+            asked: Mutex::default(),
+            takes,
+        });
+        (
+            NbiClient::new(script.clone(), settings, Arc::default()),
+            script,
+        )
     }
 
     fn asked(script: &Script) -> Vec<String> {
@@ -417,15 +436,28 @@ mod tests {
     }
 
     fn http(status: u16, body: &str) -> Result<RawAnswer, TransportError> {
-        Ok(RawAnswer { status, body: body.as_bytes().to_vec(), retry_after: None, date: None })
+        Ok(RawAnswer {
+            status,
+            body: body.as_bytes().to_vec(),
+            retry_after: None,
+            date: None,
+        })
     }
 
     fn after(status: u16, seconds: &str) -> Result<RawAnswer, TransportError> {
-        Ok(RawAnswer { status, body: Vec::new(), retry_after: Some(seconds.to_owned()), date: None })
+        Ok(RawAnswer {
+            status,
+            body: Vec::new(),
+            retry_after: Some(seconds.to_owned()),
+            date: None,
+        })
     }
 
     fn code(code: u16) -> Result<RawAnswer, TransportError> {
-        http(200, &format!(r#"{{"code":{code},"message":"","details":""}}"#))
+        http(
+            200,
+            &format!(r#"{{"code":{code},"message":"","details":""}}"#),
+        )
     }
 
     fn result_rows(rules: &[&str]) -> Result<RawAnswer, TransportError> {
@@ -433,12 +465,21 @@ mod tests {
             .iter()
             .map(|rule| format!(r#"{{"id":"u","ts":1,"cpeid":"x","campaignid":"{rule}"}}"#))
             .collect();
-        http(200, &format!(r#"{{"code":200,"details":[{}]}}"#, rows.join(",")))
+        http(
+            200,
+            &format!(r#"{{"code":200,"details":[{}]}}"#, rows.join(",")),
+        )
     }
 
     fn rule_rows(rules: &[&str]) -> Result<RawAnswer, TransportError> {
-        let rows: Vec<String> = rules.iter().map(|rule| format!(r#"{{"id":"{rule}","enabled":true}}"#)).collect();
-        http(200, &format!(r#"{{"code":200,"details":[{}]}}"#, rows.join(",")))
+        let rows: Vec<String> = rules
+            .iter()
+            .map(|rule| format!(r#"{{"id":"{rule}","enabled":true}}"#))
+            .collect();
+        http(
+            200,
+            &format!(r#"{{"code":200,"details":[{}]}}"#, rows.join(",")),
+        )
     }
 
     fn rule_id() -> RuleId {
@@ -451,11 +492,21 @@ mod tests {
 
     fn spec() -> RuleSpec {
         let firmware_url = FirmwareUrl::checked("http://files/fw.bin").unwrap();
-        RuleSpec { rule_id: rule_id(), cpe_id: cpe_id(), firmware_url, executions: 1, priority: 1, description: None }
+        RuleSpec {
+            rule_id: rule_id(),
+            cpe_id: cpe_id(),
+            firmware_url,
+            executions: 1,
+            priority: 1,
+            description: None,
+        }
     }
 
     fn read_results() -> NbiCall {
-        NbiCall::ReadResults { rule_id: rule_id(), cpe_id: cpe_id() }
+        NbiCall::ReadResults {
+            rule_id: rule_id(),
+            cpe_id: cpe_id(),
+        }
     }
 
     fn read_rule() -> NbiCall {
@@ -477,7 +528,10 @@ mod tests {
     fn rows(answer: &Result<NbiAnswer, NbiFailure>) -> (usize, bool) {
         match answer {
             Ok(NbiAnswer::Results { rows, .. }) => (rows.len(), false),
-            Ok(NbiAnswer::Rules { rows, filter_ignored }) => (rows.len(), *filter_ignored),
+            Ok(NbiAnswer::Rules {
+                rows,
+                filter_ignored,
+            }) => (rows.len(), *filter_ignored),
             other => panic!("{other:?}"),
         }
     }
@@ -495,8 +549,18 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_other_name_is_asked_until_one_found_a_row_and_then_alone() {
-        let (client, script) = client([code(404), code(404), code(404), result_rows(&["R"]), code(404)]);
-        for (expected, questions) in [(0, vec![FIRST, SECOND]), (1, vec![FIRST, SECOND]), (0, vec![SECOND])] {
+        let (client, script) = client([
+            code(404),
+            code(404),
+            code(404),
+            result_rows(&["R"]),
+            code(404),
+        ]);
+        for (expected, questions) in [
+            (0, vec![FIRST, SECOND]),
+            (1, vec![FIRST, SECOND]),
+            (0, vec![SECOND]),
+        ] {
             assert_eq!(rows(&client.call(&read_results()).await), (expected, false));
             assert_eq!(asked(&script), questions);
         }
@@ -504,7 +568,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn writes_use_the_name_that_reads_learnt() {
-        let (client, script) = client([code(404), rule_rows(&["R"]), code(204), code(204), code(204), code(404)]);
+        let (client, script) = client([
+            code(404),
+            rule_rows(&["R"]),
+            code(204),
+            code(204),
+            code(204),
+            code(404),
+        ]);
         client.call(&read_rule()).await.unwrap();
         for call in [disarm(), delete(), NbiCall::UpdateRule(spec())] {
             assert_eq!(client.call(&call).await, Ok(NbiAnswer::Done));
@@ -525,17 +596,37 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_write_that_finds_no_row_is_tried_once_under_the_other_name() {
-        let (client, script) = client([code(404), code(204), code(404), code(404), code(404), code(400)]);
+        let (client, script) = client([
+            code(404),
+            code(204),
+            code(404),
+            code(404),
+            code(404),
+            code(400),
+        ]);
         assert_eq!(client.call(&disarm()).await, Ok(NbiAnswer::Done));
-        assert_eq!(client.call(&NbiCall::UpdateRule(spec())).await, Ok(NbiAnswer::NoSuchRule));
+        assert_eq!(
+            client.call(&NbiCall::UpdateRule(spec())).await,
+            Ok(NbiAnswer::NoSuchRule)
+        );
         assert_eq!(client.call(&disarm()).await, Ok(NbiAnswer::NoSuchRule));
-        let pair = ["Put FirmwareStorage?campaignid=R", "Put FirmwareStorage?id=R"];
+        let pair = [
+            "Put FirmwareStorage?campaignid=R",
+            "Put FirmwareStorage?id=R",
+        ];
         assert_eq!(asked(&script), [pair, pair, pair].concat());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_write_falls_back_to_a_name_that_is_no_filter_and_no_delete_to_one_that_was_not_tried() {
-        let (client, script) = client([code(404), code(404), rule_rows(&["S", "T"]), code(404), code(404)]);
+    async fn no_write_falls_back_to_a_name_that_is_no_filter_and_no_delete_to_one_that_was_not_tried()
+     {
+        let (client, script) = client([
+            code(404),
+            code(404),
+            rule_rows(&["S", "T"]),
+            code(404),
+            code(404),
+        ]);
         assert_eq!(client.call(&delete()).await, Ok(NbiAnswer::NoSuchRule));
         assert_eq!(rows(&client.call(&read_rule()).await), (0, false));
         assert_eq!(client.call(&disarm()).await, Ok(NbiAnswer::NoSuchRule));
@@ -555,17 +646,26 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn rows_of_others_teach_no_name() {
         // The first name is no filter, the second finds ours alone.
-        let (client, script) = client([rule_rows(&["R", "S"]), rule_rows(&["R"]), rule_rows(&["R"])]);
+        let (client, script) =
+            client([rule_rows(&["R", "S"]), rule_rows(&["R"]), rule_rows(&["R"])]);
         assert_eq!(rows(&client.call(&read_rule()).await), (1, false));
         assert_eq!(rows(&client.call(&read_rule()).await), (1, false));
-        let (first, second) = ("Get FirmwareStorage?campaignid=R", "Get FirmwareStorage?id=R");
+        let (first, second) = (
+            "Get FirmwareStorage?campaignid=R",
+            "Get FirmwareStorage?id=R",
+        );
         assert_eq!(asked(&script), [first, second, second]);
 
         // Neither is a filter: ours is found, and the core is told.
         let (client, script) = client_with(
             NbiSettings::default(),
             Duration::ZERO,
-            [rule_rows(&["S"]), rule_rows(&["R", "S"]), rule_rows(&["S"]), rule_rows(&["S"])],
+            [
+                rule_rows(&["S"]),
+                rule_rows(&["R", "S"]),
+                rule_rows(&["S"]),
+                rule_rows(&["S"]),
+            ],
         );
         assert_eq!(rows(&client.call(&read_rule()).await), (1, true));
         assert_eq!(rows(&client.call(&read_rule()).await), (0, true));
@@ -581,8 +681,11 @@ mod tests {
         assert_eq!(asked(&script), [FIRST, SECOND, FIRST]);
 
         // As first name: the second may do.
-        let (client, script) =
-            client_with(NbiSettings::default(), Duration::ZERO, [code(400), result_rows(&["R"]), code(404)]);
+        let (client, script) = client_with(
+            NbiSettings::default(),
+            Duration::ZERO,
+            [code(400), result_rows(&["R"]), code(404)],
+        );
         assert_eq!(rows(&client.call(&read_results()).await), (1, false));
         assert_eq!(rows(&client.call(&read_results()).await), (0, false));
         assert_eq!(asked(&script), [FIRST, SECOND, SECOND]);
@@ -590,9 +693,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn trouble_under_the_second_name_is_not_taken_for_no_rows() {
-        let settings = NbiSettings { quick_retries: 0, ..NbiSettings::default() };
+        let settings = NbiSettings {
+            quick_retries: 0,
+            ..NbiSettings::default()
+        };
         let (client, _) = client_with(settings, Duration::ZERO, [code(404), http(503, "")]);
-        assert!(matches!(client.call(&read_results()).await, Err(NbiFailure::Transient { .. })));
+        assert!(matches!(
+            client.call(&read_results()).await,
+            Err(NbiFailure::Transient { .. })
+        ));
     }
 
     #[tokio::test(start_paused = true)]
@@ -603,34 +712,67 @@ mod tests {
             version_method: "Read/It".to_owned(),
             ..NbiSettings::default()
         };
-        let (client, script) = client_with(settings, Duration::ZERO, [code(404), http(200, "{\"A\":1}")]);
+        let (client, script) = client_with(
+            settings,
+            Duration::ZERO,
+            [code(404), http(200, "{\"A\":1}")],
+        );
         assert_eq!(rows(&client.call(&read_results()).await), (0, false));
         for call in [read_rule(), disarm(), delete(), NbiCall::UpdateRule(spec())] {
-            assert!(matches!(client.call(&call).await, Err(NbiFailure::Rejected { .. })), "{call:?}");
+            assert!(
+                matches!(client.call(&call).await, Err(NbiFailure::Rejected { .. })),
+                "{call:?}"
+            );
         }
-        let _ = client.call(&NbiCall::ReadVersion { cpe_id: cpe_id() }).await;
-        assert_eq!(asked(&script), ["Get FirmwareResultStorage?rule=R", "Post Read%2FIt"]);
+        let _ = client
+            .call(&NbiCall::ReadVersion { cpe_id: cpe_id() })
+            .await;
+        assert_eq!(
+            asked(&script),
+            ["Get FirmwareResultStorage?rule=R", "Post Read%2FIt"]
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_may_be_repeated_is_repeated_quickly_and_not_too_often() {
         let begun = Instant::now();
-        let (client, script) = client([http(503, ""), Err(TransportError::NoAnswer("reset".to_owned())), code(204)]);
+        let (client, script) = client([
+            http(503, ""),
+            Err(TransportError::NoAnswer("reset".to_owned())),
+            code(204),
+        ]);
         assert_eq!(client.call(&disarm()).await, Ok(NbiAnswer::Done));
         assert_eq!(asked(&script).len(), 3);
-        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            begun.elapsed()
+        );
 
-        let (client, script) = client_with(NbiSettings::default(), Duration::ZERO, std::iter::repeat_n(code(500), 3));
-        assert!(matches!(client.call(&cnr()).await, Err(NbiFailure::Transient { .. })));
+        let (client, script) = client_with(
+            NbiSettings::default(),
+            Duration::ZERO,
+            std::iter::repeat_n(code(500), 3),
+        );
+        assert!(matches!(
+            client.call(&cnr()).await,
+            Err(NbiFailure::Transient { .. })
+        ));
         assert_eq!(asked(&script).len(), 3);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_arms_a_rule_is_sent_once() {
         for call in [NbiCall::CreateRule(spec()), NbiCall::UpdateRule(spec())] {
-            for answer in [http(503, ""), Err(TransportError::Connect("refused".to_owned()))] {
+            for answer in [
+                http(503, ""),
+                Err(TransportError::Connect("refused".to_owned())),
+            ] {
                 let (client, script) = client([answer]);
-                assert!(matches!(client.call(&call).await, Err(NbiFailure::Transient { .. })));
+                assert!(matches!(
+                    client.call(&call).await,
+                    Err(NbiFailure::Transient { .. })
+                ));
                 assert_eq!(asked(&script).len(), 1);
             }
         }
@@ -647,7 +789,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_failure_leaves_no_time_for_a_quick_retry() {
-        let (client, script) = client_with(NbiSettings::default(), Duration::from_secs(30), [http(504, "")]);
+        let (client, script) = client_with(
+            NbiSettings::default(),
+            Duration::from_secs(30),
+            [http(504, "")],
+        );
         assert!(client.call(&disarm()).await.is_err());
         assert_eq!(asked(&script).len(), 1);
     }
@@ -659,13 +805,28 @@ mod tests {
         assert_eq!(client.call(&disarm()).await, Ok(NbiAnswer::Done));
         assert_eq!(begun.elapsed().as_millis() / 100, 10);
 
-        let (client, script) = client_with(NbiSettings::default(), Duration::ZERO, [after(429, "30")]);
-        let Err(NbiFailure::Transient { retry_after, no_effect, .. }) = client.call(&disarm()).await else { panic!() };
-        assert_eq!((retry_after, no_effect), (Some(SignedDuration::from_secs(30)), true));
+        let (client, script) =
+            client_with(NbiSettings::default(), Duration::ZERO, [after(429, "30")]);
+        let Err(NbiFailure::Transient {
+            retry_after,
+            no_effect,
+            ..
+        }) = client.call(&disarm()).await
+        else {
+            panic!()
+        };
+        assert_eq!(
+            (retry_after, no_effect),
+            (Some(SignedDuration::from_secs(30)), true)
+        );
         assert_eq!(asked(&script).len(), 1);
 
         // A pause of nothing does not make tries endless.
-        let (client, script) = client_with(NbiSettings::default(), Duration::ZERO, std::iter::repeat_n(after(503, "0"), 3));
+        let (client, script) = client_with(
+            NbiSettings::default(),
+            Duration::ZERO,
+            std::iter::repeat_n(after(503, "0"), 3),
+        );
         assert!(client.call(&disarm()).await.is_err());
         assert_eq!(asked(&script).len(), 3);
     }
@@ -673,53 +834,87 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_circuit_opens_turns_calls_away_probes_and_closes() {
         let create = NbiCall::CreateRule(spec());
-        let (client, script) = client(std::iter::repeat_n(http(503, ""), 5).chain([http(502, ""), code(204), code(204)]));
+        let (client, script) = client(std::iter::repeat_n(http(503, ""), 5).chain([
+            http(502, ""),
+            code(204),
+            code(204),
+        ]));
         let circuit = client.circuit();
         for _ in 0..5 {
             assert_eq!(*circuit.borrow(), CircuitState::Closed);
-            assert!(matches!(client.call(&create).await, Err(NbiFailure::Transient { .. })));
+            assert!(matches!(
+                client.call(&create).await,
+                Err(NbiFailure::Transient { .. })
+            ));
         }
-        let CircuitState::Open { until } = *circuit.borrow() else { panic!() };
+        let CircuitState::Open { until } = *circuit.borrow() else {
+            panic!()
+        };
         assert_eq!(until - Instant::now(), Duration::from_secs(5));
-        let Err(NbiFailure::NotSent { retry_after, .. }) = client.call(&create).await else { panic!() };
+        let Err(NbiFailure::NotSent { retry_after, .. }) = client.call(&create).await else {
+            panic!()
+        };
         assert_eq!(retry_after, SignedDuration::from_secs(5));
         assert_eq!(asked(&script).len(), 5);
 
         // A failed probe is not repeated, though the call may be: the circuit is open again.
         tokio::time::sleep_until(until).await;
-        assert!(matches!(client.call(&cnr()).await, Err(NbiFailure::Transient { .. })));
+        assert!(matches!(
+            client.call(&cnr()).await,
+            Err(NbiFailure::Transient { .. })
+        ));
         assert_eq!(asked(&script).len(), 1);
-        let CircuitState::Open { until } = *circuit.borrow() else { panic!() };
+        let CircuitState::Open { until } = *circuit.borrow() else {
+            panic!()
+        };
         assert_eq!(until - Instant::now(), Duration::from_secs(10));
 
         tokio::time::sleep_until(until).await;
-        let (probe, other) = tokio::join!(client.call(&disarm()), async {
+        let disarm = disarm();
+        let (probe, other) = tokio::join!(client.call(&disarm), async {
             tokio::task::yield_now().await;
             assert_eq!(*circuit.borrow(), CircuitState::Probing);
-            client.call(&disarm()).await
+            client.call(&disarm).await
         });
         assert_eq!(probe, Ok(NbiAnswer::Done));
         assert!(matches!(other, Err(NbiFailure::NotSent { .. })));
         assert_eq!(*circuit.borrow(), CircuitState::Closed);
-        assert_eq!(client.call(&disarm()).await, Ok(NbiAnswer::Done));
+        assert_eq!(client.call(&disarm).await, Ok(NbiAnswer::Done));
     }
 
     #[tokio::test(start_paused = true)]
     async fn refused_credentials_open_the_circuit_at_once() {
         let (client, script) = client([http(401, "")]);
-        assert!(matches!(client.call(&read_results()).await, Err(NbiFailure::Refused { .. })));
-        assert!(matches!(client.call(&read_results()).await, Err(NbiFailure::NotSent { .. })));
+        assert!(matches!(
+            client.call(&read_results()).await,
+            Err(NbiFailure::Refused { .. })
+        ));
+        assert!(matches!(
+            client.call(&read_results()).await,
+            Err(NbiFailure::NotSent { .. })
+        ));
         assert_eq!(asked(&script).len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn sleeping_devices_do_not_open_the_circuit() {
-        let offline = || http(200, r#"{"result":{"code":504,"message":"device does not answer"}}"#);
+        let offline = || {
+            http(
+                200,
+                r#"{"result":{"code":504,"message":"device does not answer"}}"#,
+            )
+        };
         let (client, script) = client(std::iter::repeat_with(offline).take(30));
         for _ in 0..10 {
-            assert!(matches!(client.call(&cnr()).await, Err(NbiFailure::Transient { .. })));
+            assert!(matches!(
+                client.call(&cnr()).await,
+                Err(NbiFailure::Transient { .. })
+            ));
         }
-        assert_eq!((asked(&script).len(), *client.circuit().borrow()), (30, CircuitState::Closed));
+        assert_eq!(
+            (asked(&script).len(), *client.circuit().borrow()),
+            (30, CircuitState::Closed)
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -727,17 +922,29 @@ mod tests {
         let (client, _) = client([http(401, ""), code(204), code(204)]);
         let _ = client.call(&disarm()).await;
         tokio::time::sleep(Duration::from_secs(5)).await;
-        assert!(tokio::time::timeout(Duration::from_millis(1), client.call(&disarm())).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_millis(1), client.call(&disarm()))
+                .await
+                .is_err()
+        );
         assert_eq!(client.call(&disarm()).await, Ok(NbiAnswer::Done));
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_rate_spaces_requests_of_all_calls() {
-        let settings = NbiSettings { requests_per_second: Some(1.0), ..NbiSettings::default() };
+        let settings = NbiSettings {
+            requests_per_second: Some(1.0),
+            ..NbiSettings::default()
+        };
         let (client, _) = client_with(settings, Duration::ZERO, std::iter::repeat_n(code(204), 4));
         let begun = Instant::now();
         let (disarm, cnr) = (disarm(), cnr());
-        let _ = tokio::join!(client.call(&disarm), client.call(&cnr), client.call(&disarm), client.call(&cnr));
+        let _ = tokio::join!(
+            client.call(&disarm),
+            client.call(&cnr),
+            client.call(&disarm),
+            client.call(&cnr)
+        );
         assert_eq!(begun.elapsed().as_secs(), 3);
     }
 }

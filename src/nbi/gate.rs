@@ -28,7 +28,11 @@ impl Gate {
     pub(crate) fn new(settings: CircuitSettings, telemetry: Arc<Telemetry>) -> Self {
         let circuit = Circuit::new(settings);
         let state = watch::Sender::new(circuit.state());
-        Self { circuit: Mutex::new(circuit), state, telemetry }
+        Self {
+            circuit: Mutex::new(circuit),
+            state,
+            telemetry,
+        }
     }
 
     /// The state, and every change of it.
@@ -43,18 +47,25 @@ impl Gate {
 
     /// Fails if a request would be turned away now. Changes nothing.
     pub(crate) fn check(&self, operation: &'static str) -> Result<(), NbiFailure> {
-        self.wait().map_or(Ok(()), |wait| Err(not_sent(operation, wait)))
+        self.wait()
+            .map_or(Ok(()), |wait| Err(not_sent(operation, wait)))
     }
 
     fn wait(&self) -> Option<Duration> {
-        self.circuit.lock().unwrap_or_else(PoisonError::into_inner).turned_away_for(Instant::now())
+        self.circuit
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .turned_away_for(Instant::now())
     }
 
     /// Lets a request through.
     pub(crate) fn admit(&self, operation: &'static str) -> Result<Admission<'_>, NbiFailure> {
         let ticket = self.change("", |circuit| circuit.admit(Instant::now()));
         let ticket = ticket.map_err(|wait| not_sent(operation, wait))?;
-        Ok(Admission { gate: self, ticket: Some(ticket) })
+        Ok(Admission {
+            gate: self,
+            ticket: Some(ticket),
+        })
     }
 
     /// Changes the circuit, and tells who watches it.
@@ -86,9 +97,16 @@ pub(crate) struct Admission<'a> {
 impl Admission<'_> {
     /// Tells the circuit what came of the request.
     pub(crate) fn record(mut self, judged: &Judged) {
-        let reason = judged.outcome.as_ref().err().map(NbiFailure::to_string).unwrap_or_default();
+        let reason = judged
+            .outcome
+            .as_ref()
+            .err()
+            .map(NbiFailure::to_string)
+            .unwrap_or_default();
         if let Some(ticket) = self.ticket.take() {
-            self.gate.change(&reason, |circuit| circuit.record(ticket, judged.sign, Instant::now()));
+            self.gate.change(&reason, |circuit| {
+                circuit.record(ticket, judged.sign, Instant::now())
+            });
         }
     }
 }
@@ -96,7 +114,8 @@ impl Admission<'_> {
 impl Drop for Admission<'_> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
-            self.gate.change("", |circuit| circuit.abandon(ticket, Instant::now()));
+            self.gate
+                .change("", |circuit| circuit.abandon(ticket, Instant::now()));
         }
     }
 }

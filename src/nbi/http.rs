@@ -13,7 +13,9 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{
+    AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+};
 use reqwest::{Certificate, Client, ClientBuilder, Identity, Method, Response, redirect};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
@@ -22,7 +24,11 @@ use super::wire::{Request, Verb};
 use super::{RawAnswer, Transport, TransportError};
 
 /// Everything but RFC 3986's unreserved characters: an id must not be able to end its own parameter.
-pub(super) const STRICT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub(super) const STRICT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// How long an unused connection is kept: less than the 60 s or more after which servers and balancers commonly close theirs, so
 /// that a request seldom meets a connection that is just being closed.
@@ -118,7 +124,9 @@ pub enum NbiSetupError {
         source: Option<reqwest::Error>,
     },
     /// The HTTP client cannot be built, e.g. because the system has no CA certificates.
-    #[error("cannot set up HTTP to the NBI; has the system CA certificates? else set `nbi.ca_file`")]
+    #[error(
+        "cannot set up HTTP to the NBI; has the system CA certificates? else set `nbi.ca_file`"
+    )]
     Client(#[source] reqwest::Error),
 }
 
@@ -162,9 +170,16 @@ impl HttpTransport {
             .connect_timeout(settings.connect_timeout)
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(settings.max_concurrency.max(1));
-        let client = tls(builder, settings, &url)?.build().map_err(NbiSetupError::Client)?;
+        let client = tls(builder, settings, &url)?
+            .build()
+            .map_err(NbiSetupError::Client)?;
         let base = url.as_str().trim_end_matches('/').to_owned();
-        Ok(Self { client, base, authorization, max_response_bytes: settings.max_response_bytes })
+        Ok(Self {
+            client,
+            base,
+            authorization,
+            max_response_bytes: settings.max_response_bytes,
+        })
     }
 
     /// The request's address. Built as text, so that the path goes out as it stands in the vendor's page: `/.*` is legal in a
@@ -186,8 +201,14 @@ impl HttpTransport {
     /// says enough.
     async fn body(&self, response: &mut Response) -> Result<Vec<u8>, TransportError> {
         let limit = self.max_response_bytes;
-        let too_large = if response.status().is_success() { Err(TransportError::TooLarge { limit }) } else { Ok(Vec::new()) };
-        let announced = response.content_length().map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX));
+        let too_large = if response.status().is_success() {
+            Err(TransportError::TooLarge { limit })
+        } else {
+            Ok(Vec::new())
+        };
+        let announced = response
+            .content_length()
+            .map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX));
         if announced > limit {
             return too_large;
         }
@@ -210,17 +231,26 @@ impl Transport for HttpTransport {
             Verb::Put => Method::PUT,
             Verb::Delete => Method::DELETE,
         };
-        let mut outgoing =
-            self.client.request(method, self.address(request)).header(AUTHORIZATION, self.authorization.clone());
+        let mut outgoing = self
+            .client
+            .request(method, self.address(request))
+            .header(AUTHORIZATION, self.authorization.clone());
         if let Some(body) = &request.body {
-            outgoing = outgoing.header(CONTENT_TYPE, "application/json").body(body.clone());
+            outgoing = outgoing
+                .header(CONTENT_TYPE, "application/json")
+                .body(body.clone());
         }
         let mut response = outgoing.send().await.map_err(transport_error)?;
         let status = response.status().as_u16();
         let retry_after = header(response.headers(), &RETRY_AFTER);
         let date = header(response.headers(), &DATE);
         let body = self.body(&mut response).await?;
-        Ok(RawAnswer { status, body, retry_after, date })
+        Ok(RawAnswer {
+            status,
+            body,
+            retry_after,
+            date,
+        })
     }
 }
 
@@ -250,14 +280,24 @@ fn basic(username: &str, password: &SecretString) -> Result<HeaderValue, NbiSetu
         return fault("nbi.username", "is empty");
     }
     if username.contains(':') {
-        return fault("nbi.username", "contains a colon, which HTTP Basic cannot carry");
+        return fault(
+            "nbi.username",
+            "contains a colon, which HTTP Basic cannot carry",
+        );
     }
-    for (key, text) in [("nbi.username", username), ("nbi.password", password.expose_secret())] {
+    for (key, text) in [
+        ("nbi.username", username),
+        ("nbi.password", password.expose_secret()),
+    ] {
         if text.chars().any(char::is_control) {
-            return fault(key, "contains a control character, perhaps a newline at its end");
+            return fault(
+                key,
+                "contains a control character, perhaps a newline at its end",
+            );
         }
     }
-    let token = SecretString::from(STANDARD.encode(format!("{username}:{}", password.expose_secret())));
+    let token =
+        SecretString::from(STANDARD.encode(format!("{username}:{}", password.expose_secret())));
     let Ok(mut header) = HeaderValue::from_str(&format!("Basic {}", token.expose_secret())) else {
         return fault("nbi.password", "cannot be sent in a header");
     };
@@ -266,14 +306,27 @@ fn basic(username: &str, password: &SecretString) -> Result<HeaderValue, NbiSetu
 }
 
 /// Roots and client certificate.
-fn tls(builder: ClientBuilder, settings: &HttpSettings, url: &Url) -> Result<ClientBuilder, NbiSetupError> {
+fn tls(
+    builder: ClientBuilder,
+    settings: &HttpSettings,
+    url: &Url,
+) -> Result<ClientBuilder, NbiSetupError> {
     let builder = match &settings.ca_file {
         Some(path) => {
             let key = "nbi.ca_file";
-            let roots = Certificate::from_pem_bundle(&read(key, path)?)
-                .map_err(|source| NbiSetupError::Pem { key, path: path.clone(), source: Some(source) })?;
+            let roots = Certificate::from_pem_bundle(&read(key, path)?).map_err(|source| {
+                NbiSetupError::Pem {
+                    key,
+                    path: path.clone(),
+                    source: Some(source),
+                }
+            })?;
             if roots.is_empty() {
-                return Err(NbiSetupError::Pem { key, path: path.clone(), source: None });
+                return Err(NbiSetupError::Pem {
+                    key,
+                    path: path.clone(),
+                    source: None,
+                });
             }
             builder.tls_certs_only(roots)
         }
@@ -281,7 +334,11 @@ fn tls(builder: ClientBuilder, settings: &HttpSettings, url: &Url) -> Result<Cli
         None if url.scheme() == "http" => builder.tls_certs_only([]),
         None => builder,
     };
-    let Some(ClientCertificate { cert_file, key_file }) = &settings.client_certificate else {
+    let Some(ClientCertificate {
+        cert_file,
+        key_file,
+    }) = &settings.client_certificate
+    else {
         return Ok(builder);
     };
     let mut pem = read("nbi.client_cert_file", cert_file)?;
@@ -296,7 +353,11 @@ fn tls(builder: ClientBuilder, settings: &HttpSettings, url: &Url) -> Result<Cli
 }
 
 fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, NbiSetupError> {
-    std::fs::read(path).map_err(|source| NbiSetupError::File { key, path: path.to_owned(), source })
+    std::fs::read(path).map_err(|source| NbiSetupError::File {
+        key,
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// A header as text; one that is not text is taken as missing.
@@ -311,7 +372,11 @@ fn transport_error(error: reqwest::Error) -> TransportError {
     let is_connect = error.is_connect();
     let timed_out = error.is_timeout();
     let error = error.without_url();
-    let mut text = if timed_out { "timed out: ".to_owned() } else { String::new() };
+    let mut text = if timed_out {
+        "timed out: ".to_owned()
+    } else {
+        String::new()
+    };
     text.push_str(&error.to_string());
     let mut source = std::error::Error::source(&error);
     while let Some(inner) = source {
@@ -320,7 +385,11 @@ fn transport_error(error: reqwest::Error) -> TransportError {
         source = inner.source();
     }
     let text = text.chars().take(ERROR_MAX).collect();
-    if is_connect { TransportError::Connect(text) } else { TransportError::NoAnswer(text) }
+    if is_connect {
+        TransportError::Connect(text)
+    } else {
+        TransportError::NoAnswer(text)
+    }
 }
 
 #[cfg(test)]
@@ -384,64 +453,128 @@ mod tests {
 
     fn is_complete(seen: &[u8]) -> bool {
         let text = String::from_utf8_lossy(seen).to_lowercase();
-        let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+            return false;
+        };
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "));
         body.len() >= length.map_or(0, |length| length.parse().unwrap())
     }
 
-    async fn exchange(answer: impl Into<Vec<u8>>, request: &Request) -> (Result<RawAnswer, TransportError>, String) {
+    async fn exchange(
+        answer: impl Into<Vec<u8>>,
+        request: &Request,
+    ) -> (Result<RawAnswer, TransportError>, String) {
         let (address, task) = server(answer).await;
         let transport = HttpTransport::new(&settings(format!("http://{address}"))).unwrap();
         let answer = transport.send(request).await;
         (answer, task.await.unwrap())
     }
 
-    const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nDate: Mon, 31 Mar 2025 09:15:10 GMT\r\n\r\n{}";
+    const OK: &str =
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nDate: Mon, 31 Mar 2025 09:15:10 GMT\r\n\r\n{}";
 
     #[tokio::test]
     async fn the_request_line_has_the_vendors_path_literally() {
         let (answer, seen) = exchange(OK, &read_results()).await;
-        assert!(seen.starts_with("GET /v1/dyn/FirmwareResultStorage/.*?id=UPGRADE_x HTTP/1.1\r\n"), "{seen}");
+        assert!(
+            seen.starts_with("GET /v1/dyn/FirmwareResultStorage/.*?id=UPGRADE_x HTTP/1.1\r\n"),
+            "{seen}"
+        );
         // base64 of `worker:hunter2:secret`, no newline in it.
-        assert!(seen.contains("\r\nauthorization: Basic d29ya2VyOmh1bnRlcjI6c2VjcmV0\r\n"), "{seen}");
-        assert!(!seen.contains("content-type") && !seen.contains("cookie") && !seen.contains("accept-encoding"), "{seen}");
+        assert!(
+            seen.contains("\r\nauthorization: Basic d29ya2VyOmh1bnRlcjI6c2VjcmV0\r\n"),
+            "{seen}"
+        );
+        assert!(
+            !seen.contains("content-type")
+                && !seen.contains("cookie")
+                && !seen.contains("accept-encoding"),
+            "{seen}"
+        );
         let answer = answer.unwrap();
-        assert_eq!((answer.status, answer.body.as_slice()), (200, b"{}".as_slice()));
-        assert_eq!(answer.date.as_deref(), Some("Mon, 31 Mar 2025 09:15:10 GMT"));
+        assert_eq!(
+            (answer.status, answer.body.as_slice()),
+            (200, b"{}".as_slice())
+        );
+        assert_eq!(
+            answer.date.as_deref(),
+            Some("Mon, 31 Mar 2025 09:15:10 GMT")
+        );
         assert_eq!(answer.retry_after, None);
     }
 
     #[tokio::test]
     async fn a_body_goes_out_as_json_with_its_length() {
-        let (_, seen) = exchange(OK, &request(Verb::Put, Some(("campaignid", "UPGRADE_x")), Some(r#"{"id":1}"#))).await;
-        assert!(seen.starts_with("PUT /v1/dyn/FirmwareResultStorage/.*?campaignid=UPGRADE_x HTTP/1.1\r\n"), "{seen}");
-        assert!(seen.contains("\r\ncontent-type: application/json\r\n"), "{seen}");
-        assert!(seen.contains("\r\ncontent-length: 8\r\n") && seen.ends_with("\r\n\r\n{\"id\":1}"), "{seen}");
+        let (_, seen) = exchange(
+            OK,
+            &request(
+                Verb::Put,
+                Some(("campaignid", "UPGRADE_x")),
+                Some(r#"{"id":1}"#),
+            ),
+        )
+        .await;
+        assert!(
+            seen.starts_with(
+                "PUT /v1/dyn/FirmwareResultStorage/.*?campaignid=UPGRADE_x HTTP/1.1\r\n"
+            ),
+            "{seen}"
+        );
+        assert!(
+            seen.contains("\r\ncontent-type: application/json\r\n"),
+            "{seen}"
+        );
+        assert!(
+            seen.contains("\r\ncontent-length: 8\r\n") && seen.ends_with("\r\n\r\n{\"id\":1}"),
+            "{seen}"
+        );
     }
 
     #[tokio::test]
     async fn verbs_without_a_filter_or_body() {
         for (verb, line) in [(Verb::Post, "POST"), (Verb::Delete, "DELETE")] {
             let (_, seen) = exchange(OK, &request(verb, None, None)).await;
-            assert!(seen.starts_with(&format!("{line} /v1/dyn/FirmwareResultStorage/.* HTTP/1.1\r\n")), "{seen}");
+            assert!(
+                seen.starts_with(&format!(
+                    "{line} /v1/dyn/FirmwareResultStorage/.* HTTP/1.1\r\n"
+                )),
+                "{seen}"
+            );
         }
     }
 
     #[tokio::test]
     async fn a_value_cannot_end_its_parameter() {
-        let (_, seen) = exchange(OK, &request(Verb::Get, Some(("id", "U&x=#;+,@:é ~._-/?%")), None)).await;
+        let (_, seen) = exchange(
+            OK,
+            &request(Verb::Get, Some(("id", "U&x=#;+,@:é ~._-/?%")), None),
+        )
+        .await;
         let expected = "/.*?id=U%26x%3D%23%3B%2B%2C%40%3A%C3%A9%20~._-%2F%3F%25 HTTP/1.1\r\n";
-        assert!(seen.lines().next().is_some_and(|line| format!("{line}\r\n").ends_with(expected)), "{seen}");
+        assert!(
+            seen.lines()
+                .next()
+                .is_some_and(|line| format!("{line}\r\n").ends_with(expected)),
+            "{seen}"
+        );
     }
 
     #[tokio::test]
     async fn a_path_prefix_of_the_base_is_kept() {
         for prefix in ["/acs", "/acs/"] {
             let (address, task) = server(OK).await;
-            let transport = HttpTransport::new(&settings(format!("http://{address}{prefix}"))).unwrap();
+            let transport =
+                HttpTransport::new(&settings(format!("http://{address}{prefix}"))).unwrap();
             transport.send(&read_results()).await.unwrap();
             let seen = task.await.unwrap();
-            assert!(seen.starts_with("GET /acs/v1/dyn/FirmwareResultStorage/.*?id=UPGRADE_x HTTP/1.1\r\n"), "{seen}");
+            assert!(
+                seen.starts_with(
+                    "GET /acs/v1/dyn/FirmwareResultStorage/.*?id=UPGRADE_x HTTP/1.1\r\n"
+                ),
+                "{seen}"
+            );
         }
     }
 
@@ -452,18 +585,34 @@ mod tests {
             format!("HTTP/1.1 200 OK\r\nContent-Length: 65\r\n\r\n{large}"),
             "HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n".to_owned(),
             format!("HTTP/1.1 200 OK\r\n\r\n{large}"),
-            format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n41\r\n{large}\r\n0\r\n\r\n"),
+            format!(
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n41\r\n{large}\r\n0\r\n\r\n"
+            ),
         ] {
             let (result, _) = exchange(answer, &read_results()).await;
             assert_eq!(result.unwrap_err(), TransportError::TooLarge { limit: 64 });
         }
         let full = "x".repeat(64);
-        let (result, _) = exchange(format!("HTTP/1.1 200 OK\r\nContent-Length: 64\r\n\r\n{full}"), &read_results()).await;
+        let (result, _) = exchange(
+            format!("HTTP/1.1 200 OK\r\nContent-Length: 64\r\n\r\n{full}"),
+            &read_results(),
+        )
+        .await;
         assert_eq!(result.unwrap().body.len(), 64);
-        let (result, _) =
-            exchange(format!("HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nContent-Length: 65\r\n\r\n{large}"), &read_results()).await;
+        let (result, _) = exchange(
+            format!("HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nContent-Length: 65\r\n\r\n{large}"),
+            &read_results(),
+        )
+        .await;
         let answer = result.unwrap();
-        assert_eq!((answer.status, answer.body.len(), answer.retry_after.as_deref()), (503, 0, Some("7")));
+        assert_eq!(
+            (
+                answer.status,
+                answer.body.len(),
+                answer.retry_after.as_deref()
+            ),
+            (503, 0, Some("7"))
+        );
     }
 
     #[tokio::test]
@@ -477,15 +626,21 @@ mod tests {
         ] {
             let (result, _) = exchange(answer, &read_results()).await;
             let error = result.unwrap_err();
-            assert!(matches!(error, TransportError::NoAnswer(_)), "{answer:?}: {error:?}");
+            assert!(
+                matches!(error, TransportError::NoAnswer(_)),
+                "{answer:?}: {error:?}"
+            );
             assert!(!error.to_string().contains("UPGRADE_x"), "{error}");
         }
     }
 
     #[tokio::test]
     async fn a_redirect_is_an_answer_and_not_followed() {
-        let (result, _) =
-            exchange("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n", &read_results()).await;
+        let (result, _) = exchange(
+            "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n",
+            &read_results(),
+        )
+        .await;
         assert_eq!(result.unwrap().status, 302);
     }
 
@@ -496,13 +651,27 @@ mod tests {
         settings.timeout = Duration::from_millis(200);
         let silent = tokio::spawn(async move {
             let (mut socket, _) = listener.accept().await.unwrap();
-            socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{").await.unwrap();
+            let mut seen = Vec::new();
+            while !is_complete(&seen) {
+                socket.read_buf(&mut seen).await.unwrap();
+            }
+            socket
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{")
+                .await
+                .unwrap();
             // Holds the connection until the client gives up.
             let mut rest = Vec::new();
             let _ = socket.read_to_end(&mut rest).await;
         });
-        let error = HttpTransport::new(&settings).unwrap().send(&read_results()).await.unwrap_err();
-        assert!(matches!(&error, TransportError::NoAnswer(text) if text.starts_with("timed out")), "{error:?}");
+        let error = HttpTransport::new(&settings)
+            .unwrap()
+            .send(&read_results())
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(&error, TransportError::NoAnswer(text) if text.starts_with("timed out")),
+            "{error:?}"
+        );
         silent.await.unwrap();
     }
 
@@ -511,17 +680,43 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        for url in [format!("http://{address}"), "http://nowhere.invalid".to_owned()] {
-            let error = HttpTransport::new(&settings(url)).unwrap().send(&read_results()).await.unwrap_err();
+        for url in [
+            format!("http://{address}"),
+            "http://nowhere.invalid".to_owned(),
+        ] {
+            let error = HttpTransport::new(&settings(url))
+                .unwrap()
+                .send(&read_results())
+                .await
+                .unwrap_err();
             assert!(matches!(error, TransportError::Connect(_)), "{error:?}");
         }
     }
 
     #[tokio::test]
-    async fn a_server_that_does_not_speak_tls_is_a_connect_error() {
-        let (address, _task) = server(OK).await;
-        let error = HttpTransport::new(&settings(format!("https://{address}"))).unwrap().send(&read_results()).await;
-        assert!(matches!(error, Err(TransportError::Connect(_))), "{error:?}");
+    async fn a_tls_handshake_that_fails_or_hangs_is_a_connect_error() {
+        for answer in [Some(OK), None] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut settings = settings(format!("https://{}", listener.local_addr().unwrap()));
+            settings.connect_timeout = Duration::from_millis(500);
+            let plain = tokio::spawn(async move {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                if let Some(answer) = answer {
+                    socket.write_all(answer.as_bytes()).await.unwrap();
+                }
+                let mut rest = Vec::new();
+                let _ = socket.read_to_end(&mut rest).await;
+            });
+            let error = HttpTransport::new(&settings)
+                .unwrap()
+                .send(&read_results())
+                .await;
+            assert!(
+                matches!(error, Err(TransportError::Connect(_))),
+                "{answer:?}: {error:?}"
+            );
+            plain.await.unwrap();
+        }
     }
 
     #[test]
@@ -530,17 +725,59 @@ mod tests {
         let mut cases = vec![
             (settings("acs.example.net"), "`nbi.url`"),
             (settings("ftp://acs.example.net"), "`nbi.url` is neither"),
-            (settings("https://me:hunter2@acs.example.net"), "`nbi.url` holds credentials"),
-            (settings("https://acs.example.net/?a=b"), "`nbi.url` has a query"),
-            (HttpSettings { allow_http: false, ..settings("http://acs.example.net") }, "`nbi.allow_http = true`"),
-            (HttpSettings { username: "a:b".to_owned(), ..settings("https://a.example") }, "`nbi.username` contains a colon"),
-            (HttpSettings { username: String::new(), ..settings("https://a.example") }, "`nbi.username` is empty"),
-            (HttpSettings { password: "hunter2\n".into(), ..settings("https://a.example") }, "`nbi.password` contains"),
-            (HttpSettings { ca_file: Some(missing.clone()), ..settings("https://a.example") }, "`nbi.ca_file`"),
+            (
+                settings("https://me:hunter2@acs.example.net"),
+                "`nbi.url` holds credentials",
+            ),
+            (
+                settings("https://acs.example.net/?a=b"),
+                "`nbi.url` has a query",
+            ),
+            (
+                HttpSettings {
+                    allow_http: false,
+                    ..settings("http://acs.example.net")
+                },
+                "`nbi.allow_http = true`",
+            ),
+            (
+                HttpSettings {
+                    username: "a:b".to_owned(),
+                    ..settings("https://a.example")
+                },
+                "`nbi.username` contains a colon",
+            ),
+            (
+                HttpSettings {
+                    username: String::new(),
+                    ..settings("https://a.example")
+                },
+                "`nbi.username` is empty",
+            ),
+            (
+                HttpSettings {
+                    password: "hunter2\n".into(),
+                    ..settings("https://a.example")
+                },
+                "`nbi.password` contains",
+            ),
+            (
+                HttpSettings {
+                    ca_file: Some(missing.clone()),
+                    ..settings("https://a.example")
+                },
+                "`nbi.ca_file`",
+            ),
         ];
-        let certificate = ClientCertificate { cert_file: missing.clone(), key_file: missing };
+        let certificate = ClientCertificate {
+            cert_file: missing.clone(),
+            key_file: missing,
+        };
         cases.push((
-            HttpSettings { client_certificate: Some(certificate), ..settings("https://a.example") },
+            HttpSettings {
+                client_certificate: Some(certificate),
+                ..settings("https://a.example")
+            },
             "`nbi.client_cert_file`",
         ));
         for (settings, expected) in cases {
@@ -548,18 +785,33 @@ mod tests {
             assert!(text.contains(expected), "{text}");
             assert!(!text.contains("hunter2"), "{text}");
         }
-        let text = HttpTransport::new(&HttpSettings { allow_http: false, ..settings("http://acs.example.net") })
-            .unwrap_err()
-            .to_string();
+        let text = HttpTransport::new(&HttpSettings {
+            allow_http: false,
+            ..settings("http://acs.example.net")
+        })
+        .unwrap_err()
+        .to_string();
         assert!(text.contains("\"http://acs.example.net/\""), "{text}");
     }
 
     #[test]
     fn a_file_without_certificates_is_named() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let settings = HttpSettings { ca_file: Some(file.path().to_owned()), ..settings("https://a.example") };
+        let settings = HttpSettings {
+            ca_file: Some(file.path().to_owned()),
+            ..settings("https://a.example")
+        };
         let error = HttpTransport::new(&settings).unwrap_err();
-        assert!(matches!(error, NbiSetupError::Pem { key: "nbi.ca_file", .. }), "{error:?}");
+        assert!(
+            matches!(
+                error,
+                NbiSetupError::Pem {
+                    key: "nbi.ca_file",
+                    ..
+                }
+            ),
+            "{error:?}"
+        );
     }
 
     #[test]
@@ -567,8 +819,15 @@ mod tests {
         let settings = settings("https://acs.example.net");
         let transport = HttpTransport::new(&settings).unwrap();
         let token = STANDARD.encode("worker:hunter2:secret");
-        for text in [format!("{settings:?}"), format!("{transport:?}"), format!("{:?}", transport.authorization)] {
-            assert!(!text.contains("hunter2") && !text.contains(&token), "{text}");
+        for text in [
+            format!("{settings:?}"),
+            format!("{transport:?}"),
+            format!("{:?}", transport.authorization),
+        ] {
+            assert!(
+                !text.contains("hunter2") && !text.contains(&token),
+                "{text}"
+            );
         }
     }
 }

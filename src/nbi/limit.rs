@@ -43,10 +43,17 @@ impl Limiter {
     pub fn new(max_concurrency: usize, requests_per_second: Option<f64>) -> Self {
         let spacing = requests_per_second
             .filter(|rate| rate.is_finite() && *rate > 0.0)
-            .map(|rate| Duration::try_from_secs_f64(rate.recip()).unwrap_or(SPACING_MAX).min(SPACING_MAX));
+            .map(|rate| {
+                Duration::try_from_secs_f64(rate.recip())
+                    .unwrap_or(SPACING_MAX)
+                    .min(SPACING_MAX)
+            });
         Self {
             places: Semaphore::new(max_concurrency.clamp(1, Semaphore::MAX_PERMITS)),
-            rate: spacing.map(|spacing| Rate { spacing, next: Mutex::new(None) }),
+            rate: spacing.map(|spacing| Rate {
+                spacing,
+                next: Mutex::new(None),
+            }),
         }
     }
 
@@ -120,12 +127,24 @@ mod tests {
         }
         // The clock of tokio's timers has a millisecond's grain.
         let expected = [0, 250, 500, 10_500, 10_750, 11_000];
-        assert!(moments.iter().zip(expected).all(|(at, wanted)| at.abs_diff(wanted) <= 3), "{moments:?}");
+        assert!(
+            moments
+                .iter()
+                .zip(expected)
+                .all(|(at, wanted)| at.abs_diff(wanted) <= 3),
+            "{moments:?}"
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_rate_that_is_no_rate_does_not_block() {
-        for rate in [None, Some(0.0), Some(-1.0), Some(f64::NAN), Some(f64::INFINITY)] {
+        for rate in [
+            None,
+            Some(0.0),
+            Some(-1.0),
+            Some(f64::NAN),
+            Some(f64::INFINITY),
+        ] {
             let limiter = Limiter::new(0, rate);
             let begun = Instant::now();
             for _ in 0..3 {
@@ -144,8 +163,16 @@ mod tests {
     async fn a_waiter_that_gives_up_gives_its_place_back() {
         let limiter = Limiter::new(1, None);
         let turn = limiter.turn().await;
-        assert!(tokio::time::timeout(Duration::from_secs(1), limiter.turn()).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_secs(1), limiter.turn())
+                .await
+                .is_err()
+        );
         drop(turn);
-        assert!(tokio::time::timeout(Duration::from_secs(1), limiter.turn()).await.is_ok());
+        assert!(
+            tokio::time::timeout(Duration::from_secs(1), limiter.turn())
+                .await
+                .is_ok()
+        );
     }
 }

@@ -14,9 +14,12 @@ pub mod answer;
 pub mod circuit;
 pub mod client;
 mod gate;
+mod headers;
 pub mod http;
 pub mod limit;
 mod names;
+mod settings;
+mod version;
 pub mod wire;
 
 pub use client::{NbiClient, NbiSettings};

@@ -57,8 +57,15 @@ struct Known {
 impl QueryNames {
     /// The names of a storage; a configured name that is neither of the documented two has no other.
     pub(crate) fn new(key: &'static str, configured: &str) -> Self {
-        let other = DOCUMENTED.contains(&configured).then(|| DOCUMENTED.into_iter().find(|name| *name != configured));
-        Self { key, configured: configured.to_owned(), other: other.flatten(), known: Mutex::default() }
+        let other = DOCUMENTED
+            .contains(&configured)
+            .then(|| DOCUMENTED.into_iter().find(|name| *name != configured));
+        Self {
+            key,
+            configured: configured.to_owned(),
+            other: other.flatten(),
+            known: Mutex::default(),
+        }
     }
 
     /// The name to ask under first.
@@ -69,18 +76,21 @@ impl QueryNames {
     /// The name to read under when the first did not do.
     pub(crate) fn second_for_read(&self) -> Option<Name> {
         let known = self.known();
-        (self.other.is_some() && known.learnt.is_none() && known.other != Some(Found::Rejected)).then_some(Name::Other)
+        (self.other.is_some() && known.learnt.is_none() && known.other != Some(Found::Rejected))
+            .then_some(Name::Other)
     }
 
     /// The name to update under when the first found no row.
     pub(crate) fn second_for_update(&self) -> Option<Name> {
-        self.second_for_read().filter(|_| !self.known().other_is_no_filter)
+        self.second_for_read()
+            .filter(|_| !self.known().other_is_no_filter)
     }
 
     /// The name to delete under when the first found no row: only one that was seen not to bring rows of others, as a deleted
     /// rule cannot be restored (documented).
     pub(crate) fn second_for_delete(&self) -> Option<Name> {
-        self.second_for_update().filter(|_| self.known().other == Some(Found::Nothing))
+        self.second_for_update()
+            .filter(|_| self.known().other == Some(Found::Nothing))
     }
 
     /// Its text.
@@ -117,11 +127,19 @@ mod tests {
 
     #[test]
     fn the_other_of_the_documented_two_is_second() {
-        for (configured, other) in [("id", Some("campaignid")), ("campaignid", Some("id")), ("rule", None), ("", None)] {
+        for (configured, other) in [
+            ("id", Some("campaignid")),
+            ("campaignid", Some("id")),
+            ("rule", None),
+            ("", None),
+        ] {
             let names = QueryNames::new("nbi.rule_query", configured);
             assert_eq!(names.text(names.first()), configured);
             assert_eq!(names.second_for_read().map(|name| names.text(name)), other);
-            assert_eq!(names.second_for_update().map(|name| names.text(name)), other);
+            assert_eq!(
+                names.second_for_update().map(|name| names.text(name)),
+                other
+            );
             assert_eq!(names.second_for_delete(), None);
         }
     }
@@ -132,9 +150,15 @@ mod tests {
         names.note(Name::Configured, Found::Nothing);
         assert_eq!(names.first(), Name::Configured);
         names.note(Name::Other, Found::Ours);
-        assert_eq!((names.first(), names.second_for_read()), (Name::Other, None));
+        assert_eq!(
+            (names.first(), names.second_for_read()),
+            (Name::Other, None)
+        );
         names.note(Name::Other, Found::Nothing);
-        assert_eq!((names.first(), names.second_for_read()), (Name::Other, None));
+        assert_eq!(
+            (names.first(), names.second_for_read()),
+            (Name::Other, None)
+        );
     }
 
     #[test]
@@ -143,13 +167,22 @@ mod tests {
         names.note(Name::Other, Found::Others);
         assert_eq!(names.first(), Name::Configured);
         assert_eq!(names.second_for_read(), Some(Name::Other));
-        assert_eq!((names.second_for_update(), names.second_for_delete()), (None, None));
+        assert_eq!(
+            (names.second_for_update(), names.second_for_delete()),
+            (None, None)
+        );
         names.note(Name::Other, Found::Nothing);
-        assert_eq!((names.second_for_update(), names.second_for_delete()), (None, None));
+        assert_eq!(
+            (names.second_for_update(), names.second_for_delete()),
+            (None, None)
+        );
 
         let names = QueryNames::new("nbi.rule_query", "campaignid");
         names.note(Name::Other, Found::Nothing);
-        assert_eq!((names.second_for_update(), names.second_for_delete()), (Some(Name::Other), Some(Name::Other)));
+        assert_eq!(
+            (names.second_for_update(), names.second_for_delete()),
+            (Some(Name::Other), Some(Name::Other))
+        );
     }
 
     #[test]
@@ -157,7 +190,10 @@ mod tests {
         let names = QueryNames::new("nbi.rule_query", "campaignid");
         names.note(Name::Configured, Found::Ours);
         names.note(Name::Configured, Found::Others);
-        assert_eq!((names.first(), names.second_for_read()), (Name::Configured, Some(Name::Other)));
+        assert_eq!(
+            (names.first(), names.second_for_read()),
+            (Name::Configured, Some(Name::Other))
+        );
     }
 
     #[test]

@@ -64,28 +64,61 @@ impl Request {
     pub fn of(call: &NbiCall, names: &Names<'_>) -> Self {
         let filter = |value: &str| Some((names.query.to_owned(), value.to_owned()));
         let (verb, path, query, body) = match call {
-            NbiCall::ReadResults { rule_id, .. } => (Verb::Get, RESULTS, filter(rule_id.as_str()), None),
+            NbiCall::ReadResults { rule_id, .. } => {
+                (Verb::Get, RESULTS, filter(rule_id.as_str()), None)
+            }
             NbiCall::ReadRule { rule_id } => (Verb::Get, RULES, filter(rule_id.as_str()), None),
-            NbiCall::CreateRule(spec) => (Verb::Post, RULES, None, Some(json(&RuleBody::armed(spec)))),
-            NbiCall::UpdateRule(spec) => {
-                (Verb::Put, RULES, filter(spec.rule_id.as_str()), Some(json(&RuleBody::armed(spec))))
+            NbiCall::CreateRule(spec) => {
+                (Verb::Post, RULES, None, Some(json(&RuleBody::armed(spec))))
             }
+            NbiCall::UpdateRule(spec) => (
+                Verb::Put,
+                RULES,
+                filter(spec.rule_id.as_str()),
+                Some(json(&RuleBody::armed(spec))),
+            ),
             NbiCall::DisarmRule { rule_id } => {
-                let body = DisarmBody { id: rule_id.as_str(), enabled: false, automatic: false };
-                (Verb::Put, RULES, filter(rule_id.as_str()), Some(json(&body)))
+                let body = DisarmBody {
+                    id: rule_id.as_str(),
+                    enabled: false,
+                    automatic: false,
+                };
+                (
+                    Verb::Put,
+                    RULES,
+                    filter(rule_id.as_str()),
+                    Some(json(&body)),
+                )
             }
-            NbiCall::DeleteRule { rule_id } => (Verb::Delete, RULES, filter(rule_id.as_str()), None),
+            NbiCall::DeleteRule { rule_id } => {
+                (Verb::Delete, RULES, filter(rule_id.as_str()), None)
+            }
             NbiCall::SendConnectionRequest { cpe_id } => {
-                let body = CnrBody { search_options: SearchOptions { cpe_id: cpe_id.as_str() } };
+                let body = CnrBody {
+                    search_options: SearchOptions {
+                        cpe_id: cpe_id.as_str(),
+                    },
+                };
                 (Verb::Post, SEND_CNR, None, Some(json(&body)))
             }
             NbiCall::ReadVersion { cpe_id } => {
-                let search_options = SearchOptions { cpe_id: cpe_id.as_str() };
-                let body = VersionBody { search_options, parameters: names.version_parameters };
+                let search_options = SearchOptions {
+                    cpe_id: cpe_id.as_str(),
+                };
+                let body = VersionBody {
+                    search_options,
+                    parameters: names.version_parameters,
+                };
                 (Verb::Post, names.version_path, None, Some(json(&body)))
             }
         };
-        Self { verb, path, query, body, operation: call.operation() }
+        Self {
+            verb,
+            path,
+            query,
+            body,
+            operation: call.operation(),
+        }
     }
 
     /// Whether the request could hit rows that nobody asked for: a selecting verb whose filter has no name or no value.
@@ -97,7 +130,10 @@ impl Request {
             Verb::Get | Verb::Put | Verb::Delete => true,
             Verb::Post => false,
         };
-        let filtered = self.query.as_ref().is_some_and(|(name, value)| !name.is_empty() && !value.is_empty());
+        let filtered = self
+            .query
+            .as_ref()
+            .is_some_and(|(name, value)| !name.is_empty() && !value.is_empty());
         selects && !filtered
     }
 }
@@ -131,7 +167,9 @@ impl<'a> RuleBody<'a> {
             enabled: true,
             automatic: true,
             file: spec.firmware_url.as_str(),
-            condition: Condition { cpeid: spec.cpe_id.as_str() },
+            condition: Condition {
+                cpeid: spec.cpe_id.as_str(),
+            },
             executions: spec.executions,
             priority: spec.priority,
             author: "api",
@@ -290,7 +328,9 @@ fn integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D:
         Value::Number(number) => number.as_i64().or_else(|| number.as_f64().and_then(whole)),
         Value::String(text) => {
             let text = text.trim();
-            text.parse().ok().or_else(|| text.parse().ok().and_then(whole))
+            text.parse()
+                .ok()
+                .or_else(|| text.parse().ok().and_then(whole))
         }
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     })
@@ -299,7 +339,10 @@ fn integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D:
 /// The whole part, where an `f64` holds it exactly.
 fn whole(number: f64) -> Option<i64> {
     const EXACT: f64 = 9_007_199_254_740_992.0;
-    #[expect(clippy::cast_possible_truncation, reason = "the fraction is cut off on purpose, the range is checked")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the fraction is cut off on purpose, the range is checked"
+    )]
     (number.is_finite() && number.abs() <= EXACT).then_some(number as i64)
 }
 
@@ -355,14 +398,23 @@ mod tests {
         let parameters = ["A.Version".to_owned(), "B.Version".to_owned()];
         Request::of(
             call,
-            &Names { query: "campaignid", version_path: "/v1/method/GetParameterValues", version_parameters: &parameters },
+            &Names {
+                query: "campaignid",
+                version_path: "/v1/method/GetParameterValues",
+                version_parameters: &parameters,
+            },
         )
     }
 
     fn line(request: &Request) -> String {
-        let query = request.query.as_ref().map_or_else(String::new, |(name, value)| format!("?{name}={value}"));
+        let query = request
+            .query
+            .as_ref()
+            .map_or_else(String::new, |(name, value)| format!("?{name}={value}"));
         let body = String::from_utf8(request.body.clone().unwrap_or_default()).unwrap();
-        format!("{:?} {}{query} {body}", request.verb, request.path).trim_end().to_owned()
+        format!("{:?} {}{query} {body}", request.verb, request.path)
+            .trim_end()
+            .to_owned()
     }
 
     #[test]
@@ -414,16 +466,27 @@ mod tests {
     fn a_description_is_sent_only_where_there_is_one() {
         let request = request(&NbiCall::CreateRule(spec(Some("job 7"))));
         let body = String::from_utf8(request.body.unwrap()).unwrap();
-        assert!(body.ends_with(r#""author":"api","description":"job 7"}"#), "{body}");
+        assert!(
+            body.ends_with(r#""author":"api","description":"job 7"}"#),
+            "{body}"
+        );
     }
 
     #[test]
     fn the_create_request_of_the_vendors_page_is_ours() {
-        let theirs: Value = serde_json::from_str(include_str!("../../tests/fixtures/nbi/create_rule.request.json")).unwrap();
+        let theirs: Value = serde_json::from_str(include_str!(
+            "../../tests/fixtures/nbi/create_rule.request.json"
+        ))
+        .unwrap();
         let mut spec = spec(None);
         spec.firmware_url = FirmwareUrl::checked("<target file URL>").unwrap();
         let ours = String::from_utf8(request(&NbiCall::CreateRule(spec)).body.unwrap()).unwrap();
-        let ours: Value = serde_json::from_str(&ours.replace("UPGRADE_x", "UPGRADE_<cpeid>").replace("\"x\"", "\"<cpeid>\"")).unwrap();
+        let ours: Value = serde_json::from_str(
+            &ours
+                .replace("UPGRADE_x", "UPGRADE_<cpeid>")
+                .replace("\"x\"", "\"<cpeid>\""),
+        )
+        .unwrap();
         assert_eq!(ours, theirs);
     }
 
@@ -451,13 +514,21 @@ mod tests {
         assert_eq!(row.ts, Some(1_743_412_508));
         assert_eq!(row.cpeid, None);
         assert_eq!(row.campaignid, None);
-        assert_eq!(row.result, StatusWire { code: Some(500), message: None });
+        assert_eq!(
+            row.result,
+            StatusWire {
+                code: Some(500),
+                message: None
+            }
+        );
 
-        let row: ResultWire = serde_json::from_str(r#"{"ts":1743412508.7,"result":"none"}"#).unwrap();
+        let row: ResultWire =
+            serde_json::from_str(r#"{"ts":1743412508.7,"result":"none"}"#).unwrap();
         assert_eq!(row.ts, Some(1_743_412_508));
         assert_eq!(row.result, StatusWire::default());
 
-        let rule: RuleWire = serde_json::from_str(r#"{"id":"a","enabled":"true","automatic":0}"#).unwrap();
+        let rule: RuleWire =
+            serde_json::from_str(r#"{"id":"a","enabled":"true","automatic":0}"#).unwrap();
         assert_eq!((rule.enabled, rule.automatic), (Some(true), Some(false)));
     }
 
@@ -489,7 +560,11 @@ mod tests {
             ("[]", false),
             ("\"\"", false),
         ] {
-            assert_eq!(Envelope::read(&serde_json::from_str(body).unwrap()).is_some(), is_one, "{body}");
+            assert_eq!(
+                Envelope::read(&serde_json::from_str(body).unwrap()).is_some(),
+                is_one,
+                "{body}"
+            );
         }
     }
 }
