@@ -46,7 +46,10 @@ pub trait Transport: Send + Sync + 'static {
     /// # Errors
     ///
     /// [`TransportError`] when no complete answer came back.
-    fn send(&self, request: &wire::Request) -> impl Future<Output = Result<RawAnswer, TransportError>> + Send;
+    fn send(
+        &self,
+        request: &wire::Request,
+    ) -> impl Future<Output = Result<RawAnswer, TransportError>> + Send;
 }
 
 /// A complete HTTP answer.

@@ -23,7 +23,12 @@ pub(super) fn at(seconds: i64) -> Timestamp {
 }
 
 pub(super) fn inputs(seconds: i64) -> Inputs {
-    Inputs { now: at(seconds), jitter: 0.5, standing: Standing::Clear, redelivered: false }
+    Inputs {
+        now: at(seconds),
+        jitter: 0.5,
+        standing: Standing::Clear,
+        redelivered: false,
+    }
 }
 
 pub(super) fn order() -> Order {
@@ -51,7 +56,9 @@ pub(super) fn job(stage: Stage) -> Job {
     job.progress.announced = true;
     job.progress.rule = match stage {
         Stage::Preflight | Stage::CreateRule => RuleState::NotCreated,
-        Stage::ConnectionRequest | Stage::AwaitResult | Stage::Verify | Stage::DeactivateRule => RuleState::Armed,
+        Stage::ConnectionRequest | Stage::AwaitResult | Stage::Verify | Stage::DeactivateRule => {
+            RuleState::Armed
+        }
     };
     if stage == Stage::ConnectionRequest || stage == Stage::AwaitResult {
         job.progress.connection_requested_at = Some(noon());
@@ -85,7 +92,12 @@ pub(super) fn success(seconds: i64) -> ResultRow {
 }
 
 pub(super) fn faulted(seconds: i64, code: u16) -> ResultRow {
-    row("row-fault", seconds, 500, &format!("Upgrade has failed with FaultCode {code}."))
+    row(
+        "row-fault",
+        seconds,
+        500,
+        &format!("Upgrade has failed with FaultCode {code}."),
+    )
 }
 
 pub(super) fn undecided(seconds: i64) -> ResultRow {
@@ -93,7 +105,10 @@ pub(super) fn undecided(seconds: i64) -> ResultRow {
 }
 
 pub(super) fn results(rows: &[ResultRow]) -> Result<NbiAnswer, NbiFailure> {
-    Ok(NbiAnswer::Results { rows: rows.to_vec(), nbi_time: None })
+    Ok(NbiAnswer::Results {
+        rows: rows.to_vec(),
+        nbi_time: None,
+    })
 }
 
 pub(super) fn our_rule(enabled: bool) -> RuleRow {
@@ -106,31 +121,51 @@ pub(super) fn our_rule(enabled: bool) -> RuleRow {
 }
 
 pub(super) fn other_rule(enabled: bool) -> RuleRow {
-    RuleRow { file: Some("https://files.example/other.bin".to_owned()), ..our_rule(enabled) }
+    RuleRow {
+        file: Some("https://files.example/other.bin".to_owned()),
+        ..our_rule(enabled)
+    }
 }
 
 pub(super) fn rules(rows: &[RuleRow]) -> Result<NbiAnswer, NbiFailure> {
-    Ok(NbiAnswer::Rules { rows: rows.to_vec(), filter_ignored: false })
+    Ok(NbiAnswer::Rules {
+        rows: rows.to_vec(),
+        filter_ignored: false,
+    })
 }
 
 pub(super) fn transient() -> NbiFailure {
-    NbiFailure::Transient { message: "503".to_owned(), retry_after: None, no_effect: false }
+    NbiFailure::Transient {
+        message: "503".to_owned(),
+        retry_after: None,
+        no_effect: false,
+    }
 }
 
 pub(super) fn no_effect() -> NbiFailure {
-    NbiFailure::Transient { message: "connection refused".to_owned(), retry_after: None, no_effect: true }
+    NbiFailure::Transient {
+        message: "connection refused".to_owned(),
+        retry_after: None,
+        no_effect: true,
+    }
 }
 
 pub(super) fn refused() -> NbiFailure {
-    NbiFailure::Refused { message: "401".to_owned() }
+    NbiFailure::Refused {
+        message: "401".to_owned(),
+    }
 }
 
 pub(super) fn rejected() -> NbiFailure {
-    NbiFailure::Rejected { message: "400".to_owned() }
+    NbiFailure::Rejected {
+        message: "400".to_owned(),
+    }
 }
 
 pub(super) fn unintelligible() -> NbiFailure {
-    NbiFailure::Unintelligible { message: "not JSON".to_owned() }
+    NbiFailure::Unintelligible {
+        message: "not JSON".to_owned(),
+    }
 }
 
 /// The verdict in one line, as people read it.
@@ -155,5 +190,9 @@ pub(super) fn describe(decision: &Decision, now: Timestamp) -> String {
 
 pub(super) fn describe_step(step: &Step) -> String {
     let debug = format!("{step:?}");
-    debug.split([' ', '{']).next().unwrap_or_default().to_owned()
+    debug
+        .split([' ', '{'])
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }

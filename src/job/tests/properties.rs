@@ -5,14 +5,23 @@ use proptest::prelude::*;
 use super::*;
 
 fn any_answer() -> impl Strategy<Value = Result<NbiAnswer, NbiFailure>> {
-    let any_row = (0..6_u8, -100..4_000_i64, prop::sample::select(vec![200_i64, 204, 404, 500]), any::<bool>()).prop_map(
-        |(id, seconds, code, is_fault)| {
+    let any_row = (
+        0..6_u8,
+        -100..4_000_i64,
+        prop::sample::select(vec![200_i64, 204, 404, 500]),
+        any::<bool>(),
+    )
+        .prop_map(|(id, seconds, code, is_fault)| {
             let message = if is_fault { "FaultCode 9017" } else { "" };
             row(&format!("row-{id}"), seconds, code, message)
-        },
-    );
-    let any_rule = (any::<bool>(), any::<bool>())
-        .prop_map(|(is_ours, enabled)| if is_ours { our_rule(enabled) } else { other_rule(enabled) });
+        });
+    let any_rule = (any::<bool>(), any::<bool>()).prop_map(|(is_ours, enabled)| {
+        if is_ours {
+            our_rule(enabled)
+        } else {
+            other_rule(enabled)
+        }
+    });
     prop_oneof![
         8 => prop::collection::vec(any_row, 0..4).prop_map(|rows| results(&rows)),
         8 => prop::collection::vec(any_rule, 0..3).prop_map(|rows| rules(&rows)),

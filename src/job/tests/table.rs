@@ -10,10 +10,23 @@ fn steps() -> Vec<(Stage, Step)> {
     vec![
         (Stage::Preflight, Step::ReadVersionFirst),
         (Stage::Preflight, Step::ReadOldResults),
-        (Stage::Preflight, Step::ReadRuleOfOldResult { rows: vec![success(60)] }),
+        (
+            Stage::Preflight,
+            Step::ReadRuleOfOldResult {
+                rows: vec![success(60)],
+            },
+        ),
         (Stage::CreateRule, Step::ReadResultsBeforeArming),
-        (Stage::CreateRule, Step::ReadRuleBeforeArming { rows: vec![] }),
-        (Stage::CreateRule, Step::ReadRuleBeforeArming { rows: vec![success(60)] }),
+        (
+            Stage::CreateRule,
+            Step::ReadRuleBeforeArming { rows: vec![] },
+        ),
+        (
+            Stage::CreateRule,
+            Step::ReadRuleBeforeArming {
+                rows: vec![success(60)],
+            },
+        ),
         (Stage::CreateRule, Step::CreateRule { readable: true }),
         (Stage::CreateRule, Step::CreateRule { readable: false }),
         (Stage::CreateRule, Step::UpdateRule { readable: true }),
@@ -47,7 +60,10 @@ fn answers() -> Vec<(&'static str, Result<NbiAnswer, NbiFailure>)> {
         ("done", Ok(NbiAnswer::Done)),
         ("no such rule", Ok(NbiAnswer::NoSuchRule)),
         ("rule exists", Ok(NbiAnswer::RuleExists)),
-        ("version as expected", Ok(NbiAnswer::Version("2.0".to_owned()))),
+        (
+            "version as expected",
+            Ok(NbiAnswer::Version("2.0".to_owned())),
+        ),
         ("another version", Ok(NbiAnswer::Version("1.0".to_owned()))),
         ("transient", Err(transient())),
         ("transient, no effect", Err(no_effect())),
@@ -59,7 +75,10 @@ fn answers() -> Vec<(&'static str, Result<NbiAnswer, NbiFailure>)> {
 
 #[test]
 fn every_answer_to_every_step() {
-    let policy = Policy { verify: true, ..Policy::default() };
+    let policy = Policy {
+        verify: true,
+        ..Policy::default()
+    };
     let mut text = String::new();
     for (stage, step) in steps() {
         writeln!(text, "{} · {}", stage.name(), describe_title(&step)).unwrap();
@@ -67,7 +86,10 @@ fn every_answer_to_every_step() {
         for (name, answer) in answers() {
             let mut job = job(stage);
             job.order.expected_version = Some("2.0".to_owned());
-            let verdict = describe(&decide(job, step.clone(), answer, inputs(120), &policy), at(120));
+            let verdict = describe(
+                &decide(job, step.clone(), answer, inputs(120), &policy),
+                at(120),
+            );
             match verdicts.iter_mut().find(|(known, _)| *known == verdict) {
                 Some((_, names)) => names.push(name),
                 None => verdicts.push((verdict, vec![name])),
@@ -86,11 +108,35 @@ fn what_cuts_across_the_stages() {
     let mut text = String::new();
     let situations: [(&str, Inputs); 6] = [
         ("clear", inputs(120)),
-        ("redelivered", Inputs { redelivered: true, ..inputs(120) }),
-        ("paused", Inputs { standing: Standing::Paused, ..inputs(120) }),
-        ("cancelled", Inputs { standing: Standing::Cancelled, ..inputs(120) }),
+        (
+            "redelivered",
+            Inputs {
+                redelivered: true,
+                ..inputs(120)
+            },
+        ),
+        (
+            "paused",
+            Inputs {
+                standing: Standing::Paused,
+                ..inputs(120)
+            },
+        ),
+        (
+            "cancelled",
+            Inputs {
+                standing: Standing::Cancelled,
+                ..inputs(120)
+            },
+        ),
         ("past the deadline", inputs(3_600)),
-        ("past it, redelivered", Inputs { redelivered: true, ..inputs(3_600) }),
+        (
+            "past it, redelivered",
+            Inputs {
+                redelivered: true,
+                ..inputs(3_600)
+            },
+        ),
     ];
     for stage in Stage::ALL {
         writeln!(text, "{}", stage.name()).unwrap();
@@ -104,7 +150,9 @@ fn what_cuts_across_the_stages() {
 
 fn describe_title(step: &Step) -> String {
     match step {
-        Step::ReadRuleBeforeArming { rows } if !rows.is_empty() => "ReadRuleBeforeArming, a new result is there".to_owned(),
+        Step::ReadRuleBeforeArming { rows } if !rows.is_empty() => {
+            "ReadRuleBeforeArming, a new result is there".to_owned()
+        }
         Step::CreateRule { readable: false } => "CreateRule, rules unreadable".to_owned(),
         Step::UpdateRule { readable: false } => "UpdateRule, rules unreadable".to_owned(),
         other => describe_step(other),

@@ -15,12 +15,21 @@ pub(super) fn noon() -> Timestamp {
 pub(super) fn codec() -> Codec {
     Codec {
         requests: RequestSettings::default(),
-        events: EventSettings { source: "/nbi-upgrade/test".to_owned(), progress: true },
+        events: EventSettings {
+            source: "/nbi-upgrade/test".to_owned(),
+            progress: true,
+        },
     }
 }
 
 pub(super) fn decode(body: &str) -> Result<Work, Rejection> {
-    codec().decode_request(&Incoming { body: body.as_bytes(), ..Incoming::default() }, noon())
+    codec().decode_request(
+        &Incoming {
+            body: body.as_bytes(),
+            ..Incoming::default()
+        },
+        noon(),
+    )
 }
 
 pub(super) const MINIMAL: &str =

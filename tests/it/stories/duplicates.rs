@@ -14,7 +14,9 @@ async fn a_request_sent_twice_at_once_upgrades_once_and_repeats_its_event() {
     world.submit(&request("job-1", "CPE1", "fw-2.bin"));
     world.submit(&request("job-1", "CPE1", "fw-2.bin"));
     let finals = world.outcomes(2).await;
-    let [first, second] = &finals["job-1"][..] else { panic!("not two") };
+    let [first, second] = &finals["job-1"][..] else {
+        panic!("not two")
+    };
     assert_eq!(first["id"], second["id"]);
     assert_eq!(first["data"]["outcome"], second["data"]["outcome"]);
     assert_eq!(world.flashes("CPE1"), 1);
@@ -31,11 +33,18 @@ async fn a_request_sent_again_later_is_already_done() {
         asked["requested_at"] = json!("2026-11-23T12:00:00Z");
         asked["deadline"] = json!("2026-11-24T12:00:00Z");
         world.submit(&asked);
-        assert_eq!(world.outcome().await, "completed/upgraded applied deactivated");
+        assert_eq!(
+            world.outcome().await,
+            "completed/upgraded applied deactivated"
+        );
         world.pass(SignedDuration::from_hours(2)).await;
         world.submit(&asked);
         let finals = world.outcomes(2).await;
-        assert_eq!(describe(&finals["job-1"][1]), "completed/already_done applied deactivated", "clock off by {minutes_behind} min");
+        assert_eq!(
+            describe(&finals["job-1"][1]),
+            "completed/already_done applied deactivated",
+            "clock off by {minutes_behind} min"
+        );
         assert_eq!(world.flashes("CPE1"), 1);
         world.end().await;
     }
@@ -49,8 +58,14 @@ async fn a_second_upgrade_of_a_device_does_not_take_the_first_ones_result() {
     world.pass(SignedDuration::from_hours(1)).await;
     world.submit(&request("job-2", "CPE1", "fw-3.bin"));
     let finals = world.outcomes(2).await;
-    assert_eq!(describe(&finals["job-2"][0]), "completed/upgraded applied deactivated");
-    assert_ne!(finals["job-1"][0]["data"]["result"]["id"], finals["job-2"][0]["data"]["result"]["id"]);
+    assert_eq!(
+        describe(&finals["job-2"][0]),
+        "completed/upgraded applied deactivated"
+    );
+    assert_ne!(
+        finals["job-1"][0]["data"]["result"]["id"],
+        finals["job-2"][0]["data"]["result"]["id"]
+    );
     assert_eq!(world.flashes("CPE1"), 2);
     world.end().await;
 }
@@ -67,7 +82,10 @@ async fn a_second_job_waits_for_the_first_one_of_the_device() {
         }
         let finals = world.outcomes(2).await;
         for job_id in ["job-1", "job-2"] {
-            assert_eq!(finals[job_id][0]["data"]["reason"], "upgraded", "{job_id}, {cleanup}");
+            assert_eq!(
+                finals[job_id][0]["data"]["reason"], "upgraded",
+                "{job_id}, {cleanup}"
+            );
         }
         assert_eq!(world.flashes("CPE1"), 2);
         world.end().await;
@@ -85,14 +103,29 @@ async fn a_second_job_fails_or_takes_over_where_the_operator_wants_it() {
         (OnBusy::Fail, "completed/upgraded", "failed/device_busy"),
         (OnBusy::Supersede, "failed/superseded", "completed/upgraded"),
     ] {
-        let policy = Policy { on_busy, ..Policy::default() };
-        let mut world = World::begin(Setup { devices: vec![slow()], policy, ..Setup::default() });
+        let policy = Policy {
+            on_busy,
+            ..Policy::default()
+        };
+        let mut world = World::begin(Setup {
+            devices: vec![slow()],
+            policy,
+            ..Setup::default()
+        });
         world.submit(&request("job-1", "CPE1", "fw-2.bin"));
         world.pass(SignedDuration::from_secs(20)).await;
         world.submit(&request("job-2", "CPE1", "fw-3.bin"));
         let finals = world.outcomes(2).await;
-        assert!(describe(&finals["job-1"][0]).starts_with(first), "{on_busy:?}: {}", describe(&finals["job-1"][0]));
-        assert!(describe(&finals["job-2"][0]).starts_with(second), "{on_busy:?}: {}", describe(&finals["job-2"][0]));
+        assert!(
+            describe(&finals["job-1"][0]).starts_with(first),
+            "{on_busy:?}: {}",
+            describe(&finals["job-1"][0])
+        );
+        assert!(
+            describe(&finals["job-2"][0]).starts_with(second),
+            "{on_busy:?}: {}",
+            describe(&finals["job-2"][0])
+        );
         assert_eq!(world.flashes("CPE1"), 1);
         world.end().await;
     }

@@ -1,9 +1,10 @@
 //! Every answer to the vendor's open questions, alone and in every combination: one flash, one outcome, nothing armed.
 
-use nbi_upgrade::simulator::{
-    AttemptResult, Device, FailedAttempt, Filter, HttpStatus, PostOnExisting, Put, ReadingRules, Results, Semantics,
-};
 use jiff::SignedDuration;
+use nbi_upgrade::simulator::{
+    AttemptResult, Device, FailedAttempt, Filter, HttpStatus, PostOnExisting, Put, ReadingRules,
+    Results, Semantics,
+};
 use serde_json::json;
 
 use crate::support::world::{Setup, World, describe, request};
@@ -14,7 +15,12 @@ fn every_combination() -> Vec<Semantics> {
         ($field:ident, $switch:ident) => {
             all = all
                 .into_iter()
-                .flat_map(|semantics| $switch::ALL.iter().map(move |value| Semantics { $field: *value, ..semantics.clone() }))
+                .flat_map(|semantics| {
+                    $switch::ALL.iter().map(move |value| Semantics {
+                        $field: *value,
+                        ..semantics.clone()
+                    })
+                })
                 .collect();
         };
     }
@@ -33,7 +39,10 @@ fn devices() -> Vec<Device> {
     vec![
         Device::new("OLD"),
         Device::new("NEW"),
-        Device::new("FLAKY").with_attempts(&[AttemptResult::fault(9017, "broken off"), AttemptResult::Success]),
+        Device::new("FLAKY").with_attempts(&[
+            AttemptResult::fault(9017, "broken off"),
+            AttemptResult::Success,
+        ]),
         Device::new("BROKEN").with_attempts(&[AttemptResult::fault(9018, "corrupted")]),
     ]
 }
@@ -43,7 +52,11 @@ async fn every_switch_in_every_position() {
     let all = every_combination();
     assert_eq!(all.len(), 3 * 2 * 4 * 2 * 4 * 2 * 2);
     for semantics in all {
-        let mut world = World::begin(Setup { semantics: semantics.clone(), devices: devices(), ..Setup::default() });
+        let mut world = World::begin(Setup {
+            semantics: semantics.clone(),
+            devices: devices(),
+            ..Setup::default()
+        });
         world.submit(&request("history", "OLD", "fw-1.bin"));
         world.outcomes(1).await;
         world.pass(SignedDuration::from_hours(1)).await;
@@ -60,9 +73,22 @@ async fn every_switch_in_every_position() {
             ("BROKEN", "failed/device_fault possible deactivated"),
         ] {
             assert_eq!(finals[cpe_id].len(), 1, "{cpe_id} under {semantics:?}");
-            assert_eq!(describe(&finals[cpe_id][0]), outcome, "{cpe_id} under {semantics:?}: {:#}", finals[cpe_id][0]);
+            assert_eq!(
+                describe(&finals[cpe_id][0]),
+                outcome,
+                "{cpe_id} under {semantics:?}: {:#}",
+                finals[cpe_id][0]
+            );
         }
-        assert_eq!((world.flashes("OLD"), world.flashes("NEW"), world.flashes("FLAKY")), (2, 1, 1), "{semantics:?}");
+        assert_eq!(
+            (
+                world.flashes("OLD"),
+                world.flashes("NEW"),
+                world.flashes("FLAKY")
+            ),
+            (2, 1, 1),
+            "{semantics:?}"
+        );
         world.end().await;
     }
 }

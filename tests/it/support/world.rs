@@ -11,7 +11,8 @@ use nbi_upgrade::job::Policy;
 use nbi_upgrade::message::{Codec, EventSettings, RequestSettings};
 use nbi_upgrade::nbi::{NbiClient, NbiSettings};
 use nbi_upgrade::simulator::{
-    Device, InProcessSettings, InProcessTransport, Semantics, SharedSimulator, Simulator, SimulatorSettings, TroublePlan,
+    Device, InProcessSettings, InProcessTransport, Semantics, SharedSimulator, Simulator,
+    SimulatorSettings, TroublePlan,
 };
 use nbi_upgrade::telemetry::Telemetry;
 use nbi_upgrade::worker::{Grace, Worker};
@@ -70,31 +71,59 @@ impl World {
     /// Begins; to be called in a runtime whose time is paused.
     pub(crate) fn begin(setup: Setup) -> Self {
         let clock = clock::from_tokio(start());
-        let mut simulator =
-            Simulator::new(SimulatorSettings { semantics: setup.semantics, troubles: setup.troubles, ..SimulatorSettings::default() });
+        let mut simulator = Simulator::new(SimulatorSettings {
+            semantics: setup.semantics,
+            troubles: setup.troubles,
+            ..SimulatorSettings::default()
+        });
         for device in setup.devices {
             simulator.add_device(device, start());
         }
         let simulator = SharedSimulator::new(simulator, clock.clone());
-        let transport =
-            InProcessTransport::new(simulator.clone(), InProcessSettings { latency: setup.latency, ..InProcessSettings::default() });
+        let transport = InProcessTransport::new(
+            simulator.clone(),
+            InProcessSettings {
+                latency: setup.latency,
+                ..InProcessSettings::default()
+            },
+        );
         let telemetry = Arc::new(Telemetry::default());
         let nbi = Arc::new(NbiClient::new(transport, setup.nbi, Arc::clone(&telemetry)));
         let codec = Codec {
             requests: setup.requests,
-            events: EventSettings { source: "/nbi-upgrade/story".to_owned(), progress: false },
+            events: EventSettings {
+                source: "/nbi-upgrade/story".to_owned(),
+                progress: false,
+            },
         };
-        let (driver, events) = LocalDriver::new(codec.clone(), clock.clone(), Arc::clone(&telemetry), 256);
+        let (driver, events) =
+            LocalDriver::new(codec.clone(), clock.clone(), Arc::clone(&telemetry), 256);
         let driver = Arc::new(driver);
-        let worker = Worker::new(nbi, Arc::clone(&driver), codec, setup.policy, telemetry, clock.clone());
+        let worker = Worker::new(
+            nbi,
+            Arc::clone(&driver),
+            codec,
+            setup.policy,
+            telemetry,
+            clock.clone(),
+        );
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let worker = tokio::spawn(async move { worker.run(stopped, Grace::default()).await });
-        Self { simulator, driver, clock, events, seen: Vec::new(), stop, worker }
+        Self {
+            simulator,
+            driver,
+            clock,
+            events,
+            seen: Vec::new(),
+            stop,
+            worker,
+        }
     }
 
     pub(crate) fn submit(&self, request: &Value) {
-        self.driver.submit(request.to_string().into_bytes(), Properties::default());
+        self.driver
+            .submit(request.to_string().into_bytes(), Properties::default());
     }
 
     pub(crate) fn submit_bytes(&self, body: &[u8]) {
@@ -113,8 +142,11 @@ impl World {
             if finals.values().map(Vec::len).sum::<usize>() >= count {
                 return finals;
             }
-            let event = tokio::time::timeout(Duration::from_hours(24 * 3), self.events.recv()).await;
-            let Ok(Some(event)) = event else { panic!("no more events; seen: {:#?}", self.seen) };
+            let event =
+                tokio::time::timeout(Duration::from_hours(24 * 3), self.events.recv()).await;
+            let Ok(Some(event)) = event else {
+                panic!("no more events; seen: {:#?}", self.seen)
+            };
             self.seen.push(serde_json::from_slice(&event.body).unwrap());
         }
     }
@@ -132,8 +164,15 @@ impl World {
 
     fn finals(&self) -> BTreeMap<String, Vec<Value>> {
         let mut finals: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-        for event in self.seen.iter().filter(|event| event["data"]["outcome"].is_string()) {
-            let job_id = event["data"]["job_id"].as_str().unwrap_or_default().to_owned();
+        for event in self
+            .seen
+            .iter()
+            .filter(|event| event["data"]["outcome"].is_string())
+        {
+            let job_id = event["data"]["job_id"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
             finals.entry(job_id).or_default().push(event.clone());
         }
         finals
@@ -145,18 +184,29 @@ impl World {
         self.worker.await.unwrap();
         assert_eq!(self.driver.depth(), 0, "messages are left");
         self.simulator.with(|simulator, _| {
-            assert_eq!(simulator.armed_rules(), Vec::<String>::new(), "rules are left armed");
+            assert_eq!(
+                simulator.armed_rules(),
+                Vec::<String>::new(),
+                "rules are left armed"
+            );
         });
     }
 
     /// Times that firmware was written to this device.
     pub(crate) fn flashes(&self, cpe_id: &str) -> usize {
-        self.simulator.with(|simulator, _| simulator.flashes(cpe_id).iter().filter(|flash| flash.result.writes_firmware()).count())
+        self.simulator.with(|simulator, _| {
+            simulator
+                .flashes(cpe_id)
+                .iter()
+                .filter(|flash| flash.result.writes_firmware())
+                .count()
+        })
     }
 
     /// Times that this device ran a rule.
     pub(crate) fn attempts(&self, cpe_id: &str) -> usize {
-        self.simulator.with(|simulator, _| simulator.flashes(cpe_id).len())
+        self.simulator
+            .with(|simulator, _| simulator.flashes(cpe_id).len())
     }
 }
 
@@ -164,5 +214,11 @@ impl World {
 pub(crate) fn describe(event: &Value) -> String {
     let data = &event["data"];
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
-    format!("{}/{} {} {}", text(&data["outcome"]), text(&data["reason"]), text(&data["impact"]), text(&data["rule"]["state"]))
+    format!(
+        "{}/{} {} {}",
+        text(&data["outcome"]),
+        text(&data["reason"]),
+        text(&data["impact"]),
+        text(&data["rule"]["state"])
+    )
 }
