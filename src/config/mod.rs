@@ -9,6 +9,7 @@ pub mod keys;
 pub mod load;
 mod reader;
 mod resolve;
+mod takes;
 
 pub mod amqp;
 pub mod connection_request;
