@@ -1,4 +1,4 @@
-//! All metrics: name, help, labels, buckets. Every label has a closed set of values, listed here.
+//! All metrics: name, help, labels, buckets. The labels' values are in `labels.rs`.
 //!
 //! Combinations of labels that can occur stand at zero from the start, so that the first occurrence is seen as a rise.
 
@@ -7,119 +7,13 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
 };
 
-use crate::job::event::WaitingFor;
-use crate::job::{NbiCall, Outcome, Reason, Stage};
+use super::labels::{
+    DEAD_REASONS, EXCHANGES, FIELDS, QUEUES, STAGE_RESULTS, WAITS, endings, fault_code,
+};
+use crate::job::{NbiCall, Outcome, Stage};
 
 /// What every name begins with.
 const PREFIX: &str = "nbi_upgrade";
-
-/// Queues that deliveries come from.
-pub(super) const QUEUES: [&str; 2] = ["requests", "steps"];
-
-/// Where messages are published.
-pub(super) const EXCHANGES: [&str; 6] = ["results", "steps", "delay", "dead", "reply", "requests"];
-
-/// Fields of a request that can be at fault; `body` is the whole.
-pub(super) const FIELDS: [&str; 17] = [
-    "job_id",
-    "cpe_id",
-    "firmware_url",
-    "campaign_id",
-    "requested_at",
-    "not_before",
-    "deadline",
-    "cleanup",
-    "priority",
-    "executions",
-    "max_attempts",
-    "expected_version",
-    "force",
-    "context",
-    "devices",
-    "reply_to",
-    "body",
-];
-
-/// Where there was no HTTP status.
-pub(super) const STATUS_WORDS: [&str; 4] = ["timeout", "connect", "no_answer", "too_large"];
-
-/// How a stage's attempt went.
-pub(super) const STAGE_RESULTS: [&str; 4] = ["ok", "retry", "wait", "failed"];
-
-/// Why messages go to the dead letters.
-pub(super) const DEAD_REASONS: [&str; 2] = ["invalid_request", "unreadable_step"];
-
-const WAITS: [WaitingFor; 6] = [
-    WaitingFor::NotBefore,
-    WaitingFor::Resume,
-    WaitingFor::OtherJob,
-    WaitingFor::Result,
-    WaitingFor::NextAttempt,
-    WaitingFor::Version,
-];
-
-/// The value itself if it is in the set, else `other`: no caller can open a label.
-pub(super) fn closed(value: &str, set: &[&'static str]) -> &'static str {
-    set.iter()
-        .copied()
-        .find(|known| *known == value)
-        .unwrap_or("other")
-}
-
-/// The `code` label of a TR-069 fault.
-pub(super) fn fault_code(code: u16) -> String {
-    match code {
-        9000..=9020 => code.to_string(),
-        9800..=9899 => "vendor".to_owned(),
-        _ => "other".to_owned(),
-    }
-}
-
-/// The `status` label of an NBI call.
-pub(super) fn status(status: &str) -> &str {
-    let is_http = status.len() == 3
-        && status
-            .parse::<u16>()
-            .is_ok_and(|number| (100..=599).contains(&number));
-    if is_http {
-        status
-    } else {
-        closed(status, &STATUS_WORDS)
-    }
-}
-
-/// Every metric.
-#[derive(Debug)]
-pub(super) struct Metrics {
-    registry: Registry,
-    pub(super) jobs_accepted: IntCounter,
-    pub(super) jobs_rejected: IntCounterVec,
-    pub(super) jobs_finished: IntCounterVec,
-    pub(super) job_duration: HistogramVec,
-    pub(super) stage_attempts: IntCounterVec,
-    pub(super) stage_duration: HistogramVec,
-    pub(super) waits: IntCounterVec,
-    pub(super) released: IntCounter,
-    pub(super) device_faults: IntCounterVec,
-    pub(super) nbi_request_duration: HistogramVec,
-    pub(super) nbi_limiter_wait: Histogram,
-    pub(super) nbi_circuit_open: IntGauge,
-    pub(super) messages_received: IntCounterVec,
-    pub(super) messages_redelivered: IntCounterVec,
-    pub(super) messages_published: IntCounterVec,
-    pub(super) publish_confirm: HistogramVec,
-    pub(super) dead_lettered: IntCounterVec,
-    pub(super) steps_parked: IntCounter,
-    pub(super) duplicates_dropped: IntCounter,
-    pub(super) hand_overs_failed: IntCounter,
-    pub(super) replies_failed: IntCounter,
-    pub(super) panics: IntCounter,
-    pub(super) broker_connected: IntGauge,
-    pub(super) broker_blocked: IntGauge,
-    pub(super) broker_reconnects: IntCounter,
-    pub(super) deliveries_in_hand: IntGauge,
-    pub(super) step_lateness: Histogram,
-}
 
 /// 10 s to 24 h: from a device that answers at once to one that comes once a day.
 const JOB_SECONDS: [f64; 14] = [
@@ -144,27 +38,80 @@ const LATENESS_SECONDS: [f64; 12] = [
     0.01, 0.05, 0.25, 1.0, 5.0, 15.0, 30.0, 60.0, 180.0, 600.0, 1_800.0, 3_600.0,
 ];
 
+/// Every metric.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    registry: Registry,
+    pub(super) jobs: JobMetrics,
+    pub(super) nbi: NbiMetrics,
+    pub(super) broker: BrokerMetrics,
+}
+
 impl Metrics {
     /// Everything registered, every closed combination at zero.
     pub(super) fn new(version: &str, revision: &str) -> Self {
         let registry = Registry::new();
         let new = Register(&registry);
         let metrics = Self {
-            jobs_accepted: new.counter(
+            jobs: JobMetrics::new(&new),
+            nbi: NbiMetrics::new(&new),
+            broker: BrokerMetrics::new(&new),
+            registry: registry.clone(),
+        };
+        let build_info = new.gauges(
+            "build_info",
+            "1, with what this program was built from.",
+            &["version", "revision"],
+        );
+        build_info.with_label_values(&[version, revision]).set(1);
+        #[cfg(target_os = "linux")]
+        new.register(prometheus::process_collector::ProcessCollector::for_self());
+        metrics
+    }
+
+    /// The text format 0.0.4.
+    pub(super) fn text(&self) -> Result<String, prometheus::Error> {
+        let mut buffer = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut buffer)?;
+        String::from_utf8(buffer).map_err(|error| prometheus::Error::Msg(error.to_string()))
+    }
+}
+
+/// What happens to jobs.
+#[derive(Debug)]
+pub(super) struct JobMetrics {
+    pub(super) accepted: IntCounter,
+    pub(super) rejected: IntCounterVec,
+    pub(super) finished: IntCounterVec,
+    pub(super) duration: HistogramVec,
+    pub(super) stage_attempts: IntCounterVec,
+    pub(super) stage_duration: HistogramVec,
+    pub(super) waits: IntCounterVec,
+    pub(super) released: IntCounter,
+    pub(super) device_faults: IntCounterVec,
+    pub(super) panics: IntCounter,
+    pub(super) hand_overs_failed: IntCounter,
+    pub(super) duplicates_dropped: IntCounter,
+}
+
+impl JobMetrics {
+    fn new(new: &Register<'_>) -> Self {
+        let metrics = Self {
+            accepted: new.counter(
                 "jobs_accepted_total",
                 "Requests that were valid and are durable.",
             ),
-            jobs_rejected: new.counters(
+            rejected: new.counters(
                 "jobs_rejected_total",
-                "Fields at fault in requests that were not valid.",
+                "Requests that were not valid, once for each field at fault.",
                 &["field"],
             ),
-            jobs_finished: new.counters(
+            finished: new.counters(
                 "jobs_finished_total",
                 "Jobs that have their outcome.",
                 &["outcome", "reason"],
             ),
-            job_duration: new.histograms(
+            duration: new.histograms(
                 "job_duration_seconds",
                 "From request to outcome.",
                 &["outcome"],
@@ -195,101 +142,29 @@ impl Metrics {
                 "TR-069 faults that devices reported.",
                 &["code"],
             ),
-            nbi_request_duration: new.histograms(
-                "nbi_request_duration_seconds",
-                "Calls of the NBI, each repeat by itself.",
-                &["operation", "status"],
-                &CALL_SECONDS,
-            ),
-            nbi_limiter_wait: new.histogram(
-                "nbi_limiter_wait_seconds",
-                "Time calls waited for their turn (nbi.max_concurrency, nbi.requests_per_second).",
-                &CALL_SECONDS,
-            ),
-            nbi_circuit_open: new.gauge(
-                "nbi_circuit_open",
-                "1 while the circuit towards the NBI is open.",
-            ),
-            messages_received: new.counters("messages_received_total", "Deliveries.", &["queue"]),
-            messages_redelivered: new.counters(
-                "messages_redelivered_total",
-                "Deliveries that came before.",
-                &["queue"],
-            ),
-            messages_published: new.counters(
-                "messages_published_total",
-                "Confirmed publishes.",
-                &["exchange"],
-            ),
-            publish_confirm: new.histograms(
-                "publish_confirm_seconds",
-                "From publish to the broker's confirm.",
-                &["exchange"],
-                &CONFIRM_SECONDS,
-            ),
-            dead_lettered: new.counters(
-                "dead_lettered_total",
-                "Messages that this worker put aside.",
-                &["reason"],
-            ),
-            steps_parked: new.counter(
-                "steps_parked_total",
-                "Continuations of a newer release that were parked for newer workers.",
+            panics: new.counter("panics_total", "Panics in steps that were caught."),
+            hand_overs_failed: new.counter(
+                "hand_overs_failed_total",
+                "Deliveries that could not be settled; the broker brings them again.",
             ),
             duplicates_dropped: new.counter(
                 "duplicates_dropped_total",
                 "Redelivered continuations whose replacement was confirmed.",
             ),
-            hand_overs_failed: new.counter(
-                "hand_overs_failed_total",
-                "Deliveries that could not be settled; the broker brings them again.",
-            ),
-            replies_failed: new.counter(
-                "replies_failed_total",
-                "Final events that could not be sent to a reply_to queue.",
-            ),
-            panics: new.counter("panics_total", "Panics in steps that were caught."),
-            broker_connected: new.gauge(
-                "broker_connected",
-                "1 while the broker is connected and consumers run.",
-            ),
-            broker_blocked: new.gauge(
-                "broker_blocked",
-                "1 while the broker blocks publishers (memory or disk alarm).",
-            ),
-            broker_reconnects: new.counter(
-                "broker_reconnects_total",
-                "Connections made after the first one.",
-            ),
-            deliveries_in_hand: new.gauge("deliveries_in_hand", "Deliveries that are worked on."),
-            step_lateness: new.histogram(
-                "step_lateness_seconds",
-                "Arrival of a delayed step minus the time asked for.",
-                &LATENESS_SECONDS,
-            ),
-            registry: registry.clone(),
         };
-        let build_info: IntGaugeVec = new.gauges(
-            "build_info",
-            "1, with what this program was built from.",
-            &["version", "revision"],
-        );
-        build_info.with_label_values(&[version, revision]).set(1);
-        #[cfg(target_os = "linux")]
-        new.register(prometheus::process_collector::ProcessCollector::for_self());
         metrics.start_at_zero();
         metrics
     }
 
     fn start_at_zero(&self) {
         for field in FIELDS.into_iter().chain(["other"]) {
-            self.jobs_rejected.with_label_values(&[field]);
+            self.rejected.with_label_values(&[field]);
         }
         for (outcome, reason) in endings() {
-            self.jobs_finished
+            self.finished
                 .with_label_values(&[outcome.name(), reason.name()]);
             if outcome != Outcome::Rejected {
-                self.job_duration.with_label_values(&[outcome.name()]);
+                self.duration.with_label_values(&[outcome.name()]);
             }
         }
         for stage in Stage::ALL.map(Stage::name) {
@@ -304,50 +179,127 @@ impl Metrics {
         for code in (9000..=9020).chain([9800, 0]) {
             self.device_faults.with_label_values(&[&fault_code(code)]);
         }
-        for operation in NbiCall::OPERATIONS {
-            self.nbi_request_duration
-                .with_label_values(&[operation, "200"]);
-        }
-        for queue in QUEUES {
-            self.messages_received.with_label_values(&[queue]);
-            self.messages_redelivered.with_label_values(&[queue]);
-        }
-        for exchange in EXCHANGES {
-            self.messages_published.with_label_values(&[exchange]);
-            self.publish_confirm.with_label_values(&[exchange]);
-        }
-        for reason in DEAD_REASONS {
-            self.dead_lettered.with_label_values(&[reason]);
-        }
-    }
-
-    /// The text format 0.0.4.
-    pub(super) fn text(&self) -> Result<String, prometheus::Error> {
-        let mut buffer = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut buffer)?;
-        String::from_utf8(buffer).map_err(|error| prometheus::Error::Msg(error.to_string()))
     }
 }
 
-/// Every pair of outcome and reason that can occur.
-fn endings() -> impl Iterator<Item = (Outcome, Reason)> {
-    Reason::ALL.iter().map(|reason| {
-        let outcome = match reason {
-            Reason::Upgraded | Reason::AlreadyDone | Reason::AlreadyCurrent => Outcome::Completed,
-            Reason::DeviceFault
-            | Reason::TimedOut
-            | Reason::NbiRejected
-            | Reason::NbiUnavailable
-            | Reason::NbiProtocolError
-            | Reason::ConnectionRequestFailed
-            | Reason::VersionMismatch
-            | Reason::Superseded
-            | Reason::DeviceBusy => Outcome::Failed,
-            Reason::Cancelled => Outcome::Cancelled,
-            Reason::InvalidRequest => Outcome::Rejected,
+/// What happens between the worker and the NBI.
+#[derive(Debug)]
+pub(super) struct NbiMetrics {
+    pub(super) request_duration: HistogramVec,
+    pub(super) limiter_wait: Histogram,
+    pub(super) circuit_open: IntGauge,
+}
+
+impl NbiMetrics {
+    fn new(new: &Register<'_>) -> Self {
+        let metrics = Self {
+            request_duration: new.histograms(
+                "nbi_request_duration_seconds",
+                "Calls of the NBI, each repeat by itself.",
+                &["operation", "status"],
+                &CALL_SECONDS,
+            ),
+            limiter_wait: new.histogram(
+                "nbi_limiter_wait_seconds",
+                "Time calls waited for their turn (nbi.max_concurrency, nbi.requests_per_second).",
+                &CALL_SECONDS,
+            ),
+            circuit_open: new.gauge(
+                "nbi_circuit_open",
+                "1 while the circuit towards the NBI is open.",
+            ),
         };
-        (outcome, *reason)
-    })
+        for operation in NbiCall::OPERATIONS {
+            metrics
+                .request_duration
+                .with_label_values(&[operation, "200"]);
+        }
+        metrics
+    }
+}
+
+/// What happens between the worker and the broker.
+#[derive(Debug)]
+pub(super) struct BrokerMetrics {
+    pub(super) received: IntCounterVec,
+    pub(super) redelivered: IntCounterVec,
+    pub(super) published: IntCounterVec,
+    pub(super) confirm: HistogramVec,
+    pub(super) dead_lettered: IntCounterVec,
+    pub(super) steps_parked: IntCounter,
+    pub(super) replies_failed: IntCounter,
+    pub(super) connected: IntGauge,
+    pub(super) blocked: IntGauge,
+    pub(super) reconnects: IntCounter,
+    pub(super) deliveries_in_hand: IntGauge,
+    pub(super) step_lateness: Histogram,
+}
+
+impl BrokerMetrics {
+    fn new(new: &Register<'_>) -> Self {
+        let metrics = Self {
+            received: new.counters("messages_received_total", "Deliveries.", &["queue"]),
+            redelivered: new.counters(
+                "messages_redelivered_total",
+                "Deliveries that came before.",
+                &["queue"],
+            ),
+            published: new.counters(
+                "messages_published_total",
+                "Confirmed publishes.",
+                &["exchange"],
+            ),
+            confirm: new.histograms(
+                "publish_confirm_seconds",
+                "From publish to the broker's confirm.",
+                &["exchange"],
+                &CONFIRM_SECONDS,
+            ),
+            dead_lettered: new.counters(
+                "dead_lettered_total",
+                "Messages that this worker put aside.",
+                &["reason"],
+            ),
+            steps_parked: new.counter(
+                "steps_parked_total",
+                "Continuations of a newer release that were parked.",
+            ),
+            replies_failed: new.counter(
+                "replies_failed_total",
+                "Final events that could not be sent to a reply_to queue.",
+            ),
+            connected: new.gauge(
+                "broker_connected",
+                "1 while the broker is connected and consumers run.",
+            ),
+            blocked: new.gauge(
+                "broker_blocked",
+                "1 while the broker blocks publishers (memory or disk alarm).",
+            ),
+            reconnects: new.counter(
+                "broker_reconnects_total",
+                "Connections made after the first one.",
+            ),
+            deliveries_in_hand: new.gauge("deliveries_in_hand", "Deliveries that are worked on."),
+            step_lateness: new.histogram(
+                "step_lateness_seconds",
+                "Arrival of a delayed step minus the time asked for.",
+                &LATENESS_SECONDS,
+            ),
+        };
+        for queue in QUEUES {
+            metrics.received.with_label_values(&[queue]);
+            metrics.redelivered.with_label_values(&[queue]);
+        }
+        for exchange in EXCHANGES {
+            metrics.published.with_label_values(&[exchange]);
+            metrics.confirm.with_label_values(&[exchange]);
+        }
+        for reason in DEAD_REASONS {
+            metrics.dead_lettered.with_label_values(&[reason]);
+        }
+        metrics
+    }
 }
 
 /// Makes metrics and registers them.

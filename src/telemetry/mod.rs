@@ -1,14 +1,15 @@
 //! What people and Prometheus see of the worker: one call per thing that happened gives its log line and its metrics.
 //!
-//! [`observe`] has the calls and is the only place that logs or counts; [`metrics`] lists every metric; [`health`] is what readiness
-//! knows; [`http`] serves both; [`log`] sets up the log lines. No label takes a device, a job or a campaign.
+//! `observe/` has the calls and is the only place that logs or counts; `metrics.rs` lists every metric;
+//! [`health`] is what readiness knows; [`http`] serves both; [`log`] sets up the log lines. No label takes a device, a job or a campaign.
 
-pub mod observe;
+mod observe;
 
 pub mod health;
 pub mod http;
+mod labels;
 pub mod log;
-pub mod metrics;
+mod metrics;
 
 #[cfg(test)]
 mod tests;
