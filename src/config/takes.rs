@@ -145,6 +145,17 @@ impl Reader {
         parse: impl Fn(&str) -> Result<T, (String, String)>,
     ) -> Vec<T> {
         self.taken.insert(key);
+        let is_nested =
+            |item: &config::Value| matches!(item.kind, ValueKind::Array(_) | ValueKind::Table(_));
+        if matches!(self.values.get(key).map(|leaf| &leaf.kind), Some(ValueKind::Array(items)) if items.iter().any(is_nested))
+        {
+            self.fault(
+                key,
+                "has an item that is a list or a table",
+                "give a list of single values",
+            );
+            return Vec::new();
+        }
         let items: Vec<String> = match self.values.get(key).map(|leaf| &leaf.kind) {
             None | Some(ValueKind::Nil) => Vec::new(),
             Some(ValueKind::Array(items)) => {

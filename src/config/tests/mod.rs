@@ -293,6 +293,12 @@ fn values_out_of_range_and_of_the_wrong_kind_name_the_remedy() {
 }
 
 #[test]
+fn a_list_within_a_list_is_a_fault() {
+    let faults = faults(load("[amqp]\nreply_to_allowed = [[\"a\"]]\n", &[], &[]));
+    assert!(faults[0].contains("an item that is a list"), "{faults:?}");
+}
+
+#[test]
 fn durations_are_human() {
     for (text, seconds) in [
         ("90s", 90),
