@@ -10,7 +10,7 @@ pub(super) const QUEUES: [&str; 2] = ["requests", "steps"];
 pub(super) const EXCHANGES: [&str; 6] = ["results", "steps", "delay", "dead", "reply", "requests"];
 
 /// Fields of a request that can be at fault; `body` is the whole.
-pub(super) const FIELDS: [&str; 17] = [
+pub(super) const FIELDS: [&str; 19] = [
     "job_id",
     "cpe_id",
     "firmware_url",
@@ -27,6 +27,8 @@ pub(super) const FIELDS: [&str; 17] = [
     "context",
     "devices",
     "reply_to",
+    "data",
+    "specversion",
     "body",
 ];
 

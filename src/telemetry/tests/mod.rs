@@ -351,7 +351,7 @@ fn labels_stay_closed_whatever_is_told() {
     ];
     assert_eq!(values.keys().copied().collect::<Vec<_>>(), known);
     assert_eq!(values["code"].len(), 21 + 2);
-    assert_eq!(values["field"].len(), 18);
+    assert_eq!(values["field"].len(), 20);
     assert_eq!(values["status"].len(), 500 + 1);
     assert!(!text.contains("job-1") && !text.contains("CPE1") && !text.contains("spring"));
 }
