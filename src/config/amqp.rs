@@ -26,7 +26,7 @@ pub struct Amqp {
     pub connect_timeout: SignedDuration,
     /// Longest wait for a publisher confirm.
     pub publish_timeout: SignedDuration,
-    /// Queues that a request's `reply_to` may name, a trailing `*` standing for any rest; empty: any.
+    /// Queues that a request's `reply_to` may name, `*` standing for any text; empty: any.
     pub reply_to_allowed: Vec<String>,
     /// Certificates, for `amqps`.
     pub tls: Tls,
