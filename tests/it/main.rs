@@ -1,5 +1,7 @@
-//! The one integration binary: a table of contents.
+//! The one integration binary: a table of contents. One binary, as each would link everything again.
 
 mod support;
 
 mod stories; // worker, local driver and simulator in virtual time
+
+mod amqp_driver; // the AMQP driver against a real RabbitMQ

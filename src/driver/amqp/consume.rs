@@ -359,7 +359,7 @@ impl Intaker {
                     tokio::select! {
                         biased;
                         () = intaker.link.ending.ended() => {}
-                        is_superfluous = twin.is_superfluous() => {
+                        is_superfluous = twin.replaced_meanwhile() => {
                             if is_superfluous {
                                 intaker.drop_duplicate(&work, &original).await;
                             } else {

@@ -139,7 +139,7 @@ pub(super) struct Twin {
 
 impl Twin {
     /// Waits for the end of that work; true: the continuation was replaced and this copy is superfluous.
-    pub(super) async fn is_superfluous(mut self) -> bool {
+    pub(super) async fn replaced_meanwhile(mut self) -> bool {
         match self.fate.wait_for(|fate| *fate != Fate::InHand).await {
             Ok(fate) => *fate == Fate::Replaced,
             Err(_) => false,
@@ -165,7 +165,7 @@ mod tests {
             panic!("it is in hand")
         };
         claim.replaced();
-        assert!(copy.is_superfluous().await);
+        assert!(copy.replaced_meanwhile().await);
     }
 
     #[tokio::test]
@@ -178,7 +178,7 @@ mod tests {
             panic!("it is in hand")
         };
         drop(claim);
-        assert!(!copy.is_superfluous().await);
+        assert!(!copy.replaced_meanwhile().await);
         assert!(matches!(ledger.admit(&key(1), true), Admission::Claimed(_)));
     }
 

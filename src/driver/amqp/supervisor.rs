@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff;
 use futures_util::{Stream, StreamExt};
-use lapin::{Connection, Event};
+use lapin::{Channel, Connection, Event};
 use secrecy::SecretString;
 use tokio::task::JoinSet;
 
@@ -136,6 +136,8 @@ struct Built {
     intakers: Vec<Intaker>,
     publishing: Connection,
     consuming: Connection,
+    /// Deliveries in hand are settled through these after their consumers have ended, and dropping a channel closes it.
+    _channels: Vec<Channel>,
     /// Owned here: they end with the generation.
     _watchers: JoinSet<()>,
 }
@@ -174,9 +176,10 @@ async fn build(
         publisher,
         ending: Arc::clone(ending),
     });
-    let mut intakers = Vec::new();
+    let (mut intakers, mut channels) = (Vec::new(), Vec::new());
     for source in Source::ALL {
         let channel = connection::channel(&consuming, source.label()).await?;
+        channels.push(channel.clone());
         intakers.push(Intaker::new(
             Arc::clone(shared),
             Arc::clone(&link),
@@ -189,6 +192,7 @@ async fn build(
         intakers,
         publishing,
         consuming,
+        _channels: channels,
         _watchers: watchers,
     })
 }

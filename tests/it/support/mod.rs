@@ -1,3 +1,4 @@
 //! What the tests share.
 
-pub(crate) mod world;
+pub(crate) mod rabbit; // private RabbitMQ nodes
+pub(crate) mod world; // a whole world in virtual time
