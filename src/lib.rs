@@ -10,8 +10,12 @@
 //! - [`telemetry`]: what people and Prometheus see.
 //! - [`config`]: what operators set.
 //! - [`simulator`]: the other side, as a model.
+//! - [`app`]: the composition root.
+//! - [`cli`]: the command line.
 //! - [`clock`]: where the time comes from.
 
+pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod driver;
