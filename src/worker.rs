@@ -38,7 +38,10 @@ struct Parts<N, D> {
 
 impl<N, D> std::fmt::Debug for Parts<N, D> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Parts").field("policy", &self.policy).finish_non_exhaustive()
+        formatter
+            .debug_struct("Parts")
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
     }
 }
 
@@ -54,7 +57,10 @@ pub struct Grace {
 impl Default for Grace {
     /// 25 s fit into the 30 s that orchestrators give by default.
     fn default() -> Self {
-        Self { finish: Duration::from_secs(20), give_back: Duration::from_secs(5) }
+        Self {
+            finish: Duration::from_secs(20),
+            give_back: Duration::from_secs(5),
+        }
     }
 }
 
@@ -69,7 +75,17 @@ impl<N: Nbi, D: Driver> Worker<N, D> {
         clock: Clock,
     ) -> Self {
         let hurry = CancellationToken::new();
-        Self { parts: Arc::new(Parts { nbi, driver, codec, policy, telemetry, clock, hurry }) }
+        Self {
+            parts: Arc::new(Parts {
+                nbi,
+                driver,
+                codec,
+                policy,
+                telemetry,
+                clock,
+                hurry,
+            }),
+        }
     }
 
     /// Works until `stop` is cancelled or the driver has no more, then finishes what is in hand.
@@ -95,11 +111,17 @@ impl<N: Nbi, D: Driver> Worker<N, D> {
     /// Lets what was begun end by itself, then has it given back, then drops it: the broker delivers it again.
     async fn finish(&self, mut tasks: JoinSet<()>, grace: Grace) {
         let all = async |tasks: &mut JoinSet<()>| while tasks.join_next().await.is_some() {};
-        if tokio::time::timeout(grace.finish, all(&mut tasks)).await.is_ok() {
+        if tokio::time::timeout(grace.finish, all(&mut tasks))
+            .await
+            .is_ok()
+        {
             return;
         }
         self.parts.hurry.cancel();
-        if tokio::time::timeout(grace.give_back, all(&mut tasks)).await.is_err() {
+        if tokio::time::timeout(grace.give_back, all(&mut tasks))
+            .await
+            .is_err()
+        {
             tasks.abort_all();
         }
     }
@@ -107,10 +129,17 @@ impl<N: Nbi, D: Driver> Worker<N, D> {
 
 impl<N: Nbi, D: Driver> Parts<N, D> {
     async fn handle(self: Arc<Self>, delivery: Delivery<D::Token>) {
-        let Delivery { work, redelivered, token } = delivery;
+        let Delivery {
+            work,
+            redelivered,
+            token,
+        } = delivery;
         let job = work.job.clone();
         self.telemetry.in_hand(1);
-        match AssertUnwindSafe(self.work_on(work, redelivered)).catch_unwind().await {
+        match AssertUnwindSafe(self.work_on(work, redelivered))
+            .catch_unwind()
+            .await
+        {
             Ok((hand_over, happened)) => match self.driver.carry_out(token, hand_over).await {
                 Ok(()) => self.telemetry.job(&happened.0, &happened.1),
                 Err(error) => self.telemetry.hand_over_failed(&happened.0, &error),
@@ -124,21 +153,39 @@ impl<N: Nbi, D: Driver> Parts<N, D> {
     }
 
     /// Asks and decides until there is a verdict for the driver.
-    async fn work_on(&self, work: Work, redelivered: bool) -> (HandOver, (job::Job, Vec<JobEvent>)) {
+    async fn work_on(
+        &self,
+        work: Work,
+        redelivered: bool,
+    ) -> (HandOver, (job::Job, Vec<JobEvent>)) {
         let Work { job, carried, .. } = work;
         let mut happened = Vec::new();
         let mut decision = job::begin(job, self.inputs(redelivered), &self.policy);
         let mut steps = 0;
         let (job, next) = loop {
             happened.append(&mut decision.events);
-            let Next::Step(step) = decision.next else { break (decision.job, decision.next) };
+            let Next::Step(step) = decision.next else {
+                break (decision.job, decision.next);
+            };
             let call = step.call(&decision.job, &self.policy);
             steps += 1;
-            let answer = if steps > self.policy.steps_max { Err(endless(steps)) } else { self.ask(&call).await };
-            decision = job::decide(decision.job, step, answer, self.inputs(redelivered), &self.policy);
+            let answer = if steps > self.policy.steps_max {
+                Err(endless(steps))
+            } else {
+                self.ask(&call).await
+            };
+            decision = job::decide(
+                decision.job,
+                step,
+                answer,
+                self.inputs(redelivered),
+                &self.policy,
+            );
         };
         let to = match next {
-            Next::Wait { until } | Next::Retry { until } | Next::Release { until } => Destination::At(until),
+            Next::Wait { until } | Next::Retry { until } | Next::Release { until } => {
+                Destination::At(until)
+            }
             Next::Advance | Next::Step(_) => Destination::Now,
             Next::Finish(_) => Destination::Nowhere,
         };
@@ -146,8 +193,14 @@ impl<N: Nbi, D: Driver> Parts<N, D> {
             Destination::At(time) => Some(time),
             Destination::Now | Destination::Nowhere => None,
         };
-        let work = Work { job: job.clone(), carried, not_due_before };
-        let events = self.codec.published_events(&work, &happened, (self.clock)());
+        let work = Work {
+            job: job.clone(),
+            carried,
+            not_due_before,
+        };
+        let events = self
+            .codec
+            .published_events(&work, &happened, (self.clock)());
         (HandOver { work, to, events }, (job, happened))
     }
 
@@ -162,11 +215,18 @@ impl<N: Nbi, D: Driver> Parts<N, D> {
     }
 
     fn inputs(&self, redelivered: bool) -> Inputs {
-        Inputs { now: (self.clock)(), jitter: fastrand::f64(), standing: Standing::Clear, redelivered }
+        Inputs {
+            now: (self.clock)(),
+            jitter: fastrand::f64(),
+            standing: Standing::Clear,
+            redelivered,
+        }
     }
 }
 
 /// A bound against answers that send a job round in a circle; a sound run never comes near it.
 fn endless(steps: u32) -> NbiFailure {
-    NbiFailure::Unintelligible { message: format!("no verdict after {steps} NBI calls in one delivery") }
+    NbiFailure::Unintelligible {
+        message: format!("no verdict after {steps} NBI calls in one delivery"),
+    }
 }

@@ -31,7 +31,10 @@ pub struct LocalDriver {
 
 impl std::fmt::Debug for LocalDriver {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("LocalDriver").field("state", &*self.state()).finish_non_exhaustive()
+        formatter
+            .debug_struct("LocalDriver")
+            .field("state", &*self.state())
+            .finish_non_exhaustive()
     }
 }
 
@@ -135,7 +138,11 @@ impl LocalDriver {
 
     /// Publishes a request.
     pub fn submit(&self, body: Vec<u8>, properties: Properties) {
-        self.state().ready.push_back(Message { kind: Kind::Request(properties), body, deliveries: 0 });
+        self.state().ready.push_back(Message {
+            kind: Kind::Request(properties),
+            body,
+            deliveries: 0,
+        });
         self.changed.notify_waiters();
     }
 
@@ -163,7 +170,11 @@ impl LocalDriver {
         if state.stopped {
             return Poll::Stopped;
         }
-        while state.delayed.peek().is_some_and(|Reverse(delayed)| delayed.due <= now) {
+        while state
+            .delayed
+            .peek()
+            .is_some_and(|Reverse(delayed)| delayed.due <= now)
+        {
             if let Some(Reverse(delayed)) = state.delayed.pop() {
                 state.ready.push_back(delayed.message);
             }
@@ -179,7 +190,12 @@ impl LocalDriver {
             state.in_hand += 1;
             return Poll::Ready(message);
         }
-        Poll::Empty(state.delayed.peek().map(|Reverse(delayed)| clock::until(now, delayed.due)))
+        Poll::Empty(
+            state
+                .delayed
+                .peek()
+                .map(|Reverse(delayed)| clock::until(now, delayed.due)),
+        )
     }
 
     /// The delivery of a message, or nothing if it cannot be understood, which settles it.
@@ -196,15 +212,20 @@ impl LocalDriver {
                     traceparent: properties.traceparent.as_deref(),
                     ..Incoming::default()
                 };
-                self.codec.decode_request(&incoming, now).map_err(|rejection| {
-                    self.telemetry.request_rejected(&rejection);
-                    self.publish(self.codec.rejected_event(&incoming, &rejection, now));
-                    DeadLetter::invalid_request(&rejection)
-                })
+                self.codec
+                    .decode_request(&incoming, now)
+                    .map_err(|rejection| {
+                        self.telemetry.request_rejected(&rejection);
+                        self.publish(self.codec.rejected_event(&incoming, &rejection, now));
+                        DeadLetter::invalid_request(&rejection)
+                    })
             }
             Kind::Step => {
                 self.telemetry.received("steps", redelivered);
-                let incoming = Incoming { body: &message.body, ..Incoming::default() };
+                let incoming = Incoming {
+                    body: &message.body,
+                    ..Incoming::default()
+                };
                 self.codec.decode_step(&incoming).map_err(|error| {
                     self.telemetry.step_dead_lettered(&error.to_string());
                     DeadLetter::malformed_step(&error.to_string())
@@ -212,7 +233,11 @@ impl LocalDriver {
             }
         };
         match decoded {
-            Ok(work) => Some(Delivery { work, redelivered, token: LocalToken(message) }),
+            Ok(work) => Some(Delivery {
+                work,
+                redelivered,
+                token: LocalToken(message),
+            }),
             Err(dead_letter) => {
                 let mut state = self.state();
                 state.in_hand -= 1;
@@ -266,7 +291,11 @@ impl Driver for LocalDriver {
         for event in events {
             self.publish(event);
         }
-        let step = || Message { kind: Kind::Step, body: self.codec.encode_step(&work), deliveries: 0 };
+        let step = || Message {
+            kind: Kind::Step,
+            body: self.codec.encode_step(&work),
+            deliveries: 0,
+        };
         let mut state = self.state();
         match to {
             Destination::Now => {
@@ -277,7 +306,11 @@ impl Driver for LocalDriver {
                 let message = step();
                 state.arrivals += 1;
                 let arrival = state.arrivals;
-                state.delayed.push(Reverse(Delayed { due, arrival, message }));
+                state.delayed.push(Reverse(Delayed {
+                    due,
+                    arrival,
+                    message,
+                }));
             }
             Destination::Nowhere => {}
         }
@@ -294,7 +327,9 @@ impl Driver for LocalDriver {
         state.in_hand -= 1;
         if message.deliveries > DELIVERY_LIMIT {
             let error = "the message made the worker panic again and again";
-            state.dead.push((message.body, DeadLetter::malformed_step(error)));
+            state
+                .dead
+                .push((message.body, DeadLetter::malformed_step(error)));
         } else {
             state.ready.push_back(message);
         }

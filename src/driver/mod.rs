@@ -95,7 +95,11 @@ pub trait Driver: Send + Sync + 'static {
     /// # Errors
     ///
     /// [`DriverError`]; in either case the broker keeps or returns the message and nothing is lost.
-    fn carry_out(&self, token: Self::Token, hand_over: HandOver) -> impl Future<Output = Result<(), DriverError>> + Send;
+    fn carry_out(
+        &self,
+        token: Self::Token,
+        hand_over: HandOver,
+    ) -> impl Future<Output = Result<(), DriverError>> + Send;
 
     /// Settles a delivery that made the worker panic: counted by the broker, dead-lettered when it happens again and again.
     fn reject(&self, token: Self::Token) -> impl Future<Output = ()> + Send;

@@ -53,7 +53,12 @@ impl FaultPolicy {
         } else {
             is_transient(code, message)
         };
-        Some(Fault { code, name: name(code), message: message.to_owned(), transient })
+        Some(Fault {
+            code,
+            name: name(code),
+            message: message.to_owned(),
+            transient,
+        })
     }
 }
 
@@ -63,7 +68,8 @@ fn fault_code(message: &str) -> Option<u16> {
     let mut rest = lower.as_str();
     while let Some(at) = rest.find("faultcode") {
         rest = &rest[at + "faultcode".len()..];
-        let digits = rest.trim_start_matches(|c: char| c.is_whitespace() || matches!(c, ':' | '=' | '"' | '\''));
+        let digits = rest
+            .trim_start_matches(|c: char| c.is_whitespace() || matches!(c, ':' | '=' | '"' | '\''));
         let number: String = digits.chars().take_while(char::is_ascii_digit).collect();
         if number.len() == 4
             && let Ok(code @ 9000..=9899) = number.parse()
@@ -111,9 +117,17 @@ fn is_transient(code: u16, message: &str) -> bool {
     match code {
         9010 => {
             let text = message.to_ascii_lowercase();
-            !["not found", "404", "forbidden", "403", "401", "unauthorized", "unauthorised"]
-                .iter()
-                .any(|sign| text.contains(sign))
+            ![
+                "not found",
+                "404",
+                "forbidden",
+                "403",
+                "401",
+                "unauthorized",
+                "unauthorised",
+            ]
+            .iter()
+            .any(|sign| text.contains(sign))
         }
         9001 | 9002 | 9004 | 9014 | 9015 | 9017 | 9018 | 9020 | 9800..=9899 => true,
         _ => false,
@@ -135,22 +149,49 @@ mod tests {
 
     #[test]
     fn a_message_without_a_code_is_no_fault() {
-        for message in ["", "Upgrade is in progress", "FaultCode", "FaultCode 0", "FaultCode 90101", "code 9010", "FaultCode 42"] {
+        for message in [
+            "",
+            "Upgrade is in progress",
+            "FaultCode",
+            "FaultCode 0",
+            "FaultCode 90101",
+            "code 9010",
+            "FaultCode 42",
+        ] {
             assert_eq!(FaultPolicy::default().fault_in(message), None, "{message}");
         }
     }
 
     #[test]
     fn codes_are_read_tolerantly() {
-        for message in ["faultcode:9015", "FAULTCODE = 9015", "x FaultCode 12 FaultCode \"9015\""] {
-            assert_eq!(FaultPolicy::default().fault_in(message).map(|fault| fault.code), Some(9015), "{message}");
+        for message in [
+            "faultcode:9015",
+            "FAULTCODE = 9015",
+            "x FaultCode 12 FaultCode \"9015\"",
+        ] {
+            assert_eq!(
+                FaultPolicy::default()
+                    .fault_in(message)
+                    .map(|fault| fault.code),
+                Some(9015),
+                "{message}"
+            );
         }
     }
 
     #[test]
     fn configuration_moves_a_code_and_permanent_is_stronger() {
-        let policy = FaultPolicy { transient: [9016, 9003].into(), permanent: [9003, 9015].into(), ..FaultPolicy::default() };
-        let transient = |code: u16| policy.fault_in(&format!("FaultCode {code}")).unwrap().transient;
+        let policy = FaultPolicy {
+            transient: [9016, 9003].into(),
+            permanent: [9003, 9015].into(),
+            ..FaultPolicy::default()
+        };
+        let transient = |code: u16| {
+            policy
+                .fault_in(&format!("FaultCode {code}"))
+                .unwrap()
+                .transient
+        };
         assert!(transient(9016) && transient(9017));
         assert!(!transient(9003) && !transient(9015));
     }

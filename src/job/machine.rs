@@ -8,7 +8,9 @@ use super::decision::{Decision, Inputs, Standing};
 use super::event::WaitingFor;
 use super::outcome::{Impact, Outcome, Reason, RuleState};
 use super::policy::Policy;
-use super::stages::{await_result, connection_request, create_rule, deactivate_rule, preflight, verify};
+use super::stages::{
+    await_result, connection_request, create_rule, deactivate_rule, preflight, verify,
+};
 use super::state::{Exit, Job, Stage};
 use super::turn::{self, Turn};
 
@@ -70,9 +72,13 @@ impl Step {
         let cpe_id = || order.cpe_id.clone();
         match self {
             Self::ReadVersionFirst | Self::ReadVersion => NbiCall::ReadVersion { cpe_id: cpe_id() },
-            Self::ReadOldResults | Self::ReadResultsBeforeArming | Self::ReadResults | Self::ReadResultsOnceMore => {
-                NbiCall::ReadResults { rule_id: rule_id(), cpe_id: cpe_id() }
-            }
+            Self::ReadOldResults
+            | Self::ReadResultsBeforeArming
+            | Self::ReadResults
+            | Self::ReadResultsOnceMore => NbiCall::ReadResults {
+                rule_id: rule_id(),
+                cpe_id: cpe_id(),
+            },
             Self::ReadRuleOfOldResult { .. }
             | Self::ReadRuleBeforeArming { .. }
             | Self::ReadRuleAfterArming
@@ -112,7 +118,12 @@ pub fn begin(job: Job, inputs: Inputs, policy: &Policy) -> Decision {
         return begin_exit(turn, exit);
     }
     if inputs.standing == Standing::Cancelled {
-        return end_early(turn, Outcome::Cancelled, Reason::Cancelled, "cancelled by an operator");
+        return end_early(
+            turn,
+            Outcome::Cancelled,
+            Reason::Cancelled,
+            "cancelled by an operator",
+        );
     }
     if turn.is_past_deadline() {
         // A copy of this job may have gone on while this delivery was away: look before judging, which has no effect on the device.
@@ -126,7 +137,9 @@ pub fn begin(job: Job, inputs: Inputs, policy: &Policy) -> Decision {
     {
         return turn.wait_until(not_before, WaitingFor::NotBefore);
     } else if inputs.standing == Standing::Paused && is_before_arming {
-        let delay = policy.busy_interval.delay(turn.job.progress.polls, inputs.jitter);
+        let delay = policy
+            .busy_interval
+            .delay(turn.job.progress.polls, inputs.jitter);
         turn.job.progress.polls = turn.job.progress.polls.saturating_add(1);
         return turn.wait(delay, WaitingFor::Resume);
     }
@@ -151,7 +164,9 @@ pub fn decide(
 ) -> Decision {
     let turn = Turn::new(job, inputs, policy);
     let answer = match answer {
-        Err(failure @ (NbiFailure::Refused { .. } | NbiFailure::NotSent { .. })) => return turn.release(&failure),
+        Err(failure @ (NbiFailure::Refused { .. } | NbiFailure::NotSent { .. })) => {
+            return turn.release(&failure);
+        }
         other => other,
     };
     match step {
@@ -178,7 +193,12 @@ pub fn decide(
 fn begin_exit(mut turn: Turn<'_>, exit: Exit) -> Decision {
     if let Exit::TryAgain(fault) = exit {
         if turn.inputs.standing == Standing::Cancelled {
-            let ending = turn.ending(Outcome::Cancelled, Reason::Cancelled, Impact::Possible, "cancelled by an operator");
+            let ending = turn.ending(
+                Outcome::Cancelled,
+                Reason::Cancelled,
+                Impact::Possible,
+                "cancelled by an operator",
+            );
             turn.job.progress.exit = Some(Exit::End(ending));
         } else if turn.is_past_deadline() {
             let ending = await_result::fault_ending(&turn, fault, None);
@@ -194,15 +214,26 @@ fn begin_exit(mut turn: Turn<'_>, exit: Exit) -> Decision {
 /// The deadline is reached.
 fn timed_out(turn: Turn<'_>) -> Decision {
     if turn.job.progress.waited_for_other {
-        return end_early(turn, Outcome::Failed, Reason::DeviceBusy, "another job held the device until the deadline");
+        return end_early(
+            turn,
+            Outcome::Failed,
+            Reason::DeviceBusy,
+            "another job held the device until the deadline",
+        );
     }
-    end_early(turn, Outcome::Failed, Reason::TimedOut, "the deadline passed before the device reported a result")
+    end_early(
+        turn,
+        Outcome::Failed,
+        Reason::TimedOut,
+        "the deadline passed before the device reported a result",
+    )
 }
 
 /// Ends a job from outside its stages: at once while nothing can be armed, else by way of disarming.
 fn end_early(turn: Turn<'_>, outcome: Outcome, reason: Reason, message: &str) -> Decision {
     let ending = turn.ending(outcome, reason, Impact::Possible, message);
-    let nothing_can_be_armed = turn.job.progress.stage == Stage::Preflight && !turn.inputs.redelivered;
+    let nothing_can_be_armed =
+        turn.job.progress.stage == Stage::Preflight && !turn.inputs.redelivered;
     if nothing_can_be_armed {
         return turn.finish(ending);
     }

@@ -4,7 +4,11 @@
 //! come in as [`Inputs`]; what the NBI answered comes in as [`NbiAnswer`] or [`NbiFailure`]; what should happen goes out as
 //! a [`Decision`]. The worker asks, this folder decides, the driver carries out.
 
-#![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
+#![deny(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::wildcard_enum_match_arm
+)]
 
 pub mod state;
 

@@ -43,19 +43,27 @@ impl Retries {
     /// One more failed try.
     #[must_use]
     pub fn failed(self, now: Timestamp) -> Self {
-        Self { failures: self.failures.saturating_add(1), since: self.since.or(Some(now)), ..self }
+        Self {
+            failures: self.failures.saturating_add(1),
+            since: self.since.or(Some(now)),
+            ..self
+        }
     }
 
     /// One more answer that nobody could understand.
     #[must_use]
     pub fn unintelligible(self, now: Timestamp) -> Self {
         let failed = self.failed(now);
-        Self { unintelligible: failed.unintelligible.saturating_add(1), ..failed }
+        Self {
+            unintelligible: failed.unintelligible.saturating_add(1),
+            ..failed
+        }
     }
 
     /// Whether the tries have lasted `max_elapsed` or longer.
     #[must_use]
     pub fn are_used_up(&self, now: Timestamp, max_elapsed: SignedDuration) -> bool {
-        self.since.is_some_and(|since| now.duration_since(since) >= max_elapsed)
+        self.since
+            .is_some_and(|since| now.duration_since(since) >= max_elapsed)
     }
 }

@@ -120,7 +120,10 @@ impl FirmwareUrl {
     pub fn checked(text: impl Into<String>) -> Result<Self, IdError> {
         let text = text.into();
         if text.is_empty() || text.len() > Self::MAX {
-            return Err(IdError::Length { length: text.len(), max: Self::MAX });
+            return Err(IdError::Length {
+                length: text.len(),
+                max: Self::MAX,
+            });
         }
         Ok(Self(text))
     }
@@ -157,8 +160,14 @@ pub enum Stage {
 
 impl Stage {
     /// All stages in order.
-    pub const ALL: [Self; 6] =
-        [Self::Preflight, Self::CreateRule, Self::ConnectionRequest, Self::AwaitResult, Self::Verify, Self::DeactivateRule];
+    pub const ALL: [Self; 6] = [
+        Self::Preflight,
+        Self::CreateRule,
+        Self::ConnectionRequest,
+        Self::AwaitResult,
+        Self::Verify,
+        Self::DeactivateRule,
+    ];
 
     /// The contract's name.
     #[must_use]
@@ -206,7 +215,9 @@ impl Cleanup {
     /// The cleanup of that name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Deactivate, Self::Delete, Self::Keep].into_iter().find(|cleanup| cleanup.name() == name)
+        [Self::Deactivate, Self::Delete, Self::Keep]
+            .into_iter()
+            .find(|cleanup| cleanup.name() == name)
     }
 }
 
@@ -256,7 +267,10 @@ impl Job {
     /// A job that has not begun.
     #[must_use]
     pub fn new(order: Order) -> Self {
-        Self { order, progress: Progress::default() }
+        Self {
+            order,
+            progress: Progress::default(),
+        }
     }
 
     /// Whether a device may have been told to upgrade by this job.
@@ -395,7 +409,10 @@ impl Baseline {
     #[must_use]
     pub fn contains(&self, id: &str, ts: i64) -> bool {
         self.older_than.is_some_and(|older_than| ts < older_than)
-            || self.known.iter().any(|(known_id, known_ts)| known_id == id && ts <= *known_ts)
+            || self
+                .known
+                .iter()
+                .any(|(known_id, known_ts)| known_id == id && ts <= *known_ts)
     }
 
     /// Adds rows; a row that is known takes the newer time.
@@ -411,7 +428,8 @@ impl Baseline {
 
     fn bound(&mut self) {
         if self.known.len() > Self::MAX {
-            self.known.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+            self.known
+                .sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
             self.known.truncate(Self::MAX);
             self.older_than = self.known.last().map(|(_, ts)| *ts);
         }

@@ -48,7 +48,12 @@ impl<'a> Turn<'a> {
     /// Opens a turn.
     #[must_use]
     pub fn new(job: Job, inputs: Inputs, policy: &'a Policy) -> Self {
-        let mut turn = Self { job, inputs, policy, events: Vec::new() };
+        let mut turn = Self {
+            job,
+            inputs,
+            policy,
+            events: Vec::new(),
+        };
         turn.job.progress.started_at.get_or_insert(inputs.now);
         turn.open_record();
         turn
@@ -59,14 +64,22 @@ impl<'a> Turn<'a> {
     /// Asks the NBI again, same delivery.
     #[must_use]
     pub fn step(self, step: Step) -> Decision {
-        Decision { job: self.job, next: Next::Step(step), events: self.events }
+        Decision {
+            job: self.job,
+            next: Next::Step(step),
+            events: self.events,
+        }
     }
 
     /// Hands the job over durably.
     #[must_use]
     pub fn advance(mut self) -> Decision {
         self.hand_over();
-        Decision { job: self.job, next: Next::Advance, events: self.events }
+        Decision {
+            job: self.job,
+            next: Next::Advance,
+            events: self.events,
+        }
     }
 
     /// Comes back after `delay`, at the deadline at the latest; costs nothing.
@@ -81,8 +94,16 @@ impl<'a> Turn<'a> {
     pub fn wait_until(mut self, until: Timestamp, waiting_for: WaitingFor) -> Decision {
         let stage = self.job.progress.stage;
         self.hand_over();
-        self.events.push(JobEvent::StageWaits { stage, until, waiting_for });
-        Decision { job: self.job, next: Next::Wait { until }, events: self.events }
+        self.events.push(JobEvent::StageWaits {
+            stage,
+            until,
+            waiting_for,
+        });
+        Decision {
+            job: self.job,
+            next: Next::Wait { until },
+            events: self.events,
+        }
     }
 
     /// Comes back as the retry policy says; costs an attempt.
@@ -90,23 +111,45 @@ impl<'a> Turn<'a> {
     pub fn retry(mut self, failure: &NbiFailure) -> Decision {
         let failures = self.job.progress.retries.failures.saturating_sub(1);
         let asked = retry_after(failure);
-        let until = self.later(self.policy.retry.delay(failures, self.inputs.jitter).max(asked));
+        let until = self.later(
+            self.policy
+                .retry
+                .delay(failures, self.inputs.jitter)
+                .max(asked),
+        );
         let stage = self.job.progress.stage;
         self.hand_over();
-        self.events.push(JobEvent::StageRetried { stage, until, error: failure.to_string() });
-        Decision { job: self.job, next: Next::Retry { until }, events: self.events }
+        self.events.push(JobEvent::StageRetried {
+            stage,
+            until,
+            error: failure.to_string(),
+        });
+        Decision {
+            job: self.job,
+            next: Next::Retry { until },
+            events: self.events,
+        }
     }
 
     /// Gives the job back: not its fault.
     #[must_use]
     pub fn release(mut self, failure: &NbiFailure) -> Decision {
-        let spread = SignedDuration::try_from_secs_f64(self.policy.release_pause.as_secs_f64() * (0.5 + self.inputs.jitter))
-            .unwrap_or(self.policy.release_pause);
+        let spread = SignedDuration::try_from_secs_f64(
+            self.policy.release_pause.as_secs_f64() * (0.5 + self.inputs.jitter),
+        )
+        .unwrap_or(self.policy.release_pause);
         let until = self.after(spread.max(retry_after(failure)));
         let stage = self.job.progress.stage;
         self.hand_over();
-        self.events.push(JobEvent::Released { stage, error: failure.to_string() });
-        Decision { job: self.job, next: Next::Release { until }, events: self.events }
+        self.events.push(JobEvent::Released {
+            stage,
+            error: failure.to_string(),
+        });
+        Decision {
+            job: self.job,
+            next: Next::Release { until },
+            events: self.events,
+        }
     }
 
     /// The job is over.
@@ -116,26 +159,38 @@ impl<'a> Turn<'a> {
             ending.impact = Impact::None;
         }
         self.announce();
-        let failed = self.job.progress.rule == RuleState::CleanupFailed && self.job.progress.stage == Stage::DeactivateRule;
-        self.leave_for_good(failed);
+        let failed = match self.job.progress.stage {
+            Stage::DeactivateRule => self.job.progress.rule == RuleState::CleanupFailed,
+            Stage::Preflight
+            | Stage::CreateRule
+            | Stage::ConnectionRequest
+            | Stage::AwaitResult
+            | Stage::Verify => ending.outcome == Outcome::Failed,
+        };
+        self.leave_for_good(failed.then(|| ending.message.clone()));
         let took = elapsed(self.job.order.requested_at, self.inputs.now);
         let ending = Box::new(ending);
-        self.events.push(JobEvent::Finished { ending: ending.clone(), took });
-        Decision { job: self.job, next: Next::Finish(ending), events: self.events }
+        self.events.push(JobEvent::Finished {
+            ending: ending.clone(),
+            took,
+        });
+        Decision {
+            job: self.job,
+            next: Next::Finish(ending),
+            events: self.events,
+        }
     }
 
     // ----- moves: the turn goes on -----
 
     /// Leaves the current stage as done and enters another.
     pub fn enter(&mut self, stage: Stage) {
-        self.leave(stage, false);
+        self.leave(stage, None);
     }
 
     /// Leaves the current stage as failed and enters another.
     pub fn give_up_and_enter(&mut self, stage: Stage, error: &str) {
-        let current = self.job.progress.stage;
-        self.events.push(JobEvent::StageFailed { stage: current, error: error.to_owned() });
-        self.leave(stage, true);
+        self.leave(stage, Some(error.to_owned()));
     }
 
     /// Fixes the outcome and goes on to put the rule away.
@@ -148,9 +203,7 @@ impl<'a> Turn<'a> {
     /// Fixes the outcome of a stage that gave up, and goes on to put the rule away.
     #[must_use]
     pub fn give_up(mut self, ending: Ending) -> Decision {
-        let stage = self.job.progress.stage;
-        self.events.push(JobEvent::StageFailed { stage, error: ending.message.clone() });
-        self.leave(Stage::DeactivateRule, true);
+        self.leave(Stage::DeactivateRule, Some(ending.message.clone()));
         self.job.progress.exit = Some(Exit::End(ending));
         self.step(Step::ReadRuleBeforeDisarming)
     }
@@ -178,9 +231,14 @@ impl<'a> Turn<'a> {
                 self.job.progress.retries.unintelligible >= self.policy.unintelligible_max
             }
             NbiFailure::Rejected { .. } => true,
-            NbiFailure::Transient { .. } | NbiFailure::Refused { .. } | NbiFailure::NotSent { .. } => {
+            NbiFailure::Transient { .. }
+            | NbiFailure::Refused { .. }
+            | NbiFailure::NotSent { .. } => {
                 self.job.progress.retries = retries.failed(now);
-                self.job.progress.retries.are_used_up(now, self.policy.retry_max_elapsed)
+                self.job
+                    .progress
+                    .retries
+                    .are_used_up(now, self.policy.retry_max_elapsed)
             }
         }
     }
@@ -192,7 +250,10 @@ impl<'a> Turn<'a> {
 
     /// Remembers rows as known before this job could have caused them.
     pub fn remember(&mut self, rows: &[ResultRow]) {
-        self.job.progress.baseline.extend(rows.iter().map(|row| (row.id.as_str(), row.ts)));
+        self.job
+            .progress
+            .baseline
+            .extend(rows.iter().map(|row| (row.id.as_str(), row.ts)));
     }
 
     // ----- questions -----
@@ -219,7 +280,11 @@ impl<'a> Turn<'a> {
             return Some(Verdict::Faulted(fault));
         }
         let code = row.code?;
-        let is_success = self.policy.success_codes.iter().any(|(low, high)| (*low..=*high).contains(&code));
+        let is_success = self
+            .policy
+            .success_codes
+            .iter()
+            .any(|(low, high)| (*low..=*high).contains(&code));
         is_success.then_some(Verdict::Success)
     }
 
@@ -227,7 +292,10 @@ impl<'a> Turn<'a> {
     #[must_use]
     pub fn newest_fresh(&self, rows: &[ResultRow]) -> Option<(ResultRow, Verdict)> {
         rows.iter()
-            .filter(|row| !self.job.progress.baseline.contains(&row.id, row.ts) && !self.is_tagged_by_other(row))
+            .filter(|row| {
+                !self.job.progress.baseline.contains(&row.id, row.ts)
+                    && !self.is_tagged_by_other(row)
+            })
             .filter_map(|row| self.verdict_of(row).map(|verdict| (row.clone(), verdict)))
             .max_by(|(a, _), (b, _)| a.ts.cmp(&b.ts).then_with(|| a.id.cmp(&b.id)))
     }
@@ -242,7 +310,10 @@ impl<'a> Turn<'a> {
     #[must_use]
     pub fn is_tagged_by_other(&self, row: &ResultRow) -> bool {
         self.policy.tag_rules
-            && row.rule_description.as_deref().is_some_and(|text| text.starts_with(TAG_PREFIX) && text != self.tag())
+            && row
+                .rule_description
+                .as_deref()
+                .is_some_and(|text| text.starts_with(TAG_PREFIX) && text != self.tag())
     }
 
     /// Whose rule it is: told by its file, and by its tag where rules are tagged.
@@ -250,25 +321,44 @@ impl<'a> Turn<'a> {
     pub fn owner_of(&self, rule: &RuleRow) -> Owner {
         let is_same_file = rule.file.as_deref() == Some(self.job.order.firmware_url.as_str());
         let is_other_tag = self.policy.tag_rules
-            && rule.description.as_deref().is_some_and(|text| text.starts_with(TAG_PREFIX) && text != self.tag());
-        if is_same_file && !is_other_tag { Owner::Ours } else { Owner::Other }
+            && rule
+                .description
+                .as_deref()
+                .is_some_and(|text| text.starts_with(TAG_PREFIX) && text != self.tag());
+        if is_same_file && !is_other_tag {
+            Owner::Ours
+        } else {
+            Owner::Other
+        }
     }
 
     /// Whose the rules of one id are: ours if any is, as the last one written tells what ran last. `None` when there is none.
     #[must_use]
     pub fn owner_of_all(&self, rules: &[RuleRow]) -> Option<Owner> {
         let armed: Vec<&RuleRow> = rules.iter().filter(|rule| rule.is_armed()).collect();
-        let deciding = if armed.is_empty() { rules.iter().collect() } else { armed };
+        let deciding = if armed.is_empty() {
+            rules.iter().collect()
+        } else {
+            armed
+        };
         if deciding.is_empty() {
             return None;
         }
-        let is_ours = deciding.into_iter().any(|rule| self.owner_of(rule) == Owner::Ours);
+        let is_ours = deciding
+            .into_iter()
+            .any(|rule| self.owner_of(rule) == Owner::Ours);
         Some(if is_ours { Owner::Ours } else { Owner::Other })
     }
 
     /// An ending decided now.
     #[must_use]
-    pub fn ending(&self, outcome: Outcome, reason: Reason, impact: Impact, message: impl Into<String>) -> Ending {
+    pub fn ending(
+        &self,
+        outcome: Outcome,
+        reason: Reason,
+        impact: Impact,
+        message: impl Into<String>,
+    ) -> Ending {
         Ending {
             outcome,
             reason,
@@ -286,16 +376,27 @@ impl<'a> Turn<'a> {
         let reason = match failure {
             NbiFailure::Rejected { .. } => Reason::NbiRejected,
             NbiFailure::Unintelligible { .. } => Reason::NbiProtocolError,
-            NbiFailure::Transient { .. } | NbiFailure::Refused { .. } | NbiFailure::NotSent { .. } => Reason::NbiUnavailable,
+            NbiFailure::Transient { .. }
+            | NbiFailure::Refused { .. }
+            | NbiFailure::NotSent { .. } => Reason::NbiUnavailable,
         };
-        self.ending(Outcome::Failed, reason, Impact::Possible, failure.to_string())
+        self.ending(
+            Outcome::Failed,
+            reason,
+            Impact::Possible,
+            failure.to_string(),
+        )
     }
 
     /// That much later, but not after the deadline (unless that is past).
     #[must_use]
     pub fn later(&self, delay: SignedDuration) -> Timestamp {
         let until = self.after(delay);
-        if self.is_past_deadline() { until } else { until.min(self.job.order.deadline) }
+        if self.is_past_deadline() {
+            until
+        } else {
+            until.min(self.job.order.deadline)
+        }
     }
 
     fn after(&self, delay: SignedDuration) -> Timestamp {
@@ -316,17 +417,21 @@ impl<'a> Turn<'a> {
         }
     }
 
-    fn leave_for_good(&mut self, failed: bool) {
+    fn leave_for_good(&mut self, failed: Option<String>) {
         let stage = self.job.progress.stage;
         let attempt = self.job.progress.attempt;
-        let started_at = self.close_record(failed);
-        if !failed {
-            let took = elapsed(started_at, self.inputs.now);
-            self.events.push(JobEvent::StageDone { stage, attempt, took });
-        }
+        let started_at = self.close_record(failed.is_some());
+        self.events.push(match failed {
+            Some(error) => JobEvent::StageFailed { stage, error },
+            None => JobEvent::StageDone {
+                stage,
+                attempt,
+                took: elapsed(started_at, self.inputs.now),
+            },
+        });
     }
 
-    fn leave(&mut self, next: Stage, failed: bool) {
+    fn leave(&mut self, next: Stage, failed: Option<String>) {
         self.leave_for_good(failed);
         self.job.progress.stage = next;
         self.job.progress.retries = super::retry::Retries::default();
@@ -351,7 +456,9 @@ impl<'a> Turn<'a> {
 
     fn close_record(&mut self, failed: bool) -> Timestamp {
         let now = self.inputs.now;
-        let Some(record) = self.record_mut() else { return now };
+        let Some(record) = self.record_mut() else {
+            return now;
+        };
         record.failed = failed;
         record.finished_at = Some(now);
         if !failed {
@@ -362,7 +469,11 @@ impl<'a> Turn<'a> {
 
     fn record_mut(&mut self) -> Option<&mut StageRecord> {
         let stage = self.job.progress.stage;
-        self.job.progress.stages.iter_mut().find(|record| record.stage == stage)
+        self.job
+            .progress
+            .stages
+            .iter_mut()
+            .find(|record| record.stage == stage)
     }
 }
 
@@ -379,7 +490,9 @@ fn retry_after(failure: &NbiFailure) -> SignedDuration {
     match failure {
         NbiFailure::Transient { retry_after, .. } => retry_after.unwrap_or_default(),
         NbiFailure::NotSent { retry_after, .. } => *retry_after,
-        NbiFailure::Refused { .. } | NbiFailure::Rejected { .. } | NbiFailure::Unintelligible { .. } => SignedDuration::ZERO,
+        NbiFailure::Refused { .. }
+        | NbiFailure::Rejected { .. }
+        | NbiFailure::Unintelligible { .. } => SignedDuration::ZERO,
     }
 }
 

@@ -38,8 +38,14 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 6] =
-        [Self::Accepted, Self::Progress, Self::Completed, Self::Failed, Self::Cancelled, Self::Rejected];
+    pub const ALL: [Self; 6] = [
+        Self::Accepted,
+        Self::Progress,
+        Self::Completed,
+        Self::Failed,
+        Self::Cancelled,
+        Self::Rejected,
+    ];
 
     /// The CloudEvents `type`, which is also the first part of the routing key.
     #[must_use]
@@ -211,22 +217,47 @@ struct ErrorData<'a> {
 }
 
 /// The events that others see among what happened.
-pub(super) fn published(work: &Work, events: &[JobEvent], settings: &EventSettings, now: Timestamp) -> Vec<EventMessage> {
-    events.iter().filter_map(|event| of_job(work, event, settings, now)).collect()
+pub(super) fn published(
+    work: &Work,
+    events: &[JobEvent],
+    settings: &EventSettings,
+    now: Timestamp,
+) -> Vec<EventMessage> {
+    events
+        .iter()
+        .filter_map(|event| of_job(work, event, settings, now))
+        .collect()
 }
 
-fn of_job(work: &Work, event: &JobEvent, settings: &EventSettings, now: Timestamp) -> Option<EventMessage> {
+fn of_job(
+    work: &Work,
+    event: &JobEvent,
+    settings: &EventSettings,
+    now: Timestamp,
+) -> Option<EventMessage> {
     let job = &work.job;
-    let id_of = |kind: EventKind, detail: &str| event_id(job.order.job_id.as_str(), kind, detail.as_bytes());
+    let id_of = |kind: EventKind, detail: &str| {
+        event_id(job.order.job_id.as_str(), kind, detail.as_bytes())
+    };
     let (kind, id, time, data) = match event {
-        JobEvent::Accepted => (EventKind::Accepted, id_of(EventKind::Accepted, ""), now, job_data(work)),
+        JobEvent::Accepted => (
+            EventKind::Accepted,
+            id_of(EventKind::Accepted, ""),
+            now,
+            job_data(work),
+        ),
         JobEvent::StageDone { stage, attempt, .. } if settings.progress => {
             let id = id_of(EventKind::Progress, &format!("{}:{attempt}", stage.name()));
             (EventKind::Progress, id, now, progress_data(work, *stage))
         }
         JobEvent::Finished { ending, .. } => {
             let kind = EventKind::of_outcome(ending.outcome);
-            (kind, id_of(kind, ""), ending.decided_at, final_data(work, ending))
+            (
+                kind,
+                id_of(kind, ""),
+                ending.decided_at,
+                final_data(work, ending),
+            )
         }
         JobEvent::StageDone { .. }
         | JobEvent::StageWaits { .. }
@@ -235,7 +266,11 @@ fn of_job(work: &Work, event: &JobEvent, settings: &EventSettings, now: Timestam
         | JobEvent::DeviceFaulted { .. }
         | JobEvent::Released { .. } => return None,
     };
-    let campaign = job.order.campaign_id.as_ref().map_or("-", |campaign| campaign.as_str());
+    let campaign = job
+        .order
+        .campaign_id
+        .as_ref()
+        .map_or("-", |campaign| campaign.as_str());
     let envelope = Envelope {
         kind,
         id,
@@ -257,8 +292,14 @@ pub(super) fn rejected(
     settings: &EventSettings,
     now: Timestamp,
 ) -> EventMessage {
-    let errors: Vec<ErrorData<'_>> =
-        rejection.faults.iter().map(|fault| ErrorData { field: &fault.field, message: &fault.message }).collect();
+    let errors: Vec<ErrorData<'_>> = rejection
+        .faults
+        .iter()
+        .map(|fault| ErrorData {
+            field: &fault.field,
+            message: &fault.message,
+        })
+        .collect();
     let data = Data {
         job_id: rejection.job_id.as_deref(),
         cpe_id: rejection.cpe_id.as_deref(),
@@ -272,11 +313,18 @@ pub(super) fn rejected(
         ..Data::default()
     };
     // Two different faulty requests may carry one job id, and a request may carry none: the body tells them apart.
-    let id = event_id(rejection.job_id.as_deref().unwrap_or_default(), EventKind::Rejected, incoming.body);
+    let id = event_id(
+        rejection.job_id.as_deref().unwrap_or_default(),
+        EventKind::Rejected,
+        incoming.body,
+    );
     let envelope = Envelope {
         kind: EventKind::Rejected,
         id,
-        subject: rejection.cpe_id.as_deref().filter(|cpe_id| !cpe_id.is_empty()),
+        subject: rejection
+            .cpe_id
+            .as_deref()
+            .filter(|cpe_id| !cpe_id.is_empty()),
         campaign: rejection.campaign_id.as_deref().unwrap_or("-"),
         time: now,
         traceparent: incoming.traceparent,
@@ -323,7 +371,10 @@ impl Envelope<'_> {
             time: self.time,
             body,
             correlation_id: self.correlation_id.map(str::to_owned),
-            reply_to: self.reply_to.filter(|_| self.kind.is_final()).map(str::to_owned),
+            reply_to: self
+                .reply_to
+                .filter(|_| self.kind.is_final())
+                .map(str::to_owned),
             traceparent: self.traceparent.map(str::to_owned),
             tracestate: self.tracestate.map(str::to_owned),
             id: self.id,
@@ -372,7 +423,10 @@ fn final_data<'a>(work: &'a Work, ending: &'a Ending) -> Data<'a> {
         reason: Some(ending.reason.name()),
         impact: Some(ending.impact.name()),
         message: Some(&ending.message),
-        rule: Some(RuleData { id: order.rule_id.as_str(), state: final_rule_state(progress.rule).name() }),
+        rule: Some(RuleData {
+            id: order.rule_id.as_str(),
+            state: final_rule_state(progress.rule).name(),
+        }),
         result: ending.result.as_ref().map(|row| ResultData {
             id: &row.id,
             code: row.code,
@@ -395,7 +449,11 @@ fn final_data<'a>(work: &'a Work, ending: &'a Ending) -> Data<'a> {
 
 /// A rule that is still armed when the job is over was not cleaned up.
 fn final_rule_state(state: RuleState) -> RuleState {
-    if state == RuleState::Armed { RuleState::CleanupFailed } else { state }
+    if state == RuleState::Armed {
+        RuleState::CleanupFailed
+    } else {
+        state
+    }
 }
 
 fn stages_data(records: &[StageRecord]) -> Vec<StageData<'_>> {

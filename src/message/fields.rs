@@ -23,10 +23,16 @@ impl Fields {
     /// The fields of the object in `text`; repeated names are faults.
     pub(super) fn parse(text: &str) -> Result<Self, serde_json::Error> {
         let Entries(entries) = serde_json::from_str(text)?;
-        let mut fields = Self { entries, faults: Vec::new() };
+        let mut fields = Self {
+            entries,
+            faults: Vec::new(),
+        };
         for index in 1..fields.entries.len() {
             let name = fields.entries[index].0.clone();
-            if fields.entries[..index].iter().any(|(earlier, _)| *earlier == name) {
+            if fields.entries[..index]
+                .iter()
+                .any(|(earlier, _)| *earlier == name)
+            {
                 fields.fault(&name, "is given twice; leave one");
             }
         }
@@ -35,7 +41,10 @@ impl Fields {
 
     /// Notes a fault.
     pub(super) fn fault(&mut self, field: &str, message: impl Into<String>) {
-        self.faults.push(FieldFault { field: truncate(field, SHOWN_MAX), message: message.into() });
+        self.faults.push(FieldFault {
+            field: truncate(field, SHOWN_MAX),
+            message: message.into(),
+        });
     }
 
     /// Notes the fault of a check.
@@ -45,7 +54,10 @@ impl Fields {
 
     /// The field as it stands in the message.
     pub(super) fn raw(&self, name: &str) -> Option<&str> {
-        self.entries.iter().find(|(key, _)| key == name).map(|(_, value)| value.get())
+        self.entries
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.get())
     }
 
     /// The field as it stands in the message, moved out; its name still counts as known.
@@ -61,7 +73,11 @@ impl Fields {
     }
 
     /// A string that must be there and pass the check.
-    pub(super) fn required<T>(&mut self, name: &str, check: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+    pub(super) fn required<T>(
+        &mut self,
+        name: &str,
+        check: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
         if self.raw(name).is_none() {
             self.fault(name, "is missing");
             return None;
@@ -70,21 +86,30 @@ impl Fields {
     }
 
     /// A string that must pass the check if it is there; `null` counts as absent.
-    pub(super) fn optional<T>(&mut self, name: &str, check: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+    pub(super) fn optional<T>(
+        &mut self,
+        name: &str,
+        check: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
         match self.raw(name) {
             None | Some("null") => None,
             Some(_) => self.string(name, check),
         }
     }
 
-    fn string<T>(&mut self, name: &str, check: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+    fn string<T>(
+        &mut self,
+        name: &str,
+        check: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
         let raw = self.raw(name)?;
         let Ok(text) = serde_json::from_str::<String>(raw) else {
             let message = format!("must be a string, is {}", truncate(raw, SHOWN_MAX));
             self.fault(name, message);
             return None;
         };
-        let checked = check(&text).map_err(|message| format!("{:?} {message}", truncate(&text, SHOWN_MAX)));
+        let checked =
+            check(&text).map_err(|message| format!("{:?} {message}", truncate(&text, SHOWN_MAX)));
         self.check(name, checked)
     }
 
@@ -94,7 +119,12 @@ impl Fields {
         let checked = serde_json::from_str::<u32>(raw)
             .ok()
             .filter(|number| (min..=max).contains(number))
-            .ok_or_else(|| format!("must be a whole number from {min} to {max}, is {}", truncate(raw, SHOWN_MAX)));
+            .ok_or_else(|| {
+                format!(
+                    "must be a whole number from {min} to {max}, is {}",
+                    truncate(raw, SHOWN_MAX)
+                )
+            });
         self.check(name, checked)
     }
 
@@ -108,10 +138,17 @@ impl Fields {
 
     /// Notes every field whose name is none of `known`.
     pub(super) fn refuse_unknown(&mut self, known: &[&str]) {
-        let unknown: Vec<String> =
-            self.entries.iter().filter(|(name, _)| !known.contains(&name.as_str())).map(|(name, _)| name.clone()).collect();
+        let unknown: Vec<String> = self
+            .entries
+            .iter()
+            .filter(|(name, _)| !known.contains(&name.as_str()))
+            .map(|(name, _)| name.clone())
+            .collect();
         for name in unknown {
-            self.fault(&name, "is no field of a request; check its spelling or move it into `context`");
+            self.fault(
+                &name,
+                "is no field of a request; check its spelling or move it into `context`",
+            );
         }
     }
 }

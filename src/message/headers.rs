@@ -47,13 +47,19 @@ impl DeadLetter {
     /// For a request that is not valid.
     #[must_use]
     pub fn invalid_request(rejection: &Rejection) -> Self {
-        Self { reason: "invalid_request", error: truncate(&rejection.to_string(), Self::ERROR_MAX) }
+        Self {
+            reason: "invalid_request",
+            error: truncate(&rejection.to_string(), Self::ERROR_MAX),
+        }
     }
 
     /// For a continuation that nobody can read.
     #[must_use]
     pub fn malformed_step(error: &str) -> Self {
-        Self { reason: "malformed_step", error: truncate(error, Self::ERROR_MAX) }
+        Self {
+            reason: "malformed_step",
+            error: truncate(error, Self::ERROR_MAX),
+        }
     }
 }
 

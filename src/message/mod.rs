@@ -67,7 +67,11 @@ impl Codec {
     /// # Errors
     ///
     /// [`Rejection`] names each field at fault with its value and the remedy.
-    pub fn decode_request(&self, incoming: &Incoming<'_>, now: Timestamp) -> Result<Work, Rejection> {
+    pub fn decode_request(
+        &self,
+        incoming: &Incoming<'_>,
+        now: Timestamp,
+    ) -> Result<Work, Rejection> {
         request::decode(incoming, &self.requests, now)
     }
 
@@ -82,13 +86,23 @@ impl Codec {
 
     /// The events that others see among what happened to a job, in order.
     #[must_use]
-    pub fn published_events(&self, work: &Work, events: &[JobEvent], now: Timestamp) -> Vec<EventMessage> {
+    pub fn published_events(
+        &self,
+        work: &Work,
+        events: &[JobEvent],
+        now: Timestamp,
+    ) -> Vec<EventMessage> {
         event::published(work, events, &self.events, now)
     }
 
     /// The event about a request that is not valid.
     #[must_use]
-    pub fn rejected_event(&self, incoming: &Incoming<'_>, rejection: &Rejection, now: Timestamp) -> EventMessage {
+    pub fn rejected_event(
+        &self,
+        incoming: &Incoming<'_>,
+        rejection: &Rejection,
+        now: Timestamp,
+    ) -> EventMessage {
         event::rejected(incoming, rejection, &self.events, now)
     }
 
@@ -104,3 +118,6 @@ impl Codec {
 pub fn unix_seconds(time: Timestamp) -> u64 {
     u64::try_from(time.as_second()).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests;

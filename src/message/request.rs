@@ -109,7 +109,13 @@ pub struct Rejection {
 
 impl Rejection {
     fn of_body(message: impl Into<String>) -> Self {
-        Self { faults: vec![FieldFault { field: "body".to_owned(), message: message.into() }], ..Self::default() }
+        Self {
+            faults: vec![FieldFault {
+                field: "body".to_owned(),
+                message: message.into(),
+            }],
+            ..Self::default()
+        }
     }
 }
 
@@ -123,7 +129,11 @@ impl fmt::Display for Rejection {
     }
 }
 
-pub(super) fn decode(incoming: &Incoming<'_>, settings: &RequestSettings, now: Timestamp) -> Result<Work, Rejection> {
+pub(super) fn decode(
+    incoming: &Incoming<'_>,
+    settings: &RequestSettings,
+    now: Timestamp,
+) -> Result<Work, Rejection> {
     let mut fields = open(incoming)?;
     let order = read_order(&mut fields, incoming, settings, now);
     let context = read_context(&mut fields);
@@ -143,7 +153,9 @@ pub(super) fn decode(incoming: &Incoming<'_>, settings: &RequestSettings, now: T
         Some(_) | None => Err(Rejection {
             job_id: fields.peek_string("job_id", JobId::MAX),
             cpe_id: fields.peek_string("cpe_id", CpeId::MAX),
-            campaign_id: fields.peek_string("campaign_id", CampaignId::MAX).filter(|id| CampaignId::parse(id.as_str()).is_ok()),
+            campaign_id: fields
+                .peek_string("campaign_id", CampaignId::MAX)
+                .filter(|id| CampaignId::parse(id.as_str()).is_ok()),
             faults: fields.faults,
         }),
     }
@@ -153,15 +165,27 @@ pub(super) fn decode(incoming: &Incoming<'_>, settings: &RequestSettings, now: T
 fn open(incoming: &Incoming<'_>) -> Result<Fields, Rejection> {
     let length = incoming.body.len();
     if length > BODY_MAX {
-        return Err(Rejection::of_body(format!("has {length} bytes; at most {BODY_MAX} are allowed")));
+        return Err(Rejection::of_body(format!(
+            "has {length} bytes; at most {BODY_MAX} are allowed"
+        )));
     }
     let Ok(text) = std::str::from_utf8(incoming.body) else {
         return Err(Rejection::of_body("is not UTF-8; encode the JSON as UTF-8"));
     };
-    let fields = Fields::parse(text)
-        .map_err(|error| Rejection::of_body(format!("is not a JSON object: {error}; send one object as the contract has it")))?;
+    let fields = Fields::parse(text).map_err(|error| {
+        Rejection::of_body(format!(
+            "is not a JSON object: {error}; send one object as the contract has it"
+        ))
+    })?;
     let media_type = incoming.content_type.unwrap_or("application/json");
-    match media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
+    match media_type
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase()
+        .as_str()
+    {
         "application/json" | "" => Ok(fields),
         "application/cloudevents+json" => open_cloud_event(&fields),
         other => Err(Rejection::of_body(format!(
@@ -172,13 +196,20 @@ fn open(incoming: &Incoming<'_>) -> Result<Fields, Rejection> {
 
 fn open_cloud_event(event: &Fields) -> Result<Fields, Rejection> {
     if event.peek_string("specversion", 16).as_deref() != Some("1.0") {
-        return Err(Rejection::of_body("is no CloudEvent 1.0: `specversion` must be \"1.0\""));
+        return Err(Rejection::of_body(
+            "is no CloudEvent 1.0: `specversion` must be \"1.0\"",
+        ));
     }
     let Some(data) = event.raw("data") else {
-        return Err(Rejection::of_body("is a CloudEvent without `data`; put the request there"));
+        return Err(Rejection::of_body(
+            "is a CloudEvent without `data`; put the request there",
+        ));
     };
-    Fields::parse(data)
-        .map_err(|error| Rejection::of_body(format!("is a CloudEvent whose `data` is not a JSON object: {error}")))
+    Fields::parse(data).map_err(|error| {
+        Rejection::of_body(format!(
+            "is a CloudEvent whose `data` is not a JSON object: {error}"
+        ))
+    })
 }
 
 fn read_order(
@@ -190,20 +221,35 @@ fn read_order(
     if fields.raw("devices").is_some() {
         fields.fault("devices", "campaigns with a list of devices are not supported by this version; send one request per device");
     }
-    let job_id = fields.required("job_id", |text| JobId::parse(text).map_err(|error| error.to_string()));
-    let cpe_id = fields.required("cpe_id", |text| CpeId::parse(text).map_err(|error| error.to_string()));
+    let job_id = fields.required("job_id", |text| {
+        JobId::parse(text).map_err(|error| error.to_string())
+    });
+    let cpe_id = fields.required("cpe_id", |text| {
+        CpeId::parse(text).map_err(|error| error.to_string())
+    });
     let firmware_url = fields.required("firmware_url", |text| firmware_url(text, settings));
-    let campaign_id = fields.optional("campaign_id", |text| CampaignId::parse(text).map_err(|error| error.to_string()));
+    let campaign_id = fields.optional("campaign_id", |text| {
+        CampaignId::parse(text).map_err(|error| error.to_string())
+    });
     let requested_at = fields
         .optional("requested_at", timestamp)
-        .or_else(|| incoming.timestamp.and_then(|seconds| Timestamp::from_second(i64::try_from(seconds).ok()?).ok()))
+        .or_else(|| {
+            incoming
+                .timestamp
+                .and_then(|seconds| Timestamp::from_second(i64::try_from(seconds).ok()?).ok())
+        })
         .unwrap_or(now);
     let not_before = fields.optional("not_before", timestamp);
     let deadline = fields.optional("deadline", timestamp);
     if let (Some(not_before), Some(deadline)) = (not_before, deadline)
         && deadline <= not_before
     {
-        fields.fault("deadline", format!("{deadline} is not after not_before ({not_before}); give the job time between them"));
+        fields.fault(
+            "deadline",
+            format!(
+                "{deadline} is not after not_before ({not_before}); give the job time between them"
+            ),
+        );
     }
     let cleanup = fields.optional("cleanup", |text| {
         Cleanup::from_name(text).ok_or_else(|| "is none of deactivate, delete, keep".to_owned())
@@ -213,14 +259,21 @@ fn read_order(
     let max_attempts = fields.integer("max_attempts", 1, ATTEMPTS_MAX);
     let expected_version = fields.optional("expected_version", |text| match text.chars().count() {
         1..=VERSION_MAX => Ok(text.to_owned()),
-        length => Err(format!("must have 1 to {VERSION_MAX} characters, has {length}")),
+        length => Err(format!(
+            "must have 1 to {VERSION_MAX} characters, has {length}"
+        )),
     });
     if expected_version.is_some() && !settings.verify {
-        fields.fault("expected_version", "versions are not read back here; leave it out or have `verify.enabled` switched on");
+        fields.fault(
+            "expected_version",
+            "versions are not read back here; leave it out or have `verify.enabled` switched on",
+        );
     }
     let force = fields.boolean("force");
     let begins_at = not_before.map_or(requested_at, |not_before| not_before.max(requested_at));
-    let deadline = deadline.or_else(|| begins_at.checked_add(settings.timeout).ok()).unwrap_or(Timestamp::MAX);
+    let deadline = deadline
+        .or_else(|| begins_at.checked_add(settings.timeout).ok())
+        .unwrap_or(Timestamp::MAX);
     let (job_id, cpe_id) = (job_id?, cpe_id?);
     let rule_id = fields.check("cpe_id", rule_id(&settings.rule_id, &job_id, &cpe_id))?;
     Some(Order {
@@ -242,21 +295,32 @@ fn read_order(
 }
 
 fn rule_id(template: &str, job_id: &JobId, cpe_id: &CpeId) -> Result<RuleId, String> {
-    let text = template.replace("{cpe_id}", cpe_id.as_str()).replace("{job_id}", job_id.as_str());
-    RuleId::parse(text).map_err(|error| format!("makes no valid rule id with `nbi.rule_id` = {template:?}: it {error}"))
+    let text = template
+        .replace("{cpe_id}", cpe_id.as_str())
+        .replace("{job_id}", job_id.as_str());
+    RuleId::parse(text).map_err(|error| {
+        format!("makes no valid rule id with `nbi.rule_id` = {template:?}: it {error}")
+    })
 }
 
 fn timestamp(text: &str) -> Result<Timestamp, String> {
-    text.parse().map_err(|_| "is no RFC 3339 time; write it like 2026-11-23T18:00:00Z".to_owned())
+    text.parse()
+        .map_err(|_| "is no RFC 3339 time; write it like 2026-11-23T18:00:00Z".to_owned())
 }
 
 fn firmware_url(text: &str, settings: &RequestSettings) -> Result<FirmwareUrl, String> {
-    if text.chars().any(|character| character.is_control() || character == ' ') {
+    if text
+        .chars()
+        .any(|character| character.is_control() || character == ' ')
+    {
         return Err("contains a space or a control character; percent-encode it".to_owned());
     }
     let url = Url::parse(text).map_err(|error| format!("is no absolute URL: {error}"))?;
     if !matches!(url.scheme(), "http" | "https" | "ftp") {
-        return Err(format!("has the scheme {:?}; devices load from http, https or ftp", url.scheme()));
+        return Err(format!(
+            "has the scheme {:?}; devices load from http, https or ftp",
+            url.scheme()
+        ));
     }
     if !url.has_host() {
         return Err("has no host".to_owned());
@@ -267,8 +331,15 @@ fn firmware_url(text: &str, settings: &RequestSettings) -> Result<FirmwareUrl, S
     }
     let prefixes = &settings.allowed_url_prefixes;
     // Compared in the parser's form, so that `https://files.example/../x` or another case of the host does not slip through.
-    if !prefixes.is_empty() && !prefixes.iter().any(|prefix| url.as_str().starts_with(prefix.as_str())) {
-        return Err(format!("is under none of the allowed prefixes ({})", prefixes.join(", ")));
+    if !prefixes.is_empty()
+        && !prefixes
+            .iter()
+            .any(|prefix| url.as_str().starts_with(prefix.as_str()))
+    {
+        return Err(format!(
+            "is under none of the allowed prefixes ({})",
+            prefixes.join(", ")
+        ));
     }
     FirmwareUrl::checked(text).map_err(|error| error.to_string())
 }
@@ -277,7 +348,10 @@ fn read_context(fields: &mut Fields) -> Option<Box<RawValue>> {
     let raw = fields.take_raw("context")?;
     let length = raw.get().len();
     if length > CONTEXT_MAX {
-        fields.fault("context", format!("has {length} bytes; at most {CONTEXT_MAX} are allowed"));
+        fields.fault(
+            "context",
+            format!("has {length} bytes; at most {CONTEXT_MAX} are allowed"),
+        );
     } else if let Err(error) = serde_json::from_str::<serde_json::Value>(raw.get()) {
         fields.fault("context", format!("cannot be read: {error}"));
     }
@@ -286,5 +360,7 @@ fn read_context(fields: &mut Fields) -> Option<Box<RawValue>> {
 
 /// A property that is passed through, unless it is longer than anything sensible.
 fn carried(value: Option<&str>) -> Option<String> {
-    value.filter(|text| !text.is_empty() && text.len() <= CARRIED_MAX).map(str::to_owned)
+    value
+        .filter(|text| !text.is_empty() && text.len() <= CARRIED_MAX)
+        .map(str::to_owned)
 }

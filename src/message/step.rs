@@ -163,12 +163,18 @@ struct StageRecordV1 {
     last_error: Option<String>,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde's skip_serializing_if passes a reference"
+)]
 fn is_false(value: &bool) -> bool {
     !*value
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde's skip_serializing_if passes a reference"
+)]
 fn is_zero(value: &u32) -> bool {
     *value == 0
 }
@@ -176,16 +182,24 @@ fn is_zero(value: &u32) -> bool {
 pub(super) fn decode(incoming: &Incoming<'_>) -> Result<Work, StepError> {
     let malformed = |error: String| StepError::Malformed(error);
     if incoming.body.len() > BODY_MAX {
-        return Err(malformed(format!("it has {} bytes, at most {BODY_MAX} are read", incoming.body.len())));
+        return Err(malformed(format!(
+            "it has {} bytes, at most {BODY_MAX} are read",
+            incoming.body.len()
+        )));
     }
-    let VersionOnly { v } = serde_json::from_slice(incoming.body).map_err(|error| malformed(error.to_string()))?;
+    let VersionOnly { v } =
+        serde_json::from_slice(incoming.body).map_err(|error| malformed(error.to_string()))?;
     match v {
         VERSION => {
-            let step: StepV1 = serde_json::from_slice(incoming.body).map_err(|error| malformed(error.to_string()))?;
+            let step: StepV1 = serde_json::from_slice(incoming.body)
+                .map_err(|error| malformed(error.to_string()))?;
             work_of(step).map_err(malformed)
         }
         0 => Err(malformed("there is no version 0".to_owned())),
-        found => Err(StepError::NewerVersion { found, known: VERSION }),
+        found => Err(StepError::NewerVersion {
+            found,
+            known: VERSION,
+        }),
     }
 }
 
@@ -206,9 +220,32 @@ pub(super) fn encode(work: &Work) -> Vec<u8> {
 }
 
 fn work_of(step: StepV1) -> Result<Work, String> {
-    let StepV1 { v: _, not_due_before, order, progress, context, correlation_id, reply_to, traceparent, tracestate } = step;
-    let job = Job { order: order_of(order)?, progress: progress_of(progress)? };
-    Ok(Work { job, carried: Carried { context, correlation_id, reply_to, traceparent, tracestate }, not_due_before })
+    let StepV1 {
+        v: _,
+        not_due_before,
+        order,
+        progress,
+        context,
+        correlation_id,
+        reply_to,
+        traceparent,
+        tracestate,
+    } = step;
+    let job = Job {
+        order: order_of(order)?,
+        progress: progress_of(progress)?,
+    };
+    Ok(Work {
+        job,
+        carried: Carried {
+            context,
+            correlation_id,
+            reply_to,
+            traceparent,
+            tracestate,
+        },
+        not_due_before,
+    })
 }
 
 fn named<T>(field: &str, name: &str, value: Option<T>) -> Result<T, String> {
@@ -244,7 +281,10 @@ fn order_of(wire: OrderV1) -> Result<Order, String> {
         cpe_id: parsed("cpe_id", CpeId::parse(wire.cpe_id))?,
         firmware_url: parsed("firmware_url", FirmwareUrl::checked(wire.firmware_url))?,
         rule_id: parsed("rule_id", RuleId::parse(wire.rule_id))?,
-        campaign_id: wire.campaign_id.map(|id| parsed("campaign_id", CampaignId::parse(id))).transpose()?,
+        campaign_id: wire
+            .campaign_id
+            .map(|id| parsed("campaign_id", CampaignId::parse(id)))
+            .transpose()?,
         requested_at: wire.requested_at,
         not_before: wire.not_before,
         deadline: wire.deadline,
@@ -293,11 +333,20 @@ fn progress_of(wire: ProgressV1) -> Result<Progress, String> {
         (None, Some(fault)) => Some(Exit::TryAgain(fault_of(fault))),
         (None, None) => None,
     };
-    let stages: Result<Vec<_>, _> = wire.stages.into_iter().take(Stage::ALL.len()).map(record_of).collect();
+    let stages: Result<Vec<_>, _> = wire
+        .stages
+        .into_iter()
+        .take(Stage::ALL.len())
+        .map(record_of)
+        .collect();
     Ok(Progress {
         seq: wire.seq,
         stage: named("stage", &wire.stage, Stage::from_name(&wire.stage))?,
-        retries: Retries { failures: wire.failures, unintelligible: wire.unintelligible, since: wire.failing_since },
+        retries: Retries {
+            failures: wire.failures,
+            unintelligible: wire.unintelligible,
+            since: wire.failing_since,
+        },
         polls: wire.polls,
         attempt: wire.attempt.max(1),
         announced: wire.announced,
@@ -350,11 +399,20 @@ fn ending_of(wire: EndingV1) -> Result<Ending, String> {
 }
 
 fn fault_to_wire(fault: &fault::Fault) -> FaultV1 {
-    FaultV1 { code: fault.code, message: fault.message.clone(), transient: fault.transient }
+    FaultV1 {
+        code: fault.code,
+        message: fault.message.clone(),
+        transient: fault.transient,
+    }
 }
 
 fn fault_of(wire: FaultV1) -> fault::Fault {
-    fault::Fault { code: wire.code, name: fault::name(wire.code), message: wire.message, transient: wire.transient }
+    fault::Fault {
+        code: wire.code,
+        name: fault::name(wire.code),
+        message: wire.message,
+        transient: wire.transient,
+    }
 }
 
 fn record_to_wire(record: &StageRecord) -> StageRecordV1 {

@@ -13,8 +13,13 @@ use crate::job::{NbiAnswer, NbiCall, NbiFailure};
 pub mod answer;
 pub mod circuit;
 pub mod client;
+mod gate;
+mod headers;
 pub mod http;
 pub mod limit;
+mod names;
+mod settings;
+mod version;
 pub mod wire;
 
 pub use client::{NbiClient, NbiSettings};
@@ -41,7 +46,10 @@ pub trait Transport: Send + Sync + 'static {
     /// # Errors
     ///
     /// [`TransportError`] when no complete answer came back.
-    fn send(&self, request: &wire::Request) -> impl Future<Output = Result<RawAnswer, TransportError>> + Send;
+    fn send(
+        &self,
+        request: &wire::Request,
+    ) -> impl Future<Output = Result<RawAnswer, TransportError>> + Send;
 }
 
 /// A complete HTTP answer.

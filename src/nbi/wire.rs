@@ -1,6 +1,25 @@
-//! The vendor's requests, field for field (source of each shape: the vendor's page "Firmware Upgrade via NBI", documented).
+//! The vendor's requests and rows, field for field (source of each shape: the vendor's page "Firmware Upgrade via NBI",
+//! documented, unless a comment says otherwise).
+//!
+//! [`Request::of`] turns a call of the core into bytes; the row types take what comes back apart. What an answer *means* is
+//! decided in `answer.rs`.
+//!
+//! Reading is tolerant where nothing is lost by it: unknown fields, nulls, missing fields and numbers written as strings are
+//! taken; whether a row is good enough to be believed is `answer.rs`'s decision.
 
-/// The HTTP verb of a request.
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+
+use crate::job::{NbiCall, RuleSpec};
+
+/// The storage of upgrade rules. The last segment goes out literally as `.*` (documented in every example).
+pub const RULES: &str = "/v1/dyn/FirmwareStorage/.*";
+/// The storage of what devices reported.
+pub const RESULTS: &str = "/v1/dyn/FirmwareResultStorage/.*";
+/// Wakes a device.
+pub const SEND_CNR: &str = "/v1/method/SendCNR";
+
+/// The verb of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
     /// Read.
@@ -26,4 +45,526 @@ pub struct Request {
     pub body: Option<Vec<u8>>,
     /// The operation, for logs and metrics.
     pub operation: &'static str,
+}
+
+/// What a call does not say by itself: names that depend on the installation.
+#[derive(Debug, Clone, Copy)]
+pub struct Names<'a> {
+    /// The query parameter that selects rows of the storage that the call is about.
+    pub query: &'a str,
+    /// The path that reads parameters of a device.
+    pub version_path: &'static str,
+    /// The parameters that hold the software version, one per data model.
+    pub version_parameters: &'a [String],
+}
+
+impl Request {
+    /// The request for a call.
+    #[must_use]
+    pub fn of(call: &NbiCall, names: &Names<'_>) -> Self {
+        let filter = |value: &str| Some((names.query.to_owned(), value.to_owned()));
+        let (verb, path, query, body) = match call {
+            NbiCall::ReadResults { rule_id, .. } => {
+                (Verb::Get, RESULTS, filter(rule_id.as_str()), None)
+            }
+            NbiCall::ReadRule { rule_id } => (Verb::Get, RULES, filter(rule_id.as_str()), None),
+            NbiCall::CreateRule(spec) => {
+                (Verb::Post, RULES, None, Some(json(&RuleBody::armed(spec))))
+            }
+            NbiCall::UpdateRule(spec) => (
+                Verb::Put,
+                RULES,
+                filter(spec.rule_id.as_str()),
+                Some(json(&RuleBody::armed(spec))),
+            ),
+            NbiCall::DisarmRule { rule_id } => {
+                let body = DisarmBody {
+                    id: rule_id.as_str(),
+                    enabled: false,
+                    automatic: false,
+                };
+                (
+                    Verb::Put,
+                    RULES,
+                    filter(rule_id.as_str()),
+                    Some(json(&body)),
+                )
+            }
+            NbiCall::DeleteRule { rule_id } => {
+                (Verb::Delete, RULES, filter(rule_id.as_str()), None)
+            }
+            NbiCall::SendConnectionRequest { cpe_id } => {
+                let body = CnrBody {
+                    search_options: SearchOptions {
+                        cpe_id: cpe_id.as_str(),
+                    },
+                };
+                (Verb::Post, SEND_CNR, None, Some(json(&body)))
+            }
+            NbiCall::ReadVersion { cpe_id } => {
+                let search_options = SearchOptions {
+                    cpe_id: cpe_id.as_str(),
+                };
+                let body = VersionBody {
+                    search_options,
+                    parameters: names.version_parameters,
+                };
+                (Verb::Post, names.version_path, None, Some(json(&body)))
+            }
+        };
+        Self {
+            verb,
+            path,
+            query,
+            body,
+            operation: call.operation(),
+        }
+    }
+
+    /// Whether the request could hit rows that nobody asked for: a selecting verb whose filter has no name or no value.
+    ///
+    /// What the NBI does with an empty filter is unknown; it might take every row (inferred).
+    #[must_use]
+    pub fn is_unfiltered(&self) -> bool {
+        let selects = match self.verb {
+            Verb::Get | Verb::Put | Verb::Delete => true,
+            Verb::Post => false,
+        };
+        let filtered = self
+            .query
+            .as_ref()
+            .is_some_and(|(name, value)| !name.is_empty() && !value.is_empty());
+        selects && !filtered
+    }
+}
+
+/// Serialises a body of ours.
+fn json(body: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(body).expect("structs of strings, numbers and booleans always serialise")
+}
+
+/// A rule as POST and the full PUT carry it, in the order of the vendor's example.
+#[derive(Debug, Serialize)]
+struct RuleBody<'a> {
+    id: &'a str,
+    enabled: bool,
+    automatic: bool,
+    file: &'a str,
+    condition: Condition<'a>,
+    executions: u32,
+    priority: u32,
+    author: &'static str,
+    /// Not in the vendor's request; results carry a `rule_description` (inferred that this is where it comes from), so it is
+    /// sent only where rules are tagged. Taken away by `nbi.tag_rules = false`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<&'a str>,
+}
+
+impl<'a> RuleBody<'a> {
+    fn armed(spec: &'a RuleSpec) -> Self {
+        Self {
+            id: spec.rule_id.as_str(),
+            enabled: true,
+            automatic: true,
+            file: spec.firmware_url.as_str(),
+            condition: Condition {
+                cpeid: spec.cpe_id.as_str(),
+            },
+            executions: spec.executions,
+            priority: spec.priority,
+            author: "api",
+            description: spec.description.as_deref(),
+        }
+    }
+}
+
+/// Which devices a rule is for.
+#[derive(Debug, Serialize)]
+struct Condition<'a> {
+    cpeid: &'a str,
+}
+
+/// The vendor's deactivation.
+#[derive(Debug, Serialize)]
+struct DisarmBody<'a> {
+    id: &'a str,
+    enabled: bool,
+    automatic: bool,
+}
+
+/// The vendor's connection request.
+#[derive(Debug, Serialize)]
+struct CnrBody<'a> {
+    search_options: SearchOptions<'a>,
+}
+
+/// Which device a method is for; `cpe_id` here, `cpeid` elsewhere (documented).
+#[derive(Debug, Serialize)]
+struct SearchOptions<'a> {
+    cpe_id: &'a str,
+}
+
+/// Reading parameters: inferred by analogy with `SendCNR`; a wrong guess shows as a failed `verify`, which is off by default.
+#[derive(Debug, Serialize)]
+struct VersionBody<'a> {
+    search_options: SearchOptions<'a>,
+    parameters: &'a [String],
+}
+
+/// A row of the result storage as it stands in `details`.
+///
+/// `status` is not read: it is `true` in the vendor's example of a failure, so it says nothing about success.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct ResultWire {
+    /// The row's own id, a UUID in the example.
+    #[serde(deserialize_with = "text")]
+    pub(crate) id: Option<String>,
+    /// Unix seconds (inferred).
+    #[serde(deserialize_with = "integer")]
+    pub(crate) ts: Option<i64>,
+    /// The device.
+    #[serde(deserialize_with = "text")]
+    pub(crate) cpeid: Option<String>,
+    /// The rule's id (inferred from the example).
+    #[serde(deserialize_with = "text")]
+    pub(crate) campaignid: Option<String>,
+    /// The rule's description.
+    #[serde(deserialize_with = "text")]
+    pub(crate) rule_description: Option<String>,
+    /// What the device reported.
+    #[serde(deserialize_with = "status")]
+    pub(crate) result: StatusWire,
+}
+
+/// A row of the rule storage as it stands in `details`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct RuleWire {
+    /// The rule's id.
+    #[serde(deserialize_with = "text")]
+    pub(crate) id: Option<String>,
+    /// Whether it is enabled.
+    #[serde(deserialize_with = "boolean")]
+    pub(crate) enabled: Option<bool>,
+    /// Whether it fires by itself.
+    #[serde(deserialize_with = "boolean")]
+    pub(crate) automatic: Option<bool>,
+    /// Its file.
+    #[serde(deserialize_with = "text")]
+    pub(crate) file: Option<String>,
+    /// Its description.
+    #[serde(deserialize_with = "text")]
+    pub(crate) description: Option<String>,
+}
+
+/// `{code, message}`: the head of a storage's answer, the `result` of a method's answer and of a result row.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(crate) struct StatusWire {
+    /// The code.
+    #[serde(deserialize_with = "integer")]
+    pub(crate) code: Option<i64>,
+    /// The message.
+    #[serde(deserialize_with = "text")]
+    pub(crate) message: Option<String>,
+}
+
+/// An answer's body, taken apart as far as every answer has it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Envelope {
+    /// Of storages.
+    #[serde(deserialize_with = "integer")]
+    pub(crate) code: Option<i64>,
+    /// Of storages.
+    #[serde(deserialize_with = "text")]
+    pub(crate) message: Option<String>,
+    /// Of methods.
+    #[serde(deserialize_with = "status")]
+    pub(crate) result: StatusWire,
+    /// Rows, one row, `""`, or nothing.
+    pub(crate) details: Value,
+}
+
+impl Envelope {
+    /// Reads a body: `None` unless it is a JSON object that carries at least one code.
+    pub(crate) fn read(body: &Value) -> Option<Self> {
+        // By way of the value, so that a repeated key is no error.
+        let envelope = Self::deserialize(body.is_object().then_some(body)?).ok()?;
+        (envelope.code.is_some() || envelope.result.code.is_some()).then_some(envelope)
+    }
+
+    /// What the NBI says about the answer, if it says anything.
+    pub(crate) fn said(&self) -> Option<&str> {
+        self.result.message.as_deref().or(self.message.as_deref())
+    }
+
+    /// The rows in `details`: an array on a hit, `""` on none (documented); null, missing and a single object are taken too
+    /// (inferred). `None` when it is something else.
+    pub(crate) fn rows(&self) -> Option<&[Value]> {
+        match &self.details {
+            Value::Array(rows) => Some(rows),
+            Value::Object(_) => Some(std::slice::from_ref(&self.details)),
+            Value::Null => Some(&[]),
+            Value::String(text) if text.trim().is_empty() => Some(&[]),
+            Value::String(_) | Value::Bool(_) | Value::Number(_) => None,
+        }
+    }
+}
+
+/// Text; a number is taken as its digits, anything else as missing.
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::String(text) => Some(text),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+    })
+}
+
+/// An integer; digits in a string are taken, a fraction is cut off, anything else is missing.
+fn integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::Number(number) => number.as_i64().or_else(|| number.as_f64().and_then(whole)),
+        Value::String(text) => {
+            let text = text.trim();
+            text.parse()
+                .ok()
+                .or_else(|| text.parse().ok().and_then(whole))
+        }
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+    })
+}
+
+/// The whole part, where an `f64` holds it exactly.
+fn whole(number: f64) -> Option<i64> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the fraction is cut off on purpose, the range is checked"
+    )]
+    (number.is_finite() && number.abs() <= EXACT).then_some(number as i64)
+}
+
+/// A boolean; `"true"`, `"false"`, 1 and 0 are taken, anything else is missing.
+fn boolean<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::Bool(truth) => Some(truth),
+        Value::Number(number) => match number.as_i64() {
+            Some(1) => Some(true),
+            Some(0) => Some(false),
+            Some(_) | None => None,
+        },
+        Value::String(text) => match text.trim() {
+            "true" | "1" => Some(true),
+            "false" | "0" => Some(false),
+            _ => None,
+        },
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    })
+}
+
+/// `{code, message}`; anything that is not an object is taken as empty.
+fn status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StatusWire, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    Ok(StatusWire::deserialize(value).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{CpeId, FirmwareUrl, RuleId};
+
+    fn rule_id() -> RuleId {
+        RuleId::parse("UPGRADE_x").unwrap()
+    }
+
+    fn cpe_id() -> CpeId {
+        CpeId::parse("x").unwrap()
+    }
+
+    fn spec(description: Option<&str>) -> RuleSpec {
+        RuleSpec {
+            rule_id: rule_id(),
+            cpe_id: cpe_id(),
+            firmware_url: FirmwareUrl::checked("http://files/fw.bin").unwrap(),
+            executions: 1,
+            priority: 1,
+            description: description.map(str::to_owned),
+        }
+    }
+
+    fn request(call: &NbiCall) -> Request {
+        let parameters = ["A.Version".to_owned(), "B.Version".to_owned()];
+        Request::of(
+            call,
+            &Names {
+                query: "campaignid",
+                version_path: "/v1/method/GetParameterValues",
+                version_parameters: &parameters,
+            },
+        )
+    }
+
+    fn line(request: &Request) -> String {
+        let query = request
+            .query
+            .as_ref()
+            .map_or_else(String::new, |(name, value)| format!("?{name}={value}"));
+        let body = String::from_utf8(request.body.clone().unwrap_or_default()).unwrap();
+        format!("{:?} {}{query} {body}", request.verb, request.path)
+            .trim_end()
+            .to_owned()
+    }
+
+    #[test]
+    fn every_request_has_the_vendors_shape() {
+        const ARMED: &str = r#"{"id":"UPGRADE_x","enabled":true,"automatic":true,"file":"http://files/fw.bin","condition":{"cpeid":"x"},"executions":1,"priority":1,"author":"api"}"#;
+        let rule_id = rule_id();
+        let cpe_id = cpe_id();
+        for (call, expected) in [
+            (
+                NbiCall::ReadResults { rule_id: rule_id.clone(), cpe_id: cpe_id.clone() },
+                "Get /v1/dyn/FirmwareResultStorage/.*?campaignid=UPGRADE_x".to_owned(),
+            ),
+            (
+                NbiCall::ReadRule { rule_id: rule_id.clone() },
+                "Get /v1/dyn/FirmwareStorage/.*?campaignid=UPGRADE_x".to_owned(),
+            ),
+            (NbiCall::CreateRule(spec(None)), format!("Post /v1/dyn/FirmwareStorage/.* {ARMED}")),
+            (
+                NbiCall::UpdateRule(spec(None)),
+                format!("Put /v1/dyn/FirmwareStorage/.*?campaignid=UPGRADE_x {ARMED}"),
+            ),
+            (
+                NbiCall::DisarmRule { rule_id: rule_id.clone() },
+                "Put /v1/dyn/FirmwareStorage/.*?campaignid=UPGRADE_x {\"id\":\"UPGRADE_x\",\"enabled\":false,\"automatic\":false}"
+                    .to_owned(),
+            ),
+            (
+                NbiCall::DeleteRule { rule_id },
+                "Delete /v1/dyn/FirmwareStorage/.*?campaignid=UPGRADE_x".to_owned(),
+            ),
+            (
+                NbiCall::SendConnectionRequest { cpe_id: cpe_id.clone() },
+                r#"Post /v1/method/SendCNR {"search_options":{"cpe_id":"x"}}"#.to_owned(),
+            ),
+            (
+                NbiCall::ReadVersion { cpe_id },
+                r#"Post /v1/method/GetParameterValues {"search_options":{"cpe_id":"x"},"parameters":["A.Version","B.Version"]}"#
+                    .to_owned(),
+            ),
+        ] {
+            let request = request(&call);
+            assert_eq!(line(&request), expected);
+            assert_eq!(request.operation, call.operation());
+            assert!(!request.is_unfiltered());
+        }
+    }
+
+    #[test]
+    fn a_description_is_sent_only_where_there_is_one() {
+        let request = request(&NbiCall::CreateRule(spec(Some("job 7"))));
+        let body = String::from_utf8(request.body.unwrap()).unwrap();
+        assert!(
+            body.ends_with(r#""author":"api","description":"job 7"}"#),
+            "{body}"
+        );
+    }
+
+    #[test]
+    fn the_create_request_of_the_vendors_page_is_ours() {
+        let theirs: Value = serde_json::from_str(include_str!(
+            "../../tests/fixtures/nbi/create_rule.request.json"
+        ))
+        .unwrap();
+        let mut spec = spec(None);
+        spec.firmware_url = FirmwareUrl::checked("<target file URL>").unwrap();
+        let ours = String::from_utf8(request(&NbiCall::CreateRule(spec)).body.unwrap()).unwrap();
+        let ours: Value = serde_json::from_str(
+            &ours
+                .replace("UPGRADE_x", "UPGRADE_<cpeid>")
+                .replace("\"x\"", "\"<cpeid>\""),
+        )
+        .unwrap();
+        assert_eq!(ours, theirs);
+    }
+
+    #[test]
+    fn a_write_without_a_filter_is_noticed() {
+        let mut request = request(&NbiCall::DeleteRule { rule_id: rule_id() });
+        for (query, unfiltered) in [
+            (None, true),
+            (Some((String::new(), "UPGRADE_x".to_owned())), true),
+            (Some(("id".to_owned(), String::new())), true),
+            (Some(("id".to_owned(), "UPGRADE_x".to_owned())), false),
+        ] {
+            request.query = query;
+            assert_eq!(request.is_unfiltered(), unfiltered, "{:?}", request.query);
+        }
+    }
+
+    #[test]
+    fn rows_are_read_tolerantly() {
+        let row: ResultWire = serde_json::from_str(
+            r#"{"id":7,"ts":"1743412508","cpeid":null,"result":{"code":"500","message":null},"more":[1]}"#,
+        )
+        .unwrap();
+        assert_eq!(row.id.as_deref(), Some("7"));
+        assert_eq!(row.ts, Some(1_743_412_508));
+        assert_eq!(row.cpeid, None);
+        assert_eq!(row.campaignid, None);
+        assert_eq!(
+            row.result,
+            StatusWire {
+                code: Some(500),
+                message: None
+            }
+        );
+
+        let row: ResultWire =
+            serde_json::from_str(r#"{"ts":1743412508.7,"result":"none"}"#).unwrap();
+        assert_eq!(row.ts, Some(1_743_412_508));
+        assert_eq!(row.result, StatusWire::default());
+
+        let rule: RuleWire =
+            serde_json::from_str(r#"{"id":"a","enabled":"true","automatic":0}"#).unwrap();
+        assert_eq!((rule.enabled, rule.automatic), (Some(true), Some(false)));
+    }
+
+    #[test]
+    fn details_may_be_an_array_one_object_or_nothing() {
+        for (body, rows) in [
+            (r#"{"code":200,"details":[{},{}]}"#, Some(2)),
+            (r#"{"code":200,"details":{}}"#, Some(1)),
+            (r#"{"code":404,"details":""}"#, Some(0)),
+            (r#"{"code":404,"details":null}"#, Some(0)),
+            (r#"{"code":404}"#, Some(0)),
+            (r#"{"code":200,"details":"rows"}"#, None),
+            (r#"{"code":200,"details":7}"#, None),
+        ] {
+            let envelope = Envelope::read(&serde_json::from_str(body).unwrap()).unwrap();
+            assert_eq!(envelope.rows().map(<[Value]>::len), rows, "{body}");
+        }
+    }
+
+    #[test]
+    fn only_an_object_with_a_code_is_an_envelope() {
+        for (body, is_one) in [
+            (r#"{"code":204}"#, true),
+            (r#"{"code":"204"}"#, true),
+            (r#"{"result":{"code":200}}"#, true),
+            (r#"{"code":null}"#, false),
+            (r#"{"error":"not found"}"#, false),
+            (r#"{"result":"OK"}"#, false),
+            ("[]", false),
+            ("\"\"", false),
+        ] {
+            assert_eq!(
+                Envelope::read(&serde_json::from_str(body).unwrap()).is_some(),
+                is_one,
+                "{body}"
+            );
+        }
+    }
 }

@@ -1,55 +1,65 @@
 //! What people and Prometheus see of the worker: one call per thing that happened gives its log line and its metrics.
+//!
+//! `observe/` has the calls and is the only place that logs or counts; `metrics.rs` lists every metric;
+//! [`health`] is what readiness knows; [`http`] serves both; [`log`] sets up the log lines. No label takes a device, a job or a campaign.
 
-use std::time::Duration;
+mod observe;
 
-use crate::job::{Job, JobEvent};
+pub mod health;
+pub mod http;
+mod labels;
+pub mod log;
+mod metrics;
+
+#[cfg(test)]
+mod tests;
+
+pub use health::Readiness;
+
+/// This package's version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The commit that this program was built from, where the build said it (`NBI_UPGRADE_REVISION`).
+pub const REVISION: &str = match option_env!("NBI_UPGRADE_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
 
 /// Counts and logs what happens. Cheap to share behind an `Arc`.
-#[derive(Debug, Default)]
-pub struct Telemetry {}
+#[derive(Debug)]
+pub struct Telemetry {
+    metrics: metrics::Metrics,
+    health: health::Health,
+}
 
 impl Telemetry {
-    /// What was decided about a job.
-    pub fn job(&self, _job: &Job, _events: &[JobEvent]) {}
-    /// A request that was not valid.
-    pub fn request_rejected(&self, _rejection: &crate::message::Rejection) {}
-    /// A continuation that nobody can read went to the dead letters.
-    pub fn step_dead_lettered(&self, _error: &str) {}
-    /// A continuation of a newer release was parked.
-    pub fn step_parked(&self, _error: &str) {}
-    /// A panic in a step was caught.
-    pub fn step_panicked(&self, _job: &Job) {}
-    /// A delivery could not be settled; the broker will bring it again.
-    pub fn hand_over_failed(&self, _job: &Job, _error: &crate::driver::DriverError) {}
+    /// With every metric registered, in a registry of its own.
+    #[must_use]
+    pub fn new(version: &str, revision: &str) -> Self {
+        Self {
+            metrics: metrics::Metrics::new(version, revision),
+            health: health::Health::default(),
+        }
+    }
 
-    /// The NBI was asked. `status` is the HTTP status, or a word from a closed set where there was none
-    /// (`timeout`, `connect`, `too_large`).
-    pub fn nbi_answered(&self, _operation: &'static str, _status: &str, _took: Duration) {}
-    /// Time a call waited for its turn at the limiter.
-    pub fn nbi_waited(&self, _took: Duration) {}
-    /// The circuit opened.
-    pub fn circuit_opened(&self, _reason: &str) {}
-    /// The circuit closed.
-    pub fn circuit_closed(&self) {}
+    /// Whether the worker is ready, and what is missing.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        self.health.readiness()
+    }
 
-    /// A delivery arrived on `requests` or `steps`.
-    pub fn received(&self, _queue: &'static str, _redelivered: bool) {}
-    /// A delayed continuation arrived this long after its time.
-    pub fn lateness(&self, _late: Duration) {}
-    /// A publish was confirmed. `exchange` is one of `results`, `steps`, `delay`, `dead`, `reply`, `requests`.
-    pub fn published(&self, _exchange: &'static str, _took: Duration) {}
-    /// Deliveries in hand changed.
-    pub fn in_hand(&self, _change: i64) {}
-    /// The broker is connected, the topology stands, consumers run.
-    pub fn broker_connected(&self, _broker: &str) {}
-    /// The connection ended; the supervisor comes back in `retry_in`.
-    pub fn broker_lost(&self, _broker: &str, _reason: &str, _retry_in: Duration) {}
-    /// The broker blocks publishers (memory or disk alarm), or no longer does.
-    pub fn broker_blocked(&self, _reason: Option<&str>) {}
-    /// A redelivered continuation was acknowledged without running: its replacement is known to be confirmed.
-    pub fn duplicate_dropped(&self, _job: &Job) {}
-    /// The final event could not be sent to the requester's `reply_to` queue.
-    pub fn reply_failed(&self, _queue: &str, _reason: &str) {}
-    /// The worker shuts down: not ready any more.
-    pub fn stopping(&self) {}
+    /// All metrics in Prometheus' text format 0.0.4.
+    ///
+    /// # Errors
+    ///
+    /// A metric that cannot be written; a fault of this program.
+    pub fn metrics_text(&self) -> Result<String, prometheus::Error> {
+        self.metrics.text()
+    }
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self::new(VERSION, REVISION)
+    }
 }

@@ -1,6 +1,7 @@
-//! All integration tests: one binary, as each would link everything again.
+//! The one integration binary: a table of contents. One binary, as each would link everything again.
 
 mod support;
 
-/// The AMQP driver against a real RabbitMQ.
-mod amqp_driver;
+mod stories; // worker, local driver and simulator in virtual time
+
+mod amqp_driver; // the AMQP driver against a real RabbitMQ

@@ -49,7 +49,10 @@ pub fn rung(due: Timestamp, now: Timestamp) -> Option<Rung> {
     if remaining <= DUE_WITHIN {
         return None;
     }
-    let seconds = u64::try_from(remaining.as_secs()).unwrap_or(0).max(1);
+    // A hop arrives some milliseconds late; without rounding up, 15.99 s left would take four hops instead of one.
+    let seconds = u64::try_from((remaining + DUE_WITHIN).as_secs())
+        .unwrap_or(0)
+        .max(1);
     let exponent = seconds.ilog2().min(14);
     u8::try_from(exponent).ok().map(Rung)
 }
@@ -84,7 +87,9 @@ mod tests {
             (500, None),
             (501, Some(1)),
             (999, Some(1)),
-            (1_999, Some(1)),
+            (1_499, Some(1)),
+            (1_999, Some(2)),
+            (15_990, Some(16)),
             (2_000, Some(2)),
             (300_000, Some(256)),
             (44_000, Some(32)),

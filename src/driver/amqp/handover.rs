@@ -14,7 +14,9 @@ use super::properties;
 use super::publish::{Outgoing, PublishError, Target};
 use super::settings::AmqpSettings;
 use super::shared::{Link, Shared, Token};
+use crate::clock;
 use crate::driver::{Destination, DriverError, HandOver};
+use crate::job::state::Order;
 use crate::message::EventMessage;
 use crate::telemetry::Telemetry;
 
@@ -59,7 +61,7 @@ fn messages(shared: &Shared, hand_over: HandOver) -> Vec<Outgoing> {
         messages.extend(event_messages(event, &shared.settings, &shared.telemetry));
     }
     let now = shared.now();
-    if let Some((target, due)) = continuation(to, now) {
+    if let Some((target, due)) = continuation(rounded(to, &work.job.order, now), now) {
         work.not_due_before = due;
         let properties = properties::of_step(&work, now);
         messages.push(Outgoing {
@@ -69,6 +71,17 @@ fn messages(shared: &Shared, hand_over: HandOver) -> Vec<Outgoing> {
         });
     }
     messages
+}
+
+/// Times that are ours to choose are rounded to at most two hops; a requester's `not_before` and deadline are kept to the second.
+fn rounded(to: Destination, order: &Order, now: Timestamp) -> Destination {
+    match to {
+        Destination::At(due) if Some(due) != order.not_before && due != order.deadline => {
+            let delay = delay::round_delay(clock::until(now, due));
+            Destination::At(now.checked_add(delay).unwrap_or(due).min(due))
+        }
+        Destination::At(_) | Destination::Now | Destination::Nowhere => to,
+    }
 }
 
 /// Where the continuation goes and when it is due; `None`: there is none.

@@ -44,18 +44,31 @@ pub fn on_resent(mut turn: Turn<'_>, _answer: Result<NbiAnswer, NbiFailure>) -> 
 /// The NBI says that the device was upgraded.
 fn succeeded(turn: Turn<'_>, row: ResultRow) -> Decision {
     let ending = success_ending(&turn, row);
-    if needs_verification(&turn) { verify_first(turn, ending) } else { turn.end(ending) }
+    if needs_verification(&turn) {
+        verify_first(turn, ending)
+    } else {
+        turn.end(ending)
+    }
 }
 
 /// The NBI says that the device was upgraded, and the rule is put away already.
 #[must_use]
 pub fn succeeded_after_disarming(turn: Turn<'_>, row: ResultRow) -> Decision {
     let ending = success_ending(&turn, row);
-    if needs_verification(&turn) { verify_first(turn, ending) } else { turn.finish(ending) }
+    if needs_verification(&turn) {
+        verify_first(turn, ending)
+    } else {
+        turn.finish(ending)
+    }
 }
 
 fn success_ending(turn: &Turn<'_>, row: ResultRow) -> Ending {
-    let mut ending = turn.ending(Outcome::Completed, Reason::Upgraded, Impact::Applied, "the device reported success");
+    let mut ending = turn.ending(
+        Outcome::Completed,
+        Reason::Upgraded,
+        Impact::Applied,
+        "the device reported success",
+    );
     ending.result = Some(row);
     ending
 }
@@ -73,10 +86,21 @@ fn verify_first(mut turn: Turn<'_>, ending: Ending) -> Decision {
 /// The device reported a fault: it may try again, or the job is over. Either way the rule is disarmed first.
 #[must_use]
 pub fn faulted(mut turn: Turn<'_>, fault: Fault, row: ResultRow) -> Decision {
-    let pause = turn.policy.attempt_pause.delay(turn.job.progress.attempt - 1, turn.inputs.jitter);
-    let has_time = turn.inputs.now.checked_add(pause).is_ok_and(|then| then < turn.job.order.deadline);
-    let tries_again = fault.transient && has_time && turn.job.progress.attempt < turn.job.order.max_attempts;
-    turn.happened(JobEvent::DeviceFaulted { fault: fault.clone(), tries_again });
+    let pause = turn
+        .policy
+        .attempt_pause
+        .delay(turn.job.progress.attempt - 1, turn.inputs.jitter);
+    let has_time = turn
+        .inputs
+        .now
+        .checked_add(pause)
+        .is_ok_and(|then| then < turn.job.order.deadline);
+    let tries_again =
+        fault.transient && has_time && turn.job.progress.attempt < turn.job.order.max_attempts;
+    turn.happened(JobEvent::DeviceFaulted {
+        fault: fault.clone(),
+        tries_again,
+    });
     if tries_again {
         turn.set_exit(Exit::TryAgain(fault));
         return turn.step(Step::ReadRuleBeforeDisarming);
@@ -89,7 +113,12 @@ pub fn faulted(mut turn: Turn<'_>, fault: Fault, row: ResultRow) -> Decision {
 #[must_use]
 pub fn fault_ending(turn: &Turn<'_>, fault: Fault, row: Option<ResultRow>) -> Ending {
     let message = format!("the device reported fault {}: {}", fault.code, fault.name);
-    let mut ending = turn.ending(Outcome::Failed, Reason::DeviceFault, Impact::Possible, message);
+    let mut ending = turn.ending(
+        Outcome::Failed,
+        Reason::DeviceFault,
+        Impact::Possible,
+        message,
+    );
     ending.fault = Some(fault);
     ending.result = row;
     ending
@@ -103,7 +132,10 @@ fn is_resend_due(turn: &Turn<'_>) -> bool {
 
 fn poll_again(mut turn: Turn<'_>) -> Decision {
     turn.job.progress.polls = turn.job.progress.polls.saturating_add(1);
-    let delay = turn.policy.await_result.delay(turn.job.progress.polls, turn.inputs.jitter);
+    let delay = turn
+        .policy
+        .await_result
+        .delay(turn.job.progress.polls, turn.inputs.jitter);
     turn.wait(delay, WaitingFor::Result)
 }
 

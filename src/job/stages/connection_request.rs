@@ -37,7 +37,12 @@ pub fn on_sent(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Dec
         }
         OnConnectionRequestFailure::Fail => {
             let message = format!("the device could not be woken: {failure}");
-            let ending = turn.ending(Outcome::Failed, Reason::ConnectionRequestFailed, Impact::Possible, message);
+            let ending = turn.ending(
+                Outcome::Failed,
+                Reason::ConnectionRequestFailed,
+                Impact::Possible,
+                message,
+            );
             turn.give_up(ending)
         }
     }
@@ -46,5 +51,9 @@ pub fn on_sent(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Dec
 /// A device needs a moment; with an initial interval of zero it is looked for at once.
 fn await_first_result(turn: Turn<'_>) -> Decision {
     let delay = turn.policy.await_result.delay(0, turn.inputs.jitter);
-    if delay.is_zero() { turn.step(Step::ReadResults) } else { turn.wait(delay, WaitingFor::Result) }
+    if delay.is_zero() {
+        turn.step(Step::ReadResults)
+    } else {
+        turn.wait(delay, WaitingFor::Result)
+    }
 }

@@ -29,7 +29,11 @@ pub fn on_results(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Deci
 
 /// The rule that stands before anything is written.
 #[must_use]
-pub fn on_rule(mut turn: Turn<'_>, rows: &[ResultRow], answer: Result<NbiAnswer, NbiFailure>) -> Decision {
+pub fn on_rule(
+    mut turn: Turn<'_>,
+    rows: &[ResultRow],
+    answer: Result<NbiAnswer, NbiFailure>,
+) -> Decision {
     let has_run = turn.newest_fresh(rows).is_some();
     let rules = match answer {
         Ok(NbiAnswer::Rules { rows: rules, .. }) => rules,
@@ -51,14 +55,20 @@ pub fn on_rule(mut turn: Turn<'_>, rows: &[ResultRow], answer: Result<NbiAnswer,
             turn.enter(Stage::Preflight);
             turn.advance()
         }
-        (Some(Owner::Ours | Owner::Other), false, false) => turn.step(Step::UpdateRule { readable: true }),
+        (Some(Owner::Ours | Owner::Other), false, false) => {
+            turn.step(Step::UpdateRule { readable: true })
+        }
         (None, false, false) => turn.step(Step::CreateRule { readable: true }),
     }
 }
 
 /// The answer to POST.
 #[must_use]
-pub fn on_created(turn: Turn<'_>, readable: bool, answer: Result<NbiAnswer, NbiFailure>) -> Decision {
+pub fn on_created(
+    turn: Turn<'_>,
+    readable: bool,
+    answer: Result<NbiAnswer, NbiFailure>,
+) -> Decision {
     match answer {
         Ok(NbiAnswer::Done) => written(turn, readable),
         // Taken since it was read, or never readable: look again, or write it in full.
@@ -71,7 +81,11 @@ pub fn on_created(turn: Turn<'_>, readable: bool, answer: Result<NbiAnswer, NbiF
 
 /// The answer to the full PUT.
 #[must_use]
-pub fn on_updated(turn: Turn<'_>, readable: bool, answer: Result<NbiAnswer, NbiFailure>) -> Decision {
+pub fn on_updated(
+    turn: Turn<'_>,
+    readable: bool,
+    answer: Result<NbiAnswer, NbiFailure>,
+) -> Decision {
     match answer {
         Ok(NbiAnswer::Done) => written(turn, readable),
         // Deleted since it was read.
@@ -98,7 +112,14 @@ pub fn on_rule_after_arming(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure
         Some(Owner::Ours) if is_armed => stands(turn),
         Some(Owner::Ours) => {
             let message = "the rule was written and is not armed".to_owned();
-            fail(turn, &NbiFailure::Transient { message, retry_after: None, no_effect: false })
+            fail(
+                turn,
+                &NbiFailure::Transient {
+                    message,
+                    retry_after: None,
+                    no_effect: false,
+                },
+            )
         }
         Some(Owner::Other) => overwritten(turn),
     }
@@ -111,7 +132,12 @@ fn overwritten(mut turn: Turn<'_>) -> Decision {
         OnBusy::Wait => busy(turn, &[]),
         OnBusy::Supersede | OnBusy::Fail => {
             let message = "another job wrote the rule in the same moment";
-            let ending = turn.ending(Outcome::Failed, Reason::Superseded, Impact::Possible, message);
+            let ending = turn.ending(
+                Outcome::Failed,
+                Reason::Superseded,
+                Impact::Possible,
+                message,
+            );
             turn.end(ending)
         }
     }
@@ -123,7 +149,12 @@ fn busy(mut turn: Turn<'_>, rows: &[ResultRow]) -> Decision {
         OnBusy::Supersede => turn.step(Step::UpdateRule { readable: true }),
         OnBusy::Fail => {
             let message = "another job holds the device and `job.on_busy` is `fail`";
-            let ending = turn.ending(Outcome::Failed, Reason::DeviceBusy, Impact::Possible, message);
+            let ending = turn.ending(
+                Outcome::Failed,
+                Reason::DeviceBusy,
+                Impact::Possible,
+                message,
+            );
             turn.end(ending)
         }
         OnBusy::Wait => {
@@ -142,18 +173,27 @@ fn busy(mut turn: Turn<'_>, rows: &[ResultRow]) -> Decision {
 /// Rules cannot be read: announce the write, then do it once.
 fn arm_unseen(mut turn: Turn<'_>) -> Decision {
     let is_announced = turn.job.progress.arming;
-    let may_have_been_done = is_announced && turn.inputs.redelivered || turn.job.progress.may_have_twin;
+    let may_have_been_done =
+        is_announced && turn.inputs.redelivered || turn.job.progress.may_have_twin;
     turn.job.progress.arming = true;
     if may_have_been_done {
         return stands(turn);
     }
-    if is_announced { turn.step(Step::CreateRule { readable: false }) } else { turn.advance() }
+    if is_announced {
+        turn.step(Step::CreateRule { readable: false })
+    } else {
+        turn.advance()
+    }
 }
 
 /// The write was accepted.
 fn written(mut turn: Turn<'_>, readable: bool) -> Decision {
     turn.job.progress.rule = RuleState::Armed;
-    if readable { turn.step(Step::ReadRuleAfterArming) } else { stands(turn) }
+    if readable {
+        turn.step(Step::ReadRuleAfterArming)
+    } else {
+        stands(turn)
+    }
 }
 
 /// The write was not accepted, or its answer is lost.
@@ -161,7 +201,9 @@ fn not_written(mut turn: Turn<'_>, readable: bool, failure: &NbiFailure) -> Deci
     let may_have_had_effect = match failure {
         NbiFailure::Transient { no_effect, .. } => !no_effect,
         NbiFailure::Unintelligible { .. } => true,
-        NbiFailure::Rejected { .. } | NbiFailure::Refused { .. } | NbiFailure::NotSent { .. } => false,
+        NbiFailure::Rejected { .. } | NbiFailure::Refused { .. } | NbiFailure::NotSent { .. } => {
+            false
+        }
     };
     if may_have_had_effect {
         turn.job.progress.rule = RuleState::Armed;

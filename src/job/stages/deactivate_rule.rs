@@ -17,7 +17,10 @@ use super::{await_result, unexpected};
 #[must_use]
 pub fn on_rule(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Decision {
     let (rules, filter_ignored) = match answer {
-        Ok(NbiAnswer::Rules { rows, filter_ignored }) => (rows, filter_ignored),
+        Ok(NbiAnswer::Rules {
+            rows,
+            filter_ignored,
+        }) => (rows, filter_ignored),
         Ok(NbiAnswer::RulesUnreadable) => return on_unreadable(turn),
         Ok(other) => return fail(turn, &unexpected(&other)),
         Err(failure) => return fail(turn, &failure),
@@ -39,7 +42,11 @@ pub fn on_rule(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Dec
 
 /// The answer to the write that puts the rule away.
 #[must_use]
-pub fn on_disarmed(mut turn: Turn<'_>, state: RuleState, answer: Result<NbiAnswer, NbiFailure>) -> Decision {
+pub fn on_disarmed(
+    mut turn: Turn<'_>,
+    state: RuleState,
+    answer: Result<NbiAnswer, NbiFailure>,
+) -> Decision {
     match answer {
         Ok(NbiAnswer::Done) => {
             turn.job.progress.rule = state;
@@ -64,7 +71,11 @@ pub fn on_results_once_more(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFai
         Ok(NbiAnswer::Results { rows, .. }) => {
             return match turn.newest_fresh(&rows) {
                 Some((row, verdict)) if ending.outcome == Outcome::Cancelled => {
-                    ending.impact = if verdict == Verdict::Success { Impact::Applied } else { Impact::Possible };
+                    ending.impact = if verdict == Verdict::Success {
+                        Impact::Applied
+                    } else {
+                        Impact::Possible
+                    };
                     ending.result = Some(row);
                     turn.finish(ending)
                 }
@@ -79,7 +90,11 @@ pub fn on_results_once_more(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFai
         Ok(other) => unexpected(&other),
         Err(failure) => failure,
     };
-    if turn.count_failure(&failure) { turn.finish(ending) } else { turn.retry(&failure) }
+    if turn.count_failure(&failure) {
+        turn.finish(ending)
+    } else {
+        turn.retry(&failure)
+    }
 }
 
 /// Another job's rule stands there: it is not touched, and what the device reported may be that one's.
@@ -90,12 +105,23 @@ fn not_ours(mut turn: Turn<'_>) -> Decision {
     turn.job.progress.rule = RuleState::Superseded;
     let exit = turn.job.progress.exit.clone();
     let result = match exit {
-        Some(Exit::End(Ending { outcome: Outcome::Cancelled, .. })) => return put_away(turn),
+        Some(Exit::End(Ending {
+            outcome: Outcome::Cancelled,
+            ..
+        })) => return put_away(turn),
         Some(Exit::End(ending)) => ending.result,
         Some(Exit::TryAgain(_)) | None => None,
     };
     let message = "another job took the rule over";
-    let ending = Ending { result, ..turn.ending(Outcome::Failed, Reason::Superseded, Impact::Possible, message) };
+    let ending = Ending {
+        result,
+        ..turn.ending(
+            Outcome::Failed,
+            Reason::Superseded,
+            Impact::Possible,
+            message,
+        )
+    };
     turn.job.progress.exit = Some(Exit::End(ending));
     put_away(turn)
 }
@@ -108,7 +134,8 @@ fn on_unreadable(turn: Turn<'_>) -> Decision {
 
 /// Disarms, deletes or keeps. A rule that this job never armed and that is not armed is none of its business.
 fn write(mut turn: Turn<'_>, is_armed: bool, filter_ignored: bool) -> Decision {
-    let is_concerned = is_armed || turn.job.progress.rule != RuleState::NotCreated || is_done_by_a_copy(&turn);
+    let is_concerned =
+        is_armed || turn.job.progress.rule != RuleState::NotCreated || is_done_by_a_copy(&turn);
     if !is_concerned {
         return put_away(turn);
     }
@@ -120,7 +147,9 @@ fn write(mut turn: Turn<'_>, is_armed: bool, filter_ignored: bool) -> Decision {
         }
         // A DELETE whose filter is ignored could hit every rule of the storage: disarm instead.
         Cleanup::Delete if !tries_again && !filter_ignored => turn.step(Step::DeleteRule),
-        Cleanup::Deactivate | Cleanup::Delete | Cleanup::Keep if is_armed => turn.step(Step::DisarmRule),
+        Cleanup::Deactivate | Cleanup::Delete | Cleanup::Keep if is_armed => {
+            turn.step(Step::DisarmRule)
+        }
         Cleanup::Deactivate | Cleanup::Delete | Cleanup::Keep => {
             turn.job.progress.rule = RuleState::Deactivated;
             put_away(turn)
@@ -139,11 +168,18 @@ fn put_away(mut turn: Turn<'_>) -> Decision {
             let looks_once_more = matches!(ending.reason, Reason::TimedOut | Reason::Cancelled)
                 && ending.result.is_none()
                 && turn.may_have_touched_the_device();
-            if looks_once_more { turn.step(Step::ReadResultsOnceMore) } else { turn.finish(ending) }
+            if looks_once_more {
+                turn.step(Step::ReadResultsOnceMore)
+            } else {
+                turn.finish(ending)
+            }
         }
         Some(Exit::TryAgain(_)) => {
             let attempt = turn.job.progress.attempt;
-            let pause = turn.policy.attempt_pause.delay(attempt - 1, turn.inputs.jitter);
+            let pause = turn
+                .policy
+                .attempt_pause
+                .delay(attempt - 1, turn.inputs.jitter);
             turn.enter(Stage::Preflight);
             turn.job.progress.exit = None;
             turn.job.progress.arming = false;

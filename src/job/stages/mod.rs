@@ -25,5 +25,7 @@ fn unexpected(answer: &NbiAnswer) -> NbiFailure {
         NbiAnswer::RuleExists => "rule exists",
         NbiAnswer::Version(_) => "version",
     };
-    NbiFailure::Unintelligible { message: format!("the answer {kind:?} does not fit the question") }
+    NbiFailure::Unintelligible {
+        message: format!("the answer {kind:?} does not fit the question"),
+    }
 }

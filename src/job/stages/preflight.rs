@@ -18,8 +18,15 @@ use super::{await_result, unexpected};
 #[must_use]
 pub fn begin(turn: Turn<'_>) -> Decision {
     let order = &turn.job.order;
-    let may_be_current = turn.policy.verify && order.expected_version.is_some() && !order.force && turn.job.progress.attempt == 1;
-    if may_be_current { turn.step(Step::ReadVersionFirst) } else { turn.step(Step::ReadOldResults) }
+    let may_be_current = turn.policy.verify
+        && order.expected_version.is_some()
+        && !order.force
+        && turn.job.progress.attempt == 1;
+    if may_be_current {
+        turn.step(Step::ReadVersionFirst)
+    } else {
+        turn.step(Step::ReadOldResults)
+    }
 }
 
 /// The version that the device runs before anything was done. A device that does not answer is upgraded like any other.
@@ -29,7 +36,12 @@ pub fn on_version(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Deci
         && turn.job.order.expected_version.as_ref() == Some(version)
     {
         let message = format!("the device runs {version} already");
-        let ending = turn.ending(Outcome::Completed, Reason::AlreadyCurrent, Impact::None, message);
+        let ending = turn.ending(
+            Outcome::Completed,
+            Reason::AlreadyCurrent,
+            Impact::None,
+            message,
+        );
         return turn.finish(ending);
     }
     turn.step(Step::ReadOldResults)
@@ -45,7 +57,9 @@ pub fn on_results(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Deci
     };
     let since_request = newer_than_request(&turn, &rows, nbi_time);
     match turn.newest_fresh(&since_request) {
-        Some((row, verdict)) if is_tagged_as_ours(&turn, &row) => already_ran(turn, row, verdict, &rows),
+        Some((row, verdict)) if is_tagged_as_ours(&turn, &row) => {
+            already_ran(turn, row, verdict, &rows)
+        }
         Some(_) => turn.step(Step::ReadRuleOfOldResult { rows }),
         None => done(turn, &rows),
     }
@@ -53,7 +67,11 @@ pub fn on_results(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Deci
 
 /// The rule that stands while a result newer than the request is there: it tells whose the result is.
 #[must_use]
-pub fn on_rule(turn: Turn<'_>, rows: &[ResultRow], answer: Result<NbiAnswer, NbiFailure>) -> Decision {
+pub fn on_rule(
+    turn: Turn<'_>,
+    rows: &[ResultRow],
+    answer: Result<NbiAnswer, NbiFailure>,
+) -> Decision {
     let is_ours = match answer {
         Ok(NbiAnswer::Rules { rows: rules, .. }) => match turn.owner_of_all(&rules) {
             Some(owner) => owner == Owner::Ours,
@@ -73,12 +91,30 @@ pub fn on_rule(turn: Turn<'_>, rows: &[ResultRow], answer: Result<NbiAnswer, Nbi
 /// Rows at or after the request, by the NBI's clock as far as that is known, and rows that carry this job's tag whatever their time.
 ///
 /// `ts` has whole seconds, so the request's second counts as after it.
-fn newer_than_request(turn: &Turn<'_>, rows: &[ResultRow], nbi_time: Option<Timestamp>) -> Vec<ResultRow> {
-    let ahead = nbi_time.map_or(SignedDuration::ZERO, |nbi_time| nbi_time.duration_since(turn.inputs.now));
+fn newer_than_request(
+    turn: &Turn<'_>,
+    rows: &[ResultRow],
+    nbi_time: Option<Timestamp>,
+) -> Vec<ResultRow> {
+    let ahead = nbi_time.map_or(SignedDuration::ZERO, |nbi_time| {
+        nbi_time.duration_since(turn.inputs.now)
+    });
     // `Date` has whole seconds and the answer took a moment: a small difference is none.
-    let ahead_secs = if ahead.abs() < SignedDuration::from_secs(5) { 0 } else { ahead.as_secs() };
-    let requested = turn.job.order.requested_at.as_second().saturating_add(ahead_secs);
-    rows.iter().filter(|row| row.ts >= requested || is_tagged_as_ours(turn, row)).cloned().collect()
+    let ahead_secs = if ahead.abs() < SignedDuration::from_secs(5) {
+        0
+    } else {
+        ahead.as_secs()
+    };
+    let requested = turn
+        .job
+        .order
+        .requested_at
+        .as_second()
+        .saturating_add(ahead_secs);
+    rows.iter()
+        .filter(|row| row.ts >= requested || is_tagged_as_ours(turn, row))
+        .cloned()
+        .collect()
 }
 
 fn is_tagged_as_ours(turn: &Turn<'_>, row: &ResultRow) -> bool {
@@ -86,12 +122,22 @@ fn is_tagged_as_ours(turn: &Turn<'_>, row: &ResultRow) -> bool {
 }
 
 /// A copy of this job did it.
-fn already_ran(mut turn: Turn<'_>, row: ResultRow, verdict: Verdict, rows: &[ResultRow]) -> Decision {
+fn already_ran(
+    mut turn: Turn<'_>,
+    row: ResultRow,
+    verdict: Verdict,
+    rows: &[ResultRow],
+) -> Decision {
     turn.remember(rows);
     match verdict {
         Verdict::Success => {
             let message = "an earlier copy of this job upgraded the device";
-            let mut ending = turn.ending(Outcome::Completed, Reason::AlreadyDone, Impact::Applied, message);
+            let mut ending = turn.ending(
+                Outcome::Completed,
+                Reason::AlreadyDone,
+                Impact::Applied,
+                message,
+            );
             ending.result = Some(row);
             turn.end(ending)
         }

@@ -22,10 +22,17 @@ pub fn on_version(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Deci
                 return put_away(turn, success);
             }
             let expected = turn.job.order.expected_version.clone().unwrap_or_default();
-            let message = format!("the device reported success and runs {version:?}, expected was {expected:?}");
+            let message = format!(
+                "the device reported success and runs {version:?}, expected was {expected:?}"
+            );
             let ending = Ending {
                 result: success.result,
-                ..turn.ending(Outcome::Failed, Reason::VersionMismatch, Impact::Unknown, message)
+                ..turn.ending(
+                    Outcome::Failed,
+                    Reason::VersionMismatch,
+                    Impact::Unknown,
+                    message,
+                )
             };
             return put_away(turn, ending);
         }
@@ -40,17 +47,32 @@ fn fail(mut turn: Turn<'_>, success: Ending, failure: &NbiFailure) -> Decision {
     if !turn.count_failure(failure) && !turn.is_past_deadline() {
         return turn.retry(failure);
     }
-    let message = format!("the device reported success, but its version could not be read: {failure}");
-    let ending = Ending { message, outcome: Outcome::Failed, impact: Impact::Applied, result: success.result, ..turn.nbi_ending(failure) };
+    let message =
+        format!("the device reported success, but its version could not be read: {failure}");
+    let ending = Ending {
+        message,
+        outcome: Outcome::Failed,
+        impact: Impact::Applied,
+        result: success.result,
+        ..turn.nbi_ending(failure)
+    };
     put_away(turn, ending)
 }
 
 fn put_away(mut turn: Turn<'_>, ending: Ending) -> Decision {
     let is_put_away = match turn.job.progress.rule {
-        RuleState::Deactivated | RuleState::Deleted | RuleState::Kept | RuleState::CleanupFailed | RuleState::Superseded => true,
+        RuleState::Deactivated
+        | RuleState::Deleted
+        | RuleState::Kept
+        | RuleState::CleanupFailed
+        | RuleState::Superseded => true,
         RuleState::NotCreated | RuleState::Armed => false,
     };
     turn.job.progress.exit = Some(Exit::End(ending.clone()));
     turn.enter(Stage::DeactivateRule);
-    if is_put_away { turn.finish(ending) } else { turn.step(Step::ReadRuleBeforeDisarming) }
+    if is_put_away {
+        turn.finish(ending)
+    } else {
+        turn.step(Step::ReadRuleBeforeDisarming)
+    }
 }

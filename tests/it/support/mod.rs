@@ -1,4 +1,4 @@
-//! What several tests need.
+//! What the tests share.
 
-/// Private RabbitMQ nodes.
-pub(crate) mod rabbit;
+pub(crate) mod rabbit; // private RabbitMQ nodes
+pub(crate) mod world; // a whole world in virtual time

@@ -1,0 +1,310 @@
+//! The composition root: configuration in, parts out, and the running worker. The one place that chooses implementations.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use jiff::SignedDuration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::config::{Config, NbiAccess, amqp, log};
+use crate::driver::amqp::{AmqpDriver, AmqpSettings, TlsSettings, TopologyMode};
+use crate::driver::{Driver, Intake};
+use crate::message::Codec;
+use crate::nbi::circuit::{CircuitSettings, CircuitState};
+use crate::nbi::http::{ClientCertificate, HttpSettings};
+use crate::nbi::{HttpTransport, NbiClient, NbiSettings};
+use crate::telemetry::{self, REVISION, Telemetry, VERSION};
+use crate::worker::{Grace, Worker};
+
+/// What giving jobs back to the broker may take at the end of the time of grace.
+const GIVE_BACK: Duration = Duration::from_secs(5);
+
+/// Runs the service until a signal ends it.
+///
+/// # Errors
+///
+/// What is missing in the configuration, or could not be opened. A broker that is away is no error: the worker waits for it.
+pub async fn run_worker(config: Config) -> anyhow::Result<()> {
+    let (urls, access) = config.require_both()?;
+    init_log(&config)?;
+    let telemetry = Arc::new(Telemetry::new(VERSION, REVISION));
+    let listener = TcpListener::bind(config.http.listen)
+        .await
+        .with_context(|| {
+            format!(
+                "failed to listen on {} (`http.listen`); is another worker running here?",
+                config.http.listen
+            )
+        })?;
+    let nbi = Arc::new(nbi_client(&config, &access, Arc::clone(&telemetry))?);
+    let codec = codec(&config);
+    let settings = AmqpSettings {
+        urls,
+        ..amqp_settings(&config)
+    };
+    let driver = Arc::new(AmqpDriver::start(
+        settings,
+        codec.clone(),
+        Arc::clone(&telemetry),
+        clock::system(),
+    ));
+
+    let stop = CancellationToken::new();
+    let end = CancellationToken::new();
+    let mut beside = JoinSet::new();
+    beside.spawn(follow_circuit(nbi.circuit(), Arc::clone(&driver)));
+    beside.spawn(until_signalled(stop.clone())?);
+    let (served, ended) = (Arc::clone(&telemetry), end.clone());
+    beside.spawn(async move {
+        if let Err(error) = telemetry::http::serve(listener, served, ended).await {
+            tracing::error!(%error, "metrics endpoint ended");
+        }
+    });
+    tracing::info!(
+        version = VERSION,
+        revision = REVISION,
+        instance = config.instance.name,
+        "worker started"
+    );
+    let worker = Worker::new(
+        nbi,
+        driver,
+        codec,
+        config.policy(),
+        telemetry,
+        clock::system(),
+    );
+    worker.run(stop, grace(&config)).await;
+    tracing::info!("worker stopped");
+    end.cancel();
+    beside.shutdown().await;
+    Ok(())
+}
+
+/// Starts the log as configured.
+///
+/// # Errors
+///
+/// When a log was started before.
+pub fn init_log(config: &Config) -> anyhow::Result<()> {
+    match config.log.format {
+        log::Format::Json => telemetry::log::init_json(&config.log.level)?,
+        log::Format::Text => telemetry::log::init_text(&config.log.level)?,
+    }
+    Ok(())
+}
+
+/// The wire formats as configured.
+#[must_use]
+pub fn codec(config: &Config) -> Codec {
+    Codec {
+        requests: config.requests(),
+        events: config.events(),
+    }
+}
+
+/// The NBI over HTTP as configured.
+///
+/// # Errors
+///
+/// A certificate file that cannot be read, or an address that cannot be spoken to.
+pub fn nbi_client(
+    config: &Config,
+    access: &NbiAccess,
+    telemetry: Arc<Telemetry>,
+) -> anyhow::Result<NbiClient<HttpTransport>> {
+    let nbi = &config.nbi;
+    let transport = HttpTransport::new(&HttpSettings {
+        url: access.url.to_string(),
+        username: access.username.clone(),
+        password: access.password.clone(),
+        timeout: duration(nbi.timeout),
+        connect_timeout: duration(nbi.connect_timeout),
+        ca_file: nbi.tls.ca_file.clone(),
+        client_certificate: nbi.tls.client.as_ref().map(|client| ClientCertificate {
+            cert_file: client.cert_file.clone(),
+            key_file: client.key_file.clone(),
+        }),
+        // The configuration has refused plain http already unless `nbi.allow_http` is on.
+        allow_http: true,
+        max_response_bytes: nbi.max_response_bytes,
+        max_concurrency: nbi.max_concurrency,
+    })?;
+    Ok(NbiClient::new(transport, nbi_settings(config), telemetry))
+}
+
+/// How the NBI is asked, as configured.
+#[must_use]
+pub fn nbi_settings(config: &Config) -> NbiSettings {
+    let nbi = &config.nbi;
+    NbiSettings {
+        result_query: nbi.result_query.clone(),
+        rule_query: nbi.rule_query.clone(),
+        version_method: config.verify.method.clone(),
+        version_parameters: config.verify.parameters.clone(),
+        max_concurrency: nbi.max_concurrency,
+        requests_per_second: (nbi.requests_per_second > 0.0).then_some(nbi.requests_per_second),
+        quick_retries: nbi.quick_retries,
+        quick_retry_initial: duration(nbi.quick_retry_initial),
+        quick_retry_max_elapsed: duration(nbi.quick_retry_max_elapsed),
+        circuit: CircuitSettings {
+            failures_to_open: nbi.circuit_failures,
+            open_initial: duration(nbi.circuit_open_initial),
+            open_max: duration(nbi.circuit_open_max),
+        },
+    }
+}
+
+/// The broker as configured, without its URLs.
+#[must_use]
+pub fn amqp_settings(config: &Config) -> AmqpSettings {
+    let amqp = &config.amqp;
+    AmqpSettings {
+        urls: amqp.urls.clone(),
+        prefix: amqp.prefix.clone(),
+        prefetch: amqp.prefetch,
+        prefetch_requests: amqp.prefetch_requests,
+        topology: match amqp.topology {
+            amqp::Topology::Declare => TopologyMode::Declare,
+            amqp::Topology::Check => TopologyMode::Check,
+        },
+        instance_name: config.instance.name.clone(),
+        heartbeat: duration(amqp.heartbeat),
+        connect_timeout: duration(amqp.connect_timeout),
+        publish_timeout: duration(amqp.publish_timeout),
+        events_max_age: max_age(config.events.retention),
+        events_max_length_bytes: config.events.retention_bytes,
+        control_max_age: max_age(amqp.control_retention),
+        reply_to_allowed: amqp.reply_to_allowed.clone(),
+        tls: TlsSettings {
+            ca_file: amqp.tls.ca_file.clone(),
+            client_cert_file: amqp
+                .tls
+                .client
+                .as_ref()
+                .map(|client| client.cert_file.clone()),
+            client_key_file: amqp
+                .tls
+                .client
+                .as_ref()
+                .map(|client| client.key_file.clone()),
+        },
+        ..AmqpSettings::default()
+    }
+}
+
+/// `shutdown.grace`, split: most of it for finishing, the last seconds for giving back.
+#[must_use]
+pub fn grace(config: &Config) -> Grace {
+    let all = duration(config.shutdown.grace);
+    let give_back = GIVE_BACK.min(all / 2);
+    Grace {
+        finish: all.saturating_sub(give_back),
+        give_back,
+    }
+}
+
+/// An age in RabbitMQ's notation, in the largest unit that fits evenly: another spelling would be another argument.
+fn max_age(age: SignedDuration) -> String {
+    let seconds = age.as_secs().max(1);
+    [("D", 86_400), ("h", 3_600), ("m", 60)]
+        .into_iter()
+        .find(|(_, unit)| seconds % unit == 0)
+        .map_or_else(
+            || format!("{seconds}s"),
+            |(name, unit)| format!("{}{name}", seconds / unit),
+        )
+}
+
+fn duration(duration: SignedDuration) -> Duration {
+    Duration::try_from(duration).unwrap_or_default()
+}
+
+/// Takes in nothing while the NBI is away, one delivery at a time when it may be back, everything once it is.
+async fn follow_circuit<D: Driver>(mut circuit: watch::Receiver<CircuitState>, driver: Arc<D>) {
+    loop {
+        let state = *circuit.borrow_and_update();
+        let wakes_at = match state {
+            CircuitState::Closed => {
+                driver.set_intake(Intake::Open);
+                None
+            }
+            CircuitState::Probing => {
+                driver.set_intake(Intake::Probe);
+                None
+            }
+            CircuitState::Open { until } => {
+                driver.set_intake(Intake::Closed);
+                Some(until)
+            }
+        };
+        let changed = match wakes_at {
+            None => circuit.changed().await,
+            Some(until) => tokio::select! {
+                changed = circuit.changed() => changed,
+                () = tokio::time::sleep_until(until) => {
+                    // The circuit lets one call through now; somebody must bring it.
+                    driver.set_intake(Intake::Probe);
+                    circuit.changed().await
+                }
+            },
+        };
+        if changed.is_err() {
+            return;
+        }
+    }
+}
+
+/// The first SIGTERM or SIGINT cancels `stop`; the second ends the process at once, and the broker takes everything back.
+///
+/// # Errors
+///
+/// When the process may not listen to signals.
+pub fn until_signalled(
+    stop: CancellationToken,
+) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut terminate = signal(SignalKind::terminate()).context("failed to listen to SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen to SIGINT")?;
+    Ok(async move {
+        for is_first in [true, false] {
+            let name = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            };
+            if is_first {
+                tracing::info!(
+                    signal = name,
+                    "stopping: what is in hand is finished; a second signal ends at once"
+                );
+                stop.cancel();
+            } else {
+                std::process::exit(130);
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_have_one_spelling() {
+        for (seconds, text) in [
+            (604_800, "7D"),
+            (86_400, "1D"),
+            (90_000, "25h"),
+            (3_660, "61m"),
+            (61, "61s"),
+            (0, "1s"),
+        ] {
+            assert_eq!(max_age(SignedDuration::from_secs(seconds)), text);
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Follows jobs to their outcomes: counts them, shows a progress bar, prints what ended otherwise than well.
+
+use std::collections::{BTreeMap, HashSet};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
+
+use super::output::{self, Format, Status};
+
+/// Jobs that are followed.
+pub(super) struct Follow {
+    open: HashSet<String>,
+    counts: BTreeMap<String, usize>,
+    all_completed: bool,
+    format: Format,
+    bar: ProgressBar,
+}
+
+impl Follow {
+    /// Follows these jobs.
+    pub(super) fn new(job_ids: impl Iterator<Item = String>, format: Format) -> Self {
+        let open: HashSet<String> = job_ids.collect();
+        let bar = ProgressBar::new(u64::try_from(open.len()).unwrap_or(u64::MAX));
+        if let Ok(style) =
+            ProgressStyle::with_template("{elapsed_precise} [{wide_bar}] {pos}/{len} {msg}")
+        {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        Self {
+            open,
+            counts: BTreeMap::new(),
+            all_completed: true,
+            format,
+            bar,
+        }
+    }
+
+    /// Whether every job has its outcome.
+    pub(super) fn is_done(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Takes an event; events of other jobs and repeats are passed over.
+    pub(super) fn take(&mut self, body: &[u8]) {
+        let Ok(event) = serde_json::from_slice::<Value>(body) else {
+            return;
+        };
+        let data = &event["data"];
+        let (Some(job_id), Some(outcome)) = (data["job_id"].as_str(), data["outcome"].as_str())
+        else {
+            return;
+        };
+        if !self.open.remove(job_id) {
+            return;
+        }
+        let reason = data["reason"].as_str().unwrap_or("-");
+        *self
+            .counts
+            .entry(format!("{outcome}/{reason}"))
+            .or_default() += 1;
+        self.all_completed &= outcome == "completed";
+        match self.format {
+            Format::Json => output::line(&event.to_string()),
+            Format::Text if outcome != "completed" => {
+                let text = |name: &str| data[name].as_str().unwrap_or("-").to_owned();
+                let line = format!(
+                    "{job_id}  {}  {outcome}/{reason}  impact {}  {}",
+                    text("cpe_id"),
+                    text("impact"),
+                    text("message")
+                );
+                self.bar.suspend(|| output::line(&line));
+            }
+            Format::Text => {}
+        }
+        self.bar.inc(1);
+        self.bar.set_message(self.summary());
+    }
+
+    /// Ends the bar and prints the counts; the status says whether every job completed.
+    pub(super) fn finish(self) -> Status {
+        self.bar.finish_and_clear();
+        let unfinished = self.open.len();
+        if self.format == Format::Text {
+            let rest = if unfinished > 0 {
+                format!(", {unfinished} without an outcome")
+            } else {
+                String::new()
+            };
+            output::line(&format!("{}{rest}", self.summary()));
+        }
+        if self.all_completed && unfinished == 0 {
+            Status::Done
+        } else {
+            Status::Failed
+        }
+    }
+
+    fn summary(&self) -> String {
+        let counts: Vec<String> = self
+            .counts
+            .iter()
+            .map(|(name, count)| format!("{count} {name}"))
+            .collect();
+        if counts.is_empty() {
+            "no outcome".to_owned()
+        } else {
+            counts.join(", ")
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The command tree, nothing else: each command is a file of its own.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, ConfigError, Sources};
+
+mod check;
+mod demo;
+mod follow;
+mod jobs;
+mod output;
+mod run;
+mod simulator;
+mod submit;
+mod table;
+mod topology;
+mod worker;
+
+use output::{Format, Status};
+
+/// Upgrades the firmware of TR-069 devices through a management system's north-bound interface (NBI), driven by RabbitMQ.
+#[derive(Debug, Parser)]
+#[command(name = "nbi-upgrade", version = VERSION, about, after_help = AFTER_HELP, max_term_width = 110)]
+struct Arguments {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"));
+
+const AFTER_HELP: &str = "\
+Examples:
+  nbi-upgrade demo                                   see a fleet upgrade; nothing to install
+  nbi-upgrade worker --config nbi-upgrade.toml       the service
+  nbi-upgrade submit jobs.jsonl --wait               publish requests and follow them to their outcomes
+
+Every key of the configuration can be given in three places; the later wins: the file (--config), the environment
+(NBI_UPGRADE_NBI__URL for nbi.url), a flag (--set nbi.url=https://...).
+
+Exit status: 0 done, 1 the work failed, 2 wrong usage or configuration.";
+
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// Configuration file (TOML).
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "NBI_UPGRADE_CONFIG",
+        value_name = "FILE"
+    )]
+    config: Option<PathBuf>,
+    /// Sets one key of the configuration, e.g. --set nbi.timeout=10s; may be repeated.
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE", value_parser = key_and_value)]
+    overrides: Vec<(String, String)>,
+    /// Form of what is printed.
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Text)]
+    output: Format,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the service: takes requests from RabbitMQ and carries them out. SIGTERM finishes what is in hand.
+    Worker,
+    /// Shows a fleet upgrading in this process: simulated NBI, simulated devices, local queue. Nothing to install.
+    Demo(demo::Demo),
+    /// Carries requests out here, without a broker; events go to standard output.
+    Run(run::Run),
+    /// Publishes requests to RabbitMQ, each confirmed.
+    Submit(submit::Submit),
+    /// Runs the simulated NBI with its devices behind HTTP.
+    Simulator(simulator::Simulator),
+    /// Declares or checks the broker's exchanges, queues and bindings.
+    #[command(subcommand)]
+    Topology(topology::Topology),
+    /// Checks configuration, broker and NBI, one line each, with the remedy for what fails.
+    Check,
+}
+
+/// Parses the command line, runs the command, and says how it went.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let format = arguments.common.output;
+    let threads = match &arguments.command {
+        Command::Worker => load(&arguments.common).map_or(1, |config| config.worker.threads),
+        Command::Demo(_)
+        | Command::Run(_)
+        | Command::Submit(_)
+        | Command::Simulator(_)
+        | Command::Topology(_)
+        | Command::Check => 1,
+    };
+    let outcome = output::runtime(threads).and_then(|runtime| runtime.block_on(run(arguments)));
+    match outcome {
+        Ok(status) => status.into(),
+        Err(error) => {
+            output::error(&error, format);
+            let is_usage = error.is::<ConfigError>() || error.is::<output::Usage>();
+            if is_usage {
+                Status::Usage.into()
+            } else {
+                Status::Failed.into()
+            }
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<Status> {
+    let Arguments { common, command } = arguments;
+    match command {
+        Command::Worker => worker::run(load(&common)?).await,
+        Command::Demo(demo) => demo.run(common.output).await,
+        Command::Run(run) => run.run(load(&common)?, common.output).await,
+        Command::Submit(submit) => submit.run(load(&common)?, common.output).await,
+        Command::Simulator(simulator) => simulator.run(common.output).await,
+        Command::Topology(topology) => topology.run(load(&common)?, common.output).await,
+        Command::Check => check::run(&common, common.output).await,
+    }
+}
+
+fn load(common: &Common) -> Result<Config, ConfigError> {
+    Config::load(&Sources::of_this_process(
+        common.config.clone(),
+        common.overrides.clone(),
+    ))
+}
+
+fn key_and_value(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .map(|(key, value)| (key.trim().to_owned(), value.to_owned()))
+        .ok_or_else(|| "write it as KEY=VALUE, e.g. nbi.timeout=10s".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_tree_is_sound() {
+        super::Arguments::command().debug_assert();
+    }
+}

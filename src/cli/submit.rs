@@ -1,0 +1,129 @@
+//! `submit`: publishes requests, each confirmed; with `--wait` follows them to their outcomes.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use serde_json::json;
+
+use super::follow::Follow;
+use super::jobs::{Request, Source};
+use super::output::{self, Format, Status};
+use crate::app;
+use crate::config::Config;
+use crate::driver::amqp::{AmqpSettings, Requester};
+
+/// Publishes under way at a time: below 16 the broker pays double, above 200 nothing is gained.
+const WINDOW: usize = 200;
+
+/// Publishes requests.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  nbi-upgrade submit jobs.jsonl --wait
+  nbi-upgrade submit --cpe-id 001122-ABC --firmware-url https://files.example/fw-2.bin --wait
+
+A line of jobs.jsonl:
+  {\"job_id\":\"order-4711\",\"cpe_id\":\"001122-ABC\",\"firmware_url\":\"https://files.example/fw-2.bin\"}")]
+pub(super) struct Submit {
+    #[command(flatten)]
+    source: Source,
+    /// Waits for the outcomes; the exit status is 1 unless every job completed.
+    #[arg(long)]
+    wait: bool,
+    /// Stops waiting after this long, e.g. 90m; the jobs go on.
+    #[arg(long, value_name = "DURATION", requires = "wait", value_parser = duration)]
+    wait_timeout: Option<Duration>,
+}
+
+impl Submit {
+    pub(super) async fn run(self, config: Config, format: Format) -> anyhow::Result<Status> {
+        let requests = self.source.read(&app::codec(&config))?;
+        let urls = config.require_amqp()?;
+        let settings = AmqpSettings {
+            urls,
+            ..app::amqp_settings(&config)
+        };
+        let mut requester = Requester::connect(settings)
+            .await
+            .context("failed to reach the broker")?;
+        let finals = [
+            "upgrade.completed.#",
+            "upgrade.failed.#",
+            "upgrade.cancelled.#",
+            "upgrade.rejected.#",
+        ];
+        let events = if self.wait {
+            Some(
+                requester
+                    .subscribe(&finals)
+                    .await
+                    .context("failed to listen to results")?,
+            )
+        } else {
+            None
+        };
+        publish(&requester, &requests).await?;
+        let count = requests.len();
+        let status = match events {
+            None => {
+                match format {
+                    Format::Text => {
+                        output::line(&format!("{count} requests published and confirmed"))
+                    }
+                    Format::Json => output::line(&json!({"published": count}).to_string()),
+                }
+                Status::Done
+            }
+            Some(mut events) => {
+                output::note(&format!(
+                    "{count} requests published and confirmed; waiting for their outcomes"
+                ));
+                let mut follow =
+                    Follow::new(requests.into_iter().map(|request| request.job_id), format);
+                let until = async {
+                    while !follow.is_done() {
+                        let Some(body) = events.recv().await else {
+                            bail!(
+                                "the connection to the broker ended; the jobs go on, their outcomes are in the event history"
+                            );
+                        };
+                        follow.take(&body);
+                    }
+                    Ok(())
+                };
+                match self.wait_timeout {
+                    None => until.await?,
+                    Some(limit) => tokio::time::timeout(limit, until).await.unwrap_or(Ok(()))?,
+                }
+                follow.finish()
+            }
+        };
+        requester.close().await;
+        Ok(status)
+    }
+}
+
+/// Publishes all; the first that is not confirmed ends the command and says how many are safe.
+async fn publish(requester: &Requester, requests: &[Request]) -> anyhow::Result<()> {
+    let publishes = requests
+        .iter()
+        .map(|request| requester.publish(&request.job_id, request.body.clone(), None));
+    let mut confirmed = 0;
+    let mut under_way = stream::iter(publishes).buffered(WINDOW);
+    while let Some(published) = under_way.next().await {
+        published.with_context(|| {
+            format!("{confirmed} of {} requests are with the broker; send all again, known ones are not carried out twice", requests.len())
+        })?;
+        confirmed += 1;
+    }
+    Ok(())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: jiff::SignedDuration = text
+        .parse()
+        .map_err(|_| "write it like 90s, 15m or 2h".to_owned())?;
+    Duration::try_from(parsed).map_err(|_| "must not be negative".to_owned())
+}

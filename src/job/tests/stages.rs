@@ -1,0 +1,647 @@
+//! The finer points of each stage, one sentence a test.
+
+use super::*;
+use crate::job::policy::{OnBusy, OnConnectionRequestFailure};
+use crate::job::state::Baseline;
+
+#[track_caller]
+fn expect_step(decision: &Decision, name: &str) {
+    assert_eq!(describe(decision, noon()), format!("Step {name}"));
+}
+
+fn finished(decision: &Decision) -> (&'static str, &'static str, &'static str) {
+    let Next::Finish(ending) = &decision.next else {
+        panic!("not finished: {:?}", decision.next)
+    };
+    (
+        ending.outcome.name(),
+        ending.reason.name(),
+        ending.impact.name(),
+    )
+}
+
+#[test]
+fn the_baseline_is_handed_over_before_anything_is_written() {
+    let decision = decide(
+        job(Stage::Preflight),
+        Step::ReadOldResults,
+        results(&[success(-60)]),
+        inputs(0),
+        &Policy::default(),
+    );
+    assert_eq!(decision.next, Next::Advance);
+    assert_eq!(decision.job.progress.stage, Stage::CreateRule);
+    assert!(
+        decision
+            .job
+            .progress
+            .baseline
+            .contains("row-ok", at(-60).as_second())
+    );
+}
+
+#[test]
+fn a_result_newer_than_the_request_under_our_file_was_this_job() {
+    let policy = Policy::default();
+    let decision = decide(
+        job(Stage::Preflight),
+        Step::ReadOldResults,
+        results(&[success(30)]),
+        inputs(60),
+        &policy,
+    );
+    expect_step(&decision, "ReadRuleOfOldResult");
+    let Next::Step(step) = decision.next else {
+        unreachable!()
+    };
+    let decision = decide(
+        decision.job,
+        step,
+        rules(&[our_rule(false)]),
+        inputs(60),
+        &policy,
+    );
+    expect_step(&decision, "ReadRuleBeforeDisarming");
+    let decision = decide(
+        decision.job,
+        Step::ReadRuleBeforeDisarming,
+        rules(&[our_rule(false)]),
+        inputs(60),
+        &policy,
+    );
+    assert_eq!(
+        finished(&decision),
+        ("completed", "already_done", "applied")
+    );
+}
+
+#[test]
+fn a_result_newer_than_the_request_under_another_file_is_not_ours() {
+    let step = Step::ReadRuleOfOldResult {
+        rows: vec![success(30)],
+    };
+    let decision = decide(
+        job(Stage::Preflight),
+        step,
+        rules(&[other_rule(false)]),
+        inputs(60),
+        &Policy::default(),
+    );
+    assert_eq!(decision.next, Next::Advance);
+    assert!(
+        decision
+            .job
+            .progress
+            .baseline
+            .contains("row-ok", at(30).as_second())
+    );
+}
+
+#[test]
+fn the_nbis_clock_is_taken_into_account_where_it_shows_one() {
+    // The NBI is ten minutes behind: its 11:55 is our 12:05, after the request of 12:00.
+    let answer = |nbi_time| {
+        Ok(NbiAnswer::Results {
+            rows: vec![success(-300)],
+            nbi_time,
+        })
+    };
+    let policy = Policy::default();
+    let decision = decide(
+        job(Stage::Preflight),
+        Step::ReadOldResults,
+        answer(Some(at(0))),
+        inputs(600),
+        &policy,
+    );
+    expect_step(&decision, "ReadRuleOfOldResult");
+    let decision = decide(
+        job(Stage::Preflight),
+        Step::ReadOldResults,
+        answer(None),
+        inputs(600),
+        &policy,
+    );
+    assert_eq!(decision.next, Next::Advance);
+}
+
+#[test]
+fn a_new_result_keeps_the_rule_from_being_armed_again() {
+    let step = Step::ReadRuleBeforeArming {
+        rows: vec![success(30)],
+    };
+    for rules_seen in [
+        rules(&[]),
+        rules(&[our_rule(false)]),
+        rules(&[our_rule(true)]),
+        Ok(NbiAnswer::RulesUnreadable),
+    ] {
+        let decision = decide(
+            job(Stage::CreateRule),
+            step.clone(),
+            rules_seen,
+            inputs(60),
+            &Policy::default(),
+        );
+        expect_step(&decision, "SendConnectionRequest");
+    }
+}
+
+#[test]
+fn a_result_of_another_job_that_just_ended_goes_to_the_baseline_first() {
+    let step = Step::ReadRuleBeforeArming {
+        rows: vec![success(30)],
+    };
+    let decision = decide(
+        job(Stage::CreateRule),
+        step,
+        rules(&[other_rule(false)]),
+        inputs(60),
+        &Policy::default(),
+    );
+    assert_eq!(
+        (&decision.next, decision.job.progress.stage),
+        (&Next::Advance, Stage::Preflight)
+    );
+    assert!(
+        decision
+            .job
+            .progress
+            .baseline
+            .contains("row-ok", at(30).as_second())
+    );
+}
+
+#[test]
+fn a_busy_device_is_waited_for_with_a_new_baseline_superseded_or_refused() {
+    let step = || Step::ReadRuleBeforeArming { rows: vec![] };
+    let with = |on_busy| Policy {
+        on_busy,
+        ..Policy::default()
+    };
+    let waits = decide(
+        job(Stage::CreateRule),
+        step(),
+        rules(&[other_rule(true)]),
+        inputs(60),
+        &with(OnBusy::Wait),
+    );
+    assert!(matches!(waits.next, Next::Wait { .. }));
+    assert_eq!(waits.job.progress.stage, Stage::Preflight);
+    assert!(waits.job.progress.waited_for_other);
+    let late = begin(waits.job, inputs(3_600), &with(OnBusy::Wait));
+    assert_eq!(finished(&late), ("failed", "device_busy", "none"));
+
+    let takes_over = decide(
+        job(Stage::CreateRule),
+        step(),
+        rules(&[other_rule(true)]),
+        inputs(60),
+        &with(OnBusy::Supersede),
+    );
+    expect_step(&takes_over, "UpdateRule");
+
+    let fails = decide(
+        job(Stage::CreateRule),
+        step(),
+        rules(&[other_rule(true)]),
+        inputs(60),
+        &with(OnBusy::Fail),
+    );
+    let fails = decide(
+        fails.job,
+        Step::ReadRuleBeforeDisarming,
+        rules(&[other_rule(true)]),
+        inputs(60),
+        &Policy::default(),
+    );
+    assert_eq!(finished(&fails), ("failed", "device_busy", "none"));
+}
+
+#[test]
+fn a_tag_tells_two_jobs_with_the_same_file_apart() {
+    let policy = Policy {
+        tag_rules: true,
+        ..Policy::default()
+    };
+    let tagged = |tag: &str| {
+        rules(&[RuleRow {
+            description: Some(tag.to_owned()),
+            ..our_rule(true)
+        }])
+    };
+    let step = || Step::ReadRuleBeforeArming { rows: vec![] };
+    let ours = decide(
+        job(Stage::CreateRule),
+        step(),
+        tagged("nbi-upgrade job job-1"),
+        inputs(60),
+        &policy,
+    );
+    expect_step(&ours, "SendConnectionRequest");
+    let other = decide(
+        job(Stage::CreateRule),
+        step(),
+        tagged("nbi-upgrade job job-2"),
+        inputs(60),
+        &policy,
+    );
+    assert!(matches!(other.next, Next::Wait { .. }));
+}
+
+#[test]
+fn an_unseen_rule_is_armed_once_and_only_after_it_was_announced() {
+    let policy = Policy::default();
+    let step = || Step::ReadRuleBeforeArming { rows: vec![] };
+    let unreadable = || Ok(NbiAnswer::RulesUnreadable);
+    let announced = decide(
+        job(Stage::CreateRule),
+        step(),
+        unreadable(),
+        inputs(60),
+        &policy,
+    );
+    assert_eq!(announced.next, Next::Advance);
+    let armed = decide(
+        announced.job.clone(),
+        step(),
+        unreadable(),
+        inputs(61),
+        &policy,
+    );
+    expect_step(&armed, "CreateRule");
+    let again = Inputs {
+        redelivered: true,
+        ..inputs(62)
+    };
+    let not_again = decide(announced.job, step(), unreadable(), again, &policy);
+    expect_step(&not_again, "SendConnectionRequest");
+    // A delivery that came twice before the announcement may have a twin that arms.
+    let begun = begin(job(Stage::CreateRule), again, &policy);
+    let twin = decide(begun.job, step(), unreadable(), inputs(62), &policy);
+    expect_step(&twin, "SendConnectionRequest");
+}
+
+#[test]
+fn an_unseen_rule_whose_write_got_no_answer_counts_as_armed() {
+    let create = || Step::CreateRule { readable: false };
+    let lost = decide(
+        job(Stage::CreateRule),
+        create(),
+        Err(transient()),
+        inputs(60),
+        &Policy::default(),
+    );
+    expect_step(&lost, "SendConnectionRequest");
+    let refused_at_the_door = decide(
+        job(Stage::CreateRule),
+        create(),
+        Err(no_effect()),
+        inputs(60),
+        &Policy::default(),
+    );
+    assert!(matches!(refused_at_the_door.next, Next::Retry { .. }));
+}
+
+#[test]
+fn a_lost_answer_to_a_write_is_looked_up_not_repeated() {
+    let decision = decide(
+        job(Stage::CreateRule),
+        Step::CreateRule { readable: true },
+        Err(transient()),
+        inputs(60),
+        &Policy::default(),
+    );
+    assert!(matches!(decision.next, Next::Retry { .. }));
+    let again = begin(decision.job, inputs(90), &Policy::default());
+    expect_step(&again, "ReadResultsBeforeArming");
+}
+
+#[test]
+fn a_device_that_cannot_be_woken_is_waited_for_unless_configured_otherwise() {
+    let mut job_3 = job(Stage::ConnectionRequest);
+    job_3.progress.retries.failures = 2;
+    let goes_on = decide(
+        job_3.clone(),
+        Step::SendConnectionRequest,
+        Err(transient()),
+        inputs(60),
+        &Policy::default(),
+    );
+    assert!(matches!(goes_on.next, Next::Wait { .. }));
+    assert_eq!(goes_on.job.progress.stage, Stage::AwaitResult);
+    let strict = Policy {
+        connection_request_on_failure: OnConnectionRequestFailure::Fail,
+        ..Policy::default()
+    };
+    let fails = decide(
+        job_3,
+        Step::SendConnectionRequest,
+        Err(transient()),
+        inputs(60),
+        &strict,
+    );
+    expect_step(&fails, "ReadRuleBeforeDisarming");
+    let fails = decide(
+        fails.job,
+        Step::DisarmRule,
+        Ok(NbiAnswer::Done),
+        inputs(60),
+        &strict,
+    );
+    assert_eq!(
+        finished(&fails),
+        ("failed", "connection_request_failed", "possible")
+    );
+}
+
+#[test]
+fn rows_of_the_baseline_are_not_results_and_the_newest_wins() {
+    let mut awaiting = job(Stage::AwaitResult);
+    awaiting.progress.baseline =
+        Baseline::from_parts(vec![("row-ok".to_owned(), at(-60).as_second())], None);
+    let old = decide(
+        awaiting.clone(),
+        Step::ReadResults,
+        results(&[success(-60)]),
+        inputs(60),
+        &Policy::default(),
+    );
+    assert!(matches!(old.next, Next::Wait { .. }));
+    let both = decide(
+        awaiting.clone(),
+        Step::ReadResults,
+        results(&[faulted(30, 9013), row("b", 40, 204, "")]),
+        inputs(60),
+        &Policy::default(),
+    );
+    let Some(Exit::End(ending)) = both.job.progress.exit else {
+        panic!("no end")
+    };
+    assert_eq!(ending.reason, Reason::Upgraded);
+    // The same row written again with a later time is news.
+    let rewritten = decide(
+        awaiting,
+        Step::ReadResults,
+        results(&[success(30)]),
+        inputs(60),
+        &Policy::default(),
+    );
+    expect_step(&rewritten, "ReadRuleBeforeDisarming");
+}
+
+#[test]
+fn a_success_code_with_a_fault_in_its_text_is_a_fault() {
+    let contradiction = row("x", 30, 200, "Upgrade has failed with FaultCode 9013.");
+    let decision = decide(
+        job(Stage::AwaitResult),
+        Step::ReadResults,
+        results(&[contradiction]),
+        inputs(60),
+        &Policy::default(),
+    );
+    let Some(Exit::End(ending)) = decision.job.progress.exit else {
+        panic!("no end")
+    };
+    assert_eq!(ending.reason, Reason::DeviceFault);
+}
+
+#[test]
+fn a_transient_fault_is_disarmed_then_tried_again_with_a_new_baseline() {
+    let policy = Policy::default();
+    let mut awaiting = job(Stage::AwaitResult);
+    awaiting.order.max_attempts = 2;
+    let faulted_once = decide(
+        awaiting,
+        Step::ReadResults,
+        results(&[faulted(30, 9017)]),
+        inputs(60),
+        &policy,
+    );
+    expect_step(&faulted_once, "ReadRuleBeforeDisarming");
+    let disarmed = decide(
+        faulted_once.job,
+        Step::DisarmRule,
+        Ok(NbiAnswer::Done),
+        inputs(61),
+        &policy,
+    );
+    assert!(matches!(disarmed.next, Next::Wait { .. }));
+    assert_eq!(
+        (disarmed.job.progress.stage, disarmed.job.progress.attempt),
+        (Stage::Preflight, 2)
+    );
+    // The fault of the first try is no result of the second.
+    let preflight = decide(
+        disarmed.job,
+        Step::ReadOldResults,
+        results(&[faulted(30, 9017)]),
+        inputs(700),
+        &policy,
+    );
+    assert_eq!(preflight.next, Next::Advance);
+    let mut last = preflight.job;
+    last.progress.stage = Stage::AwaitResult;
+    let second = row("row-fault-2", 800, 500, "FaultCode 9017");
+    let faulted_twice = decide(
+        last,
+        Step::ReadResults,
+        results(&[second]),
+        inputs(900),
+        &policy,
+    );
+    let Some(Exit::End(ending)) = faulted_twice.job.progress.exit else {
+        panic!("no end")
+    };
+    assert_eq!(
+        (ending.reason, ending.impact),
+        (Reason::DeviceFault, Impact::Possible)
+    );
+}
+
+#[test]
+fn a_device_that_finishes_at_the_deadline_still_counts() {
+    let policy = Policy::default();
+    let over = begin(job(Stage::AwaitResult), inputs(3_600), &policy);
+    expect_step(&over, "ReadRuleBeforeDisarming");
+    let disarm = decide(
+        over.job,
+        Step::ReadRuleBeforeDisarming,
+        rules(&[our_rule(true)]),
+        inputs(3_600),
+        &policy,
+    );
+    expect_step(&disarm, "DisarmRule");
+    let looks = decide(
+        disarm.job,
+        Step::DisarmRule,
+        Ok(NbiAnswer::Done),
+        inputs(3_601),
+        &policy,
+    );
+    expect_step(&looks, "ReadResultsOnceMore");
+    let counts = decide(
+        looks.job.clone(),
+        Step::ReadResultsOnceMore,
+        results(&[success(3_599)]),
+        inputs(3_601),
+        &policy,
+    );
+    assert_eq!(finished(&counts), ("completed", "upgraded", "applied"));
+    let silent = decide(
+        looks.job,
+        Step::ReadResultsOnceMore,
+        results(&[]),
+        inputs(3_601),
+        &policy,
+    );
+    assert_eq!(finished(&silent), ("failed", "timed_out", "possible"));
+}
+
+#[test]
+fn a_job_past_its_deadline_sends_nothing() {
+    let decision = begin(Job::new(order()), inputs(3_600), &Policy::default());
+    assert_eq!(finished(&decision), ("failed", "timed_out", "none"));
+    assert!(matches!(decision.events.first(), Some(JobEvent::Accepted)));
+}
+
+#[test]
+fn nothing_happens_before_not_before() {
+    let mut early = Job::new(order());
+    early.order.not_before = Some(at(600));
+    let decision = begin(early, inputs(0), &Policy::default());
+    assert_eq!(decision.next, Next::Wait { until: at(600) });
+}
+
+#[test]
+fn another_jobs_rule_is_never_touched() {
+    let mut timed_out = job(Stage::DeactivateRule);
+    timed_out.progress.stage = Stage::AwaitResult;
+    timed_out.progress.exit = None;
+    let over = begin(timed_out, inputs(3_600), &Policy::default());
+    let spared = decide(
+        over.job,
+        Step::ReadRuleBeforeDisarming,
+        rules(&[other_rule(true)]),
+        inputs(3_600),
+        &Policy::default(),
+    );
+    assert_eq!(finished(&spared), ("failed", "superseded", "possible"));
+}
+
+#[test]
+fn a_delete_whose_filter_is_ignored_becomes_a_disarm() {
+    let mut deleting = job(Stage::DeactivateRule);
+    deleting.order.cleanup = Cleanup::Delete;
+    let safe = decide(
+        deleting.clone(),
+        Step::ReadRuleBeforeDisarming,
+        rules(&[our_rule(true)]),
+        inputs(60),
+        &Policy::default(),
+    );
+    expect_step(&safe, "DeleteRule");
+    let ignored = Ok(NbiAnswer::Rules {
+        rows: vec![our_rule(true)],
+        filter_ignored: true,
+    });
+    let unsafe_here = decide(
+        deleting,
+        Step::ReadRuleBeforeDisarming,
+        ignored,
+        inputs(60),
+        &Policy::default(),
+    );
+    expect_step(&unsafe_here, "DisarmRule");
+}
+
+#[test]
+fn a_rule_that_cannot_be_disarmed_is_reported() {
+    let decision = decide(
+        job(Stage::DeactivateRule),
+        Step::DisarmRule,
+        Err(rejected()),
+        inputs(60),
+        &Policy::default(),
+    );
+    assert_eq!(finished(&decision), ("completed", "upgraded", "applied"));
+    assert_eq!(decision.job.progress.rule, RuleState::CleanupFailed);
+}
+
+#[test]
+fn the_workers_own_trouble_costs_the_job_nothing() {
+    let before = job(Stage::AwaitResult);
+    let decision = decide(
+        before.clone(),
+        Step::ReadResults,
+        Err(refused()),
+        inputs(60),
+        &Policy::default(),
+    );
+    assert!(matches!(decision.next, Next::Release { .. }));
+    assert_eq!(decision.job.progress.retries, before.progress.retries);
+    assert_eq!(decision.job.progress.stage, before.progress.stage);
+}
+
+#[test]
+fn a_retry_after_is_honoured() {
+    let asks = NbiFailure::Transient {
+        message: "503".to_owned(),
+        retry_after: Some(SignedDuration::from_secs(120)),
+        no_effect: false,
+    };
+    let decision = decide(
+        job(Stage::Preflight),
+        Step::ReadOldResults,
+        Err(asks),
+        inputs(0),
+        &Policy::default(),
+    );
+    assert_eq!(decision.next, Next::Retry { until: at(120) });
+}
+
+#[test]
+fn a_baseline_is_bounded_and_what_is_older_counts_as_known() {
+    let mut baseline = Baseline::default();
+    let ids: Vec<String> = (0..1_000).map(|n| format!("row-{n}")).collect();
+    baseline.extend(
+        ids.iter()
+            .enumerate()
+            .map(|(n, id)| (id.as_str(), i64::try_from(n).unwrap())),
+    );
+    assert_eq!(baseline.parts().0.len(), Baseline::MAX);
+    assert!(
+        ids.iter()
+            .enumerate()
+            .all(|(n, id)| baseline.contains(id, i64::try_from(n).unwrap()))
+    );
+    assert!(!baseline.contains("new", 1_000) && !baseline.contains("row-999", 1_001));
+}
+
+#[test]
+fn a_version_that_is_current_ends_the_job_untouched() {
+    let policy = Policy {
+        verify: true,
+        ..Policy::default()
+    };
+    let mut wanted = Job::new(order());
+    wanted.order.expected_version = Some("2.0".to_owned());
+    let asks = begin(wanted, inputs(0), &policy);
+    expect_step(&asks, "ReadVersionFirst");
+    let current = decide(
+        asks.job.clone(),
+        Step::ReadVersionFirst,
+        Ok(NbiAnswer::Version("2.0".to_owned())),
+        inputs(0),
+        &policy,
+    );
+    assert_eq!(finished(&current), ("completed", "already_current", "none"));
+    let silent = decide(
+        asks.job,
+        Step::ReadVersionFirst,
+        Err(transient()),
+        inputs(0),
+        &policy,
+    );
+    expect_step(&silent, "ReadOldResults");
+}

@@ -1,0 +1,287 @@
+//! Requests: what is taken, and that everything wrong is named at once.
+
+use super::*;
+use crate::job::state::Cleanup;
+
+fn faults(body: &str) -> Vec<(String, String)> {
+    decode(body)
+        .unwrap_err()
+        .faults
+        .into_iter()
+        .map(|fault| (fault.field, fault.message))
+        .collect()
+}
+
+fn fields(body: &str) -> Vec<String> {
+    faults(body).into_iter().map(|(field, _)| field).collect()
+}
+
+#[test]
+fn a_minimal_request_gets_the_defaults() {
+    let order = decode(MINIMAL).unwrap().job.order;
+    assert_eq!(order.rule_id.as_str(), "UPGRADE_CPE1");
+    assert_eq!(order.requested_at, noon());
+    assert_eq!(order.deadline, "2026-11-23T13:00:00Z".parse().unwrap());
+    assert_eq!(
+        (order.priority, order.executions, order.max_attempts),
+        (1, 1, 1)
+    );
+    assert_eq!((order.cleanup, order.force), (Cleanup::Deactivate, false));
+}
+
+#[test]
+fn every_field_is_taken() {
+    let body = r#"{"job_id":"a.b_c:d-1","cpe_id":"001122-ABC.1","firmware_url":"ftp://files.example/x","campaign_id":"spring-26",
+        "requested_at":"2026-11-23T11:00:00+01:00","not_before":"2026-11-23T22:00:00Z","deadline":"2026-11-24T04:00:00Z",
+        "cleanup":"delete","priority":0,"executions":2,"max_attempts":3,"force":true,"context":{"order": [1, 2.50, "x"]}}"#;
+    let work = decode(body).unwrap();
+    let order = work.job.order;
+    assert_eq!(order.requested_at, "2026-11-23T10:00:00Z".parse().unwrap());
+    assert_eq!(
+        (order.priority, order.executions, order.max_attempts),
+        (0, 2, 3)
+    );
+    assert_eq!((order.cleanup, order.force), (Cleanup::Delete, true));
+    assert_eq!(
+        work.carried.context.unwrap().get(),
+        r#"{"order": [1, 2.50, "x"]}"#,
+        "the context is untouched"
+    );
+}
+
+#[test]
+fn the_deadline_counts_from_the_later_of_request_and_not_before() {
+    let body = r#"{"job_id":"j","cpe_id":"c","firmware_url":"http://f/x","not_before":"2026-11-24T00:00:00Z"}"#;
+    assert_eq!(
+        decode(body).unwrap().job.order.deadline,
+        "2026-11-24T01:00:00Z".parse().unwrap()
+    );
+}
+
+#[test]
+fn the_brokers_timestamp_serves_where_the_request_has_no_time() {
+    let incoming = Incoming {
+        body: MINIMAL.as_bytes(),
+        timestamp: Some(1_795_000_000),
+        ..Incoming::default()
+    };
+    let order = codec().decode_request(&incoming, noon()).unwrap().job.order;
+    assert_eq!(order.requested_at.as_second(), 1_795_000_000);
+}
+
+#[test]
+fn every_fault_is_named_at_once_with_value_and_remedy() {
+    let body = r#"{"job_id":"a b","cpe_id":"DM*","firmware_url":"gopher://x","campaign_id":"","requested_at":"yesterday",
+        "cleanup":"burn","priority":-1,"executions":0,"max_attempts":"3","force":"yes","expected_version":"2","dead_line":1}"#;
+    let all = faults(body);
+    let named: Vec<&str> = all.iter().map(|(field, _)| field.as_str()).collect();
+    for field in [
+        "job_id",
+        "cpe_id",
+        "firmware_url",
+        "campaign_id",
+        "requested_at",
+        "cleanup",
+        "priority",
+        "executions",
+        "max_attempts",
+        "force",
+        "expected_version",
+        "dead_line",
+    ] {
+        assert!(named.contains(&field), "{field} is missing in {named:?}");
+    }
+    let text_of = |field: &str| {
+        all.iter()
+            .find(|(name, _)| name == field)
+            .unwrap()
+            .1
+            .clone()
+    };
+    assert!(text_of("cpe_id").contains("\"DM*\"") && text_of("cpe_id").contains('*'));
+    assert!(
+        text_of("max_attempts").contains("whole number from 1 to 100")
+            && text_of("max_attempts").contains("\"3\"")
+    );
+}
+
+#[test]
+fn what_is_no_object_is_rejected_as_a_whole() {
+    for body in [
+        "",
+        "{",
+        "[]",
+        "null",
+        "\"x\"",
+        "42",
+        "{}{}",
+        "not JSON",
+        "{\"a\":1,}",
+    ] {
+        assert_eq!(fields(body), ["body"], "{body}");
+    }
+    let not_utf8 = codec().decode_request(
+        &Incoming {
+            body: b"{\"job_id\":\"\xff\"}",
+            ..Incoming::default()
+        },
+        noon(),
+    );
+    assert!(not_utf8.unwrap_err().to_string().contains("UTF-8"));
+}
+
+#[test]
+fn a_missing_a_repeated_and_a_null_field() {
+    assert_eq!(fields(r#"{"job_id":"j","cpe_id":"c"}"#), ["firmware_url"]);
+    assert_eq!(
+        fields(&MINIMAL.replace("{\"job_id\"", "{\"job_id\":\"other\",\"job_id\"")),
+        ["job_id"]
+    );
+    assert_eq!(fields(&MINIMAL.replace("\"CPE1\"", "null")), ["cpe_id"]);
+    assert!(decode(&MINIMAL.replace('}', ",\"deadline\":null,\"priority\":null}")).is_ok());
+}
+
+#[test]
+fn ids_that_could_reach_beyond_their_place_are_refused() {
+    for cpe_id in [
+        "*",
+        "A?",
+        "A%2e",
+        "A/B",
+        "A\\\\B",
+        "A\\\"B",
+        "A'B",
+        "A B",
+        "A\\u0000",
+        "A\\n",
+        "Ä",
+        "A[1]",
+        "",
+        &"x".repeat(129),
+    ] {
+        let body = MINIMAL.replace("CPE1", cpe_id);
+        assert_eq!(fields(&body), ["cpe_id"], "{cpe_id}");
+    }
+    for job_id in ["", "a/b", "a\\u0000", "a b", "ä", &"x".repeat(129)] {
+        assert_eq!(
+            fields(&MINIMAL.replace("job-1", job_id)),
+            ["job_id"],
+            "{job_id}"
+        );
+    }
+}
+
+#[test]
+fn firmware_urls_are_absolute_without_credentials_and_below_the_allowed_prefixes() {
+    for url in [
+        "fw.bin",
+        "/fw.bin",
+        "file:///etc/passwd",
+        "https://",
+        "https://u:p@f/x",
+        "https://f/ x",
+        "https://f/\\n",
+        &format!("https://f/{}", "x".repeat(2_048)),
+    ] {
+        assert_eq!(
+            fields(&MINIMAL.replace("https://files.example/fw-2.bin", url)),
+            ["firmware_url"],
+            "{url}"
+        );
+    }
+    let mut strict = codec();
+    strict.requests.allowed_url_prefixes = vec!["https://files.example/".to_owned()];
+    let with = |url: &str| {
+        let body = MINIMAL.replace("https://files.example/fw-2.bin", url);
+        strict
+            .decode_request(
+                &Incoming {
+                    body: body.as_bytes(),
+                    ..Incoming::default()
+                },
+                noon(),
+            )
+            .is_ok()
+    };
+    assert!(with("https://files.example/fw-2.bin"));
+    assert!(!with("https://files.example.evil/fw-2.bin") && !with("http://files.example/fw-2.bin"));
+}
+
+#[test]
+fn sizes_and_depth_are_bounded() {
+    let large = MINIMAL.replace('}', &format!(",\"context\":\"{}\"}}", "x".repeat(70_000)));
+    assert_eq!(fields(&large), ["body"]);
+    let context = MINIMAL.replace('}', &format!(",\"context\":\"{}\"}}", "x".repeat(20_000)));
+    assert_eq!(fields(&context), ["context"]);
+    let deep = MINIMAL.replace(
+        '}',
+        &format!(",\"context\":{}{}}}", "[".repeat(5_000), "]".repeat(5_000)),
+    );
+    assert_eq!(fields(&deep), ["context"]);
+    let bottomless = "[".repeat(60_000);
+    assert_eq!(fields(&bottomless), ["body"]);
+}
+
+#[test]
+fn a_cloud_event_carries_a_request_in_its_data() {
+    let wrap = |data: &str| {
+        format!(
+            r#"{{"specversion":"1.0","id":"1","source":"/oss","type":"upgrade.request","data":{data}}}"#
+        )
+    };
+    let with = |body: &str| {
+        let content_type = Some("application/cloudevents+json; charset=utf-8");
+        codec().decode_request(
+            &Incoming {
+                body: body.as_bytes(),
+                content_type,
+                ..Incoming::default()
+            },
+            noon(),
+        )
+    };
+    assert_eq!(
+        with(&wrap(MINIMAL)).unwrap().job.order.job_id.as_str(),
+        "job-1"
+    );
+    for broken in [
+        MINIMAL.to_owned(),
+        wrap("[]"),
+        wrap(MINIMAL).replace("1.0", "0.3"),
+    ] {
+        assert_eq!(with(&broken).unwrap_err().faults[0].field, "body");
+    }
+    let xml = Incoming {
+        body: MINIMAL.as_bytes(),
+        content_type: Some("text/xml"),
+        ..Incoming::default()
+    };
+    assert!(
+        codec()
+            .decode_request(&xml, noon())
+            .unwrap_err()
+            .to_string()
+            .contains("text/xml")
+    );
+}
+
+#[test]
+fn a_deadline_before_not_before_and_devices_are_named() {
+    let window = MINIMAL.replace(
+        '}',
+        r#","not_before":"2026-11-24T00:00:00Z","deadline":"2026-11-23T23:00:00Z"}"#,
+    );
+    assert_eq!(fields(&window), ["deadline"]);
+    let campaign = MINIMAL.replace('}', r#","devices":["a"]}"#);
+    assert_eq!(fields(&campaign), ["devices"]);
+}
+
+#[test]
+fn a_rejection_says_as_much_as_it_could_read() {
+    let rejection =
+        decode(r#"{"job_id":"j-9","cpe_id":"DM*","firmware_url":"x","campaign_id":"c"}"#)
+            .unwrap_err();
+    assert_eq!(rejection.job_id.as_deref(), Some("j-9"));
+    assert_eq!(rejection.cpe_id.as_deref(), Some("DM*"));
+    assert_eq!(rejection.campaign_id.as_deref(), Some("c"));
+}

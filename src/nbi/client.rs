@@ -1,0 +1,950 @@
+//! [`NbiClient`]: one call of the core, from the circuit's permission to the core's words.
+//!
+//! In this order: is the circuit closed; is it our turn; send; judge; tell circuit and telemetry. Calls that may be repeated
+//! ([`NbiCall::is_repeatable`]) are tried again at once a few times; every longer wait is the core's, which makes it durable.
+//! Reads and writes by filter may need a second question under the other name of the filter (`names.rs`).
+//!
+//! The worker calls it through [`Nbi`], and watches [`NbiClient::circuit`] to pause its intake.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use backoff::exponential::ExponentialBackoff;
+use jiff::{SignedDuration, Timestamp};
+use percent_encoding::utf8_percent_encode;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::answer;
+use super::circuit::CircuitState;
+use super::gate::Gate;
+use super::http::STRICT;
+use super::limit::Limiter;
+use super::names::{Found, Name, QueryNames};
+pub use super::settings::NbiSettings;
+use super::settings::VERSION_METHOD;
+use super::wire::{Names, Request};
+use super::{Nbi, RawAnswer, Transport, TransportError};
+use crate::job::{NbiAnswer, NbiCall, NbiFailure};
+use crate::telemetry::Telemetry;
+
+/// The path of the default method.
+const VERSION_PATH: &str = "/v1/method/GetParameterValues";
+
+/// Asks the NBI through a transport, under limits.
+#[derive(Debug)]
+pub struct NbiClient<T> {
+    transport: T,
+    settings: NbiSettings,
+    version_path: &'static str,
+    limiter: Limiter,
+    gate: Gate,
+    rules: Storage,
+    results: Storage,
+    telemetry: Arc<Telemetry>,
+}
+
+/// One storage, as far as its filter is concerned.
+#[derive(Debug)]
+struct Storage {
+    names: QueryNames,
+    /// Whether it was logged that the NBI ignores the filter.
+    warned: AtomicBool,
+}
+
+/// An answer that was understood.
+#[derive(Debug)]
+struct Reply {
+    answer: NbiAnswer,
+    filter_ignored: bool,
+}
+
+/// A clock for `backoff` that is tokio's, so that its elapsed time is virtual where time is.
+#[derive(Debug, Clone, Copy)]
+struct TokioClock;
+
+impl backoff::Clock for TokioClock {
+    fn now(&self) -> std::time::Instant {
+        Instant::now().into_std()
+    }
+}
+
+impl<T: Transport> NbiClient<T> {
+    /// A client with a closed circuit.
+    ///
+    /// A `version_method` other than the default leaks its path once, as [`Request::path`] lives as long as the process.
+    #[must_use]
+    pub fn new(transport: T, settings: NbiSettings, telemetry: Arc<Telemetry>) -> Self {
+        let version_path = if settings.version_method == VERSION_METHOD {
+            VERSION_PATH
+        } else {
+            let method = utf8_percent_encode(&settings.version_method, STRICT);
+            Box::leak(format!("/v1/method/{method}").into_boxed_str())
+        };
+        Self {
+            transport,
+            version_path,
+            limiter: Limiter::new(settings.max_concurrency, settings.requests_per_second),
+            gate: Gate::new(settings.circuit.clone(), telemetry.clone()),
+            rules: Storage::new("nbi.rule_query", &settings.rule_query),
+            results: Storage::new("nbi.result_query", &settings.result_query),
+            settings,
+            telemetry,
+        }
+    }
+
+    /// The circuit's state, and every change of it.
+    #[must_use]
+    pub fn circuit(&self) -> watch::Receiver<CircuitState> {
+        self.gate.watch()
+    }
+
+    /// Reads, under the second name if the first does not bring rows of ours and no others.
+    async fn read(&self, call: &NbiCall, storage: &Storage) -> Result<NbiAnswer, NbiFailure> {
+        let first = self.read_under(storage.names.first(), call, storage).await;
+        let worth_a_second = match &first {
+            Ok(reply) => reply.found().is_some_and(|found| found != Found::Ours),
+            Err(failure) => matches!(failure, NbiFailure::Rejected { .. }),
+        };
+        let Some(second) = storage.names.second_for_read().filter(|_| worth_a_second) else {
+            return first.map(|reply| reply.answer);
+        };
+        let second = self.read_under(second, call, storage).await;
+        better(first, second).map(|reply| reply.answer)
+    }
+
+    /// Reads under one name and takes note of what that shows.
+    async fn read_under(
+        &self,
+        name: Name,
+        call: &NbiCall,
+        storage: &Storage,
+    ) -> Result<Reply, NbiFailure> {
+        let outcome = self.ask(call, storage.names.text(name)).await;
+        match &outcome {
+            Ok(reply) => {
+                if let Some(found) = reply.found() {
+                    storage.names.note(name, found);
+                }
+                if reply.filter_ignored {
+                    storage.warn_of_ignored_filter(name);
+                }
+            }
+            Err(NbiFailure::Rejected { .. }) => storage.names.note(name, Found::Rejected),
+            Err(_) => {}
+        }
+        outcome
+    }
+
+    /// Updates or deletes a rule, under the second name if the first finds no row.
+    async fn write(&self, call: &NbiCall, second: Option<Name>) -> Result<NbiAnswer, NbiFailure> {
+        let names = &self.rules.names;
+        let first = self.ask(call, names.text(names.first())).await?.answer;
+        let Some(second) = second.filter(|_| first == NbiAnswer::NoSuchRule) else {
+            return Ok(first);
+        };
+        match self.ask(call, names.text(second)).await {
+            // The NBI does not know the second name; what it said under the first stands.
+            Err(NbiFailure::Rejected { .. }) => Ok(first),
+            outcome => outcome.map(|reply| reply.answer),
+        }
+    }
+
+    /// Asks under one name, with quick retries if the call may be repeated.
+    async fn ask(&self, call: &NbiCall, query: &str) -> Result<Reply, NbiFailure> {
+        let names = Names {
+            query,
+            version_path: self.version_path,
+            version_parameters: &self.settings.version_parameters,
+        };
+        let request = &Request::of(call, &names);
+        if request.is_unfiltered() {
+            let message = format!(
+                "{}: not sent, as its filter is empty and could hit every row",
+                call.operation()
+            );
+            return Err(NbiFailure::Rejected { message });
+        }
+        if !call.is_repeatable() {
+            return self.once(call, request).await;
+        }
+        let begun = Instant::now();
+        let mut tries = 0;
+        backoff::future::retry(self.pauses(), || {
+            tries += 1;
+            let tried = tries;
+            async move {
+                self.once(call, request)
+                    .await
+                    .map_err(|failure| self.quick_retry(failure, tried, begun))
+            }
+        })
+        .await
+    }
+
+    /// The pauses between quick retries.
+    fn pauses(&self) -> ExponentialBackoff<TokioClock> {
+        ExponentialBackoff {
+            current_interval: self.settings.quick_retry_initial,
+            initial_interval: self.settings.quick_retry_initial,
+            randomization_factor: backoff::default::RANDOMIZATION_FACTOR,
+            multiplier: backoff::default::MULTIPLIER,
+            max_interval: self.settings.quick_retry_max_elapsed,
+            start_time: Instant::now().into_std(),
+            max_elapsed_time: Some(self.settings.quick_retry_max_elapsed),
+            clock: TokioClock,
+        }
+    }
+
+    /// Whether a failure is worth a quick retry: transient, tries and time left, the circuit still closed.
+    ///
+    /// `backoff` does not bound a pause that the NBI asked for, so time and tries are bounded here.
+    fn quick_retry(
+        &self,
+        failure: NbiFailure,
+        tried: u32,
+        begun: Instant,
+    ) -> backoff::Error<NbiFailure> {
+        let NbiFailure::Transient { retry_after, .. } = &failure else {
+            return backoff::Error::Permanent(failure);
+        };
+        let retry_after = retry_after.map(SignedDuration::unsigned_abs);
+        let left = self
+            .settings
+            .quick_retry_max_elapsed
+            .saturating_sub(begun.elapsed());
+        let is_over = tried > self.settings.quick_retries
+            || retry_after.is_some_and(|asked| asked > left)
+            || self.gate.turns_away();
+        if is_over {
+            backoff::Error::Permanent(failure)
+        } else {
+            backoff::Error::Transient {
+                err: failure,
+                retry_after,
+            }
+        }
+    }
+
+    /// Sends once.
+    async fn once(&self, call: &NbiCall, request: &Request) -> Result<Reply, NbiFailure> {
+        // Before the limiter, so that calls that will be turned away do not use up its moments.
+        self.gate.check(request.operation)?;
+        let asked = Instant::now();
+        let turn = self.limiter.turn().await;
+        self.telemetry.nbi_waited(asked.elapsed());
+
+        let admission = self.gate.admit(request.operation)?;
+        let begun = Instant::now();
+        let sent = self.transport.send(request).await;
+        drop(turn);
+        self.telemetry
+            .nbi_answered(request.operation, &status_word(&sent), begun.elapsed());
+        let judged = match &sent {
+            Ok(raw) => answer::judge(
+                call,
+                raw,
+                &self.settings.version_parameters,
+                Timestamp::now(),
+            ),
+            Err(error) => answer::judge_missing(call, error),
+        };
+        admission.record(&judged);
+        let filter_ignored = judged.filter_ignored;
+        judged.outcome.map(|answer| Reply {
+            answer,
+            filter_ignored,
+        })
+    }
+}
+
+impl<T: Transport> Nbi for NbiClient<T> {
+    async fn call(&self, call: &NbiCall) -> Result<NbiAnswer, NbiFailure> {
+        match call {
+            NbiCall::ReadResults { .. } => self.read(call, &self.results).await,
+            NbiCall::ReadRule { .. } => self.read(call, &self.rules).await,
+            NbiCall::UpdateRule(_) | NbiCall::DisarmRule { .. } => {
+                self.write(call, self.rules.names.second_for_update()).await
+            }
+            NbiCall::DeleteRule { .. } => {
+                self.write(call, self.rules.names.second_for_delete()).await
+            }
+            NbiCall::CreateRule(_)
+            | NbiCall::SendConnectionRequest { .. }
+            | NbiCall::ReadVersion { .. } => self.ask(call, "").await.map(|reply| reply.answer),
+        }
+    }
+}
+
+impl Storage {
+    fn new(key: &'static str, configured: &str) -> Self {
+        Self {
+            names: QueryNames::new(key, configured),
+            warned: AtomicBool::new(false),
+        }
+    }
+
+    /// Says once that the NBI returns rows that were not asked for.
+    fn warn_of_ignored_filter(&self, name: Name) {
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                key = self.names.key,
+                query = self.names.text(name),
+                remedy = "set the key to the query parameter that the NBI filters this storage by",
+                "the NBI returned rows of other devices or rules: it ignores the filter"
+            );
+        }
+    }
+}
+
+impl Reply {
+    /// What a read showed of the name that it was asked under; `None` for answers without rows.
+    fn found(&self) -> Option<Found> {
+        let is_empty = match &self.answer {
+            NbiAnswer::Results { rows, .. } => rows.is_empty(),
+            NbiAnswer::Rules { rows, .. } => rows.is_empty(),
+            NbiAnswer::RulesUnreadable
+            | NbiAnswer::Done
+            | NbiAnswer::NoSuchRule
+            | NbiAnswer::RuleExists
+            | NbiAnswer::Version(_) => return None,
+        };
+        Some(match (self.filter_ignored, is_empty) {
+            (true, _) => Found::Others,
+            (false, true) => Found::Nothing,
+            (false, false) => Found::Ours,
+        })
+    }
+
+    /// Whether it brought rows of ours.
+    fn has_rows(&self) -> bool {
+        match &self.answer {
+            NbiAnswer::Results { rows, .. } => !rows.is_empty(),
+            NbiAnswer::Rules { rows, .. } => !rows.is_empty(),
+            NbiAnswer::RulesUnreadable
+            | NbiAnswer::Done
+            | NbiAnswer::NoSuchRule
+            | NbiAnswer::RuleExists
+            | NbiAnswer::Version(_) => false,
+        }
+    }
+}
+
+/// Of two reads of the same under different names: the one that can be acted on.
+///
+/// Rows of ours under the second name count if they came alone or if the first brought none. A trouble that passes under the
+/// second name is reported rather than taken for "no rows", as the first name may be the wrong one; a second name that the NBI does not
+/// take says nothing.
+fn better(
+    first: Result<Reply, NbiFailure>,
+    second: Result<Reply, NbiFailure>,
+) -> Result<Reply, NbiFailure> {
+    let first = match first {
+        Ok(reply) => reply,
+        Err(failure) => {
+            return second.map_err(|second| match second {
+                NbiFailure::Rejected { .. } | NbiFailure::Unintelligible { .. } => failure,
+                NbiFailure::Transient { .. }
+                | NbiFailure::Refused { .. }
+                | NbiFailure::NotSent { .. } => second,
+            });
+        }
+    };
+    match second {
+        Ok(second) if second.has_rows() && (!first.has_rows() || !second.filter_ignored) => {
+            Ok(second)
+        }
+        Ok(_) | Err(NbiFailure::Rejected { .. } | NbiFailure::Unintelligible { .. }) => Ok(first),
+        Err(_) if first.has_rows() => Ok(first),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// What the metrics call the end of a request: the HTTP status, or a word from a closed set.
+fn status_word(sent: &Result<RawAnswer, TransportError>) -> String {
+    match sent {
+        Ok(raw) => raw.status.to_string(),
+        Err(TransportError::Connect(_)) => "connect".to_owned(),
+        Err(TransportError::NoAnswer(_)) => "timeout".to_owned(),
+        Err(TransportError::TooLarge { .. }) => "too_large".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::job::{CpeId, FirmwareUrl, RuleId, RuleSpec};
+
+    /// Answers in order and remembers what it was asked, as `VERB path-part?query`.
+    #[derive(Debug, Default)]
+    struct Script {
+        answers: Mutex<VecDeque<Result<RawAnswer, TransportError>>>,
+        asked: Mutex<Vec<String>>,
+        takes: Duration,
+    }
+
+    impl Transport for Arc<Script> {
+        async fn send(&self, request: &Request) -> Result<RawAnswer, TransportError> {
+            let storage = request
+                .path
+                .trim_start_matches("/v1/dyn/")
+                .trim_start_matches("/v1/method/");
+            let storage = storage.trim_end_matches("/.*");
+            let query = request
+                .query
+                .as_ref()
+                .map_or_else(String::new, |(name, value)| format!("?{name}={value}"));
+            self.asked
+                .lock()
+                .unwrap()
+                .push(format!("{:?} {storage}{query}", request.verb));
+            tokio::time::sleep(self.takes).await;
+            let next = self.answers.lock().unwrap().pop_front();
+            next.unwrap_or_else(|| panic!("asked once too often: {:?}", self.asked.lock().unwrap()))
+        }
+    }
+
+    type Scripted = (NbiClient<Arc<Script>>, Arc<Script>);
+
+    fn client(answers: impl IntoIterator<Item = Result<RawAnswer, TransportError>>) -> Scripted {
+        client_with(NbiSettings::default(), Duration::from_millis(10), answers)
+    }
+
+    fn client_with(
+        settings: NbiSettings,
+        takes: Duration,
+        answers: impl IntoIterator<Item = Result<RawAnswer, TransportError>>,
+    ) -> Scripted {
+        let answers = Mutex::new(answers.into_iter().collect());
+        let script = Arc::new(Script {
+            answers,
+            asked: Mutex::default(),
+            takes,
+        });
+        (
+            NbiClient::new(script.clone(), settings, Arc::default()),
+            script,
+        )
+    }
+
+    fn asked(script: &Script) -> Vec<String> {
+        std::mem::take(&mut *script.asked.lock().unwrap())
+    }
+
+    fn http(status: u16, body: &str) -> Result<RawAnswer, TransportError> {
+        Ok(RawAnswer {
+            status,
+            body: body.as_bytes().to_vec(),
+            retry_after: None,
+            date: None,
+        })
+    }
+
+    fn after(status: u16, seconds: &str) -> Result<RawAnswer, TransportError> {
+        Ok(RawAnswer {
+            status,
+            body: Vec::new(),
+            retry_after: Some(seconds.to_owned()),
+            date: None,
+        })
+    }
+
+    fn code(code: u16) -> Result<RawAnswer, TransportError> {
+        http(
+            200,
+            &format!(r#"{{"code":{code},"message":"","details":""}}"#),
+        )
+    }
+
+    fn result_rows(rules: &[&str]) -> Result<RawAnswer, TransportError> {
+        let rows: Vec<String> = rules
+            .iter()
+            .map(|rule| format!(r#"{{"id":"u","ts":1,"cpeid":"x","campaignid":"{rule}"}}"#))
+            .collect();
+        http(
+            200,
+            &format!(r#"{{"code":200,"details":[{}]}}"#, rows.join(",")),
+        )
+    }
+
+    fn rule_rows(rules: &[&str]) -> Result<RawAnswer, TransportError> {
+        let rows: Vec<String> = rules
+            .iter()
+            .map(|rule| format!(r#"{{"id":"{rule}","enabled":true}}"#))
+            .collect();
+        http(
+            200,
+            &format!(r#"{{"code":200,"details":[{}]}}"#, rows.join(",")),
+        )
+    }
+
+    fn rule_id() -> RuleId {
+        RuleId::parse("R").unwrap()
+    }
+
+    fn cpe_id() -> CpeId {
+        CpeId::parse("x").unwrap()
+    }
+
+    fn spec() -> RuleSpec {
+        let firmware_url = FirmwareUrl::checked("http://files/fw.bin").unwrap();
+        RuleSpec {
+            rule_id: rule_id(),
+            cpe_id: cpe_id(),
+            firmware_url,
+            executions: 1,
+            priority: 1,
+            description: None,
+        }
+    }
+
+    fn read_results() -> NbiCall {
+        NbiCall::ReadResults {
+            rule_id: rule_id(),
+            cpe_id: cpe_id(),
+        }
+    }
+
+    fn read_rule() -> NbiCall {
+        NbiCall::ReadRule { rule_id: rule_id() }
+    }
+
+    fn disarm() -> NbiCall {
+        NbiCall::DisarmRule { rule_id: rule_id() }
+    }
+
+    fn delete() -> NbiCall {
+        NbiCall::DeleteRule { rule_id: rule_id() }
+    }
+
+    fn cnr() -> NbiCall {
+        NbiCall::SendConnectionRequest { cpe_id: cpe_id() }
+    }
+
+    fn rows(answer: &Result<NbiAnswer, NbiFailure>) -> (usize, bool) {
+        match answer {
+            Ok(NbiAnswer::Results { rows, .. }) => (rows.len(), false),
+            Ok(NbiAnswer::Rules {
+                rows,
+                filter_ignored,
+            }) => (rows.len(), *filter_ignored),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    const FIRST: &str = "Get FirmwareResultStorage?id=R";
+    const SECOND: &str = "Get FirmwareResultStorage?campaignid=R";
+
+    #[tokio::test(start_paused = true)]
+    async fn the_configured_name_is_kept_once_it_found_a_row() {
+        let (client, script) = client([result_rows(&["R"]), code(404)]);
+        assert_eq!(rows(&client.call(&read_results()).await), (1, false));
+        assert_eq!(rows(&client.call(&read_results()).await), (0, false));
+        assert_eq!(asked(&script), [FIRST, FIRST]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_other_name_is_asked_until_one_found_a_row_and_then_alone() {
+        let (client, script) = client([
+            code(404),
+            code(404),
+            code(404),
+            result_rows(&["R"]),
+            code(404),
+        ]);
+        for (expected, questions) in [
+            (0, vec![FIRST, SECOND]),
+            (1, vec![FIRST, SECOND]),
+            (0, vec![SECOND]),
+        ] {
+            assert_eq!(rows(&client.call(&read_results()).await), (expected, false));
+            assert_eq!(asked(&script), questions);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn writes_use_the_name_that_reads_learnt() {
+        let (client, script) = client([
+            code(404),
+            rule_rows(&["R"]),
+            code(204),
+            code(204),
+            code(204),
+            code(404),
+        ]);
+        client.call(&read_rule()).await.unwrap();
+        for call in [disarm(), delete(), NbiCall::UpdateRule(spec())] {
+            assert_eq!(client.call(&call).await, Ok(NbiAnswer::Done));
+        }
+        assert_eq!(client.call(&disarm()).await, Ok(NbiAnswer::NoSuchRule));
+        assert_eq!(
+            asked(&script),
+            [
+                "Get FirmwareStorage?campaignid=R",
+                "Get FirmwareStorage?id=R",
+                "Put FirmwareStorage?id=R",
+                "Delete FirmwareStorage?id=R",
+                "Put FirmwareStorage?id=R",
+                "Put FirmwareStorage?id=R",
+            ]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_finds_no_row_is_tried_once_under_the_other_name() {
+        let (client, script) = client([
+            code(404),
+            code(204),
+            code(404),
+            code(404),
+            code(404),
+            code(400),
+        ]);
+        assert_eq!(client.call(&disarm()).await, Ok(NbiAnswer::Done));
+        assert_eq!(
+            client.call(&NbiCall::UpdateRule(spec())).await,
+            Ok(NbiAnswer::NoSuchRule)
+        );
+        assert_eq!(client.call(&disarm()).await, Ok(NbiAnswer::NoSuchRule));
+        let pair = [
+            "Put FirmwareStorage?campaignid=R",
+            "Put FirmwareStorage?id=R",
+        ];
+        assert_eq!(asked(&script), [pair, pair, pair].concat());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_write_falls_back_to_a_name_that_is_no_filter_and_no_delete_to_one_that_was_not_tried()
+     {
+        let (client, script) = client([
+            code(404),
+            code(404),
+            rule_rows(&["S", "T"]),
+            code(404),
+            code(404),
+        ]);
+        assert_eq!(client.call(&delete()).await, Ok(NbiAnswer::NoSuchRule));
+        assert_eq!(rows(&client.call(&read_rule()).await), (0, false));
+        assert_eq!(client.call(&disarm()).await, Ok(NbiAnswer::NoSuchRule));
+        assert_eq!(client.call(&delete()).await, Ok(NbiAnswer::NoSuchRule));
+        assert_eq!(
+            asked(&script),
+            [
+                "Delete FirmwareStorage?campaignid=R",
+                "Get FirmwareStorage?campaignid=R",
+                "Get FirmwareStorage?id=R",
+                "Put FirmwareStorage?campaignid=R",
+                "Delete FirmwareStorage?campaignid=R",
+            ]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rows_of_others_teach_no_name() {
+        // The first name is no filter, the second finds ours alone.
+        let (client, script) =
+            client([rule_rows(&["R", "S"]), rule_rows(&["R"]), rule_rows(&["R"])]);
+        assert_eq!(rows(&client.call(&read_rule()).await), (1, false));
+        assert_eq!(rows(&client.call(&read_rule()).await), (1, false));
+        let (first, second) = (
+            "Get FirmwareStorage?campaignid=R",
+            "Get FirmwareStorage?id=R",
+        );
+        assert_eq!(asked(&script), [first, second, second]);
+
+        // Neither is a filter: ours is found, and the core is told.
+        let (client, script) = client_with(
+            NbiSettings::default(),
+            Duration::ZERO,
+            [
+                rule_rows(&["S"]),
+                rule_rows(&["R", "S"]),
+                rule_rows(&["S"]),
+                rule_rows(&["S"]),
+            ],
+        );
+        assert_eq!(rows(&client.call(&read_rule()).await), (1, true));
+        assert_eq!(rows(&client.call(&read_rule()).await), (0, true));
+        assert_eq!(asked(&script), [first, second, first, second]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_that_the_nbi_rejects_does_no_harm() {
+        // As second name: what the first said stands, and it is not asked again.
+        let (client, script) = client([code(404), code(400), code(404)]);
+        assert_eq!(rows(&client.call(&read_results()).await), (0, false));
+        assert_eq!(rows(&client.call(&read_results()).await), (0, false));
+        assert_eq!(asked(&script), [FIRST, SECOND, FIRST]);
+
+        // As first name: the second may do.
+        let (client, script) = client_with(
+            NbiSettings::default(),
+            Duration::ZERO,
+            [code(400), result_rows(&["R"]), code(404)],
+        );
+        assert_eq!(rows(&client.call(&read_results()).await), (1, false));
+        assert_eq!(rows(&client.call(&read_results()).await), (0, false));
+        assert_eq!(asked(&script), [FIRST, SECOND, SECOND]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn trouble_under_the_second_name_is_not_taken_for_no_rows() {
+        let settings = NbiSettings {
+            quick_retries: 0,
+            ..NbiSettings::default()
+        };
+        let (client, _) = client_with(settings, Duration::ZERO, [code(404), http(503, "")]);
+        assert!(matches!(
+            client.call(&read_results()).await,
+            Err(NbiFailure::Transient { .. })
+        ));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_of_the_operators_own_has_no_other_and_an_empty_one_is_never_sent() {
+        let settings = NbiSettings {
+            result_query: "rule".to_owned(),
+            rule_query: String::new(),
+            version_method: "Read/It".to_owned(),
+            ..NbiSettings::default()
+        };
+        let (client, script) = client_with(
+            settings,
+            Duration::ZERO,
+            [code(404), http(200, "{\"A\":1}")],
+        );
+        assert_eq!(rows(&client.call(&read_results()).await), (0, false));
+        for call in [read_rule(), disarm(), delete(), NbiCall::UpdateRule(spec())] {
+            assert!(
+                matches!(client.call(&call).await, Err(NbiFailure::Rejected { .. })),
+                "{call:?}"
+            );
+        }
+        let _ = client
+            .call(&NbiCall::ReadVersion { cpe_id: cpe_id() })
+            .await;
+        assert_eq!(
+            asked(&script),
+            ["Get FirmwareResultStorage?rule=R", "Post Read%2FIt"]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_may_be_repeated_is_repeated_quickly_and_not_too_often() {
+        let begun = Instant::now();
+        let (client, script) = client([
+            http(503, ""),
+            Err(TransportError::NoAnswer("reset".to_owned())),
+            code(204),
+        ]);
+        assert_eq!(client.call(&disarm()).await, Ok(NbiAnswer::Done));
+        assert_eq!(asked(&script).len(), 3);
+        assert!(
+            begun.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            begun.elapsed()
+        );
+
+        let (client, script) = client_with(
+            NbiSettings::default(),
+            Duration::ZERO,
+            std::iter::repeat_n(code(500), 3),
+        );
+        assert!(matches!(
+            client.call(&cnr()).await,
+            Err(NbiFailure::Transient { .. })
+        ));
+        assert_eq!(asked(&script).len(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_arms_a_rule_is_sent_once() {
+        for call in [NbiCall::CreateRule(spec()), NbiCall::UpdateRule(spec())] {
+            for answer in [
+                http(503, ""),
+                Err(TransportError::Connect("refused".to_owned())),
+            ] {
+                let (client, script) = client([answer]);
+                assert!(matches!(
+                    client.call(&call).await,
+                    Err(NbiFailure::Transient { .. })
+                ));
+                assert_eq!(asked(&script).len(), 1);
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_no_trouble_that_passes_is_not_repeated() {
+        for answer in [code(400), http(200, "<html>"), code(401)] {
+            let (client, script) = client([answer]);
+            assert!(client.call(&disarm()).await.is_err());
+            assert_eq!(asked(&script).len(), 1);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_failure_leaves_no_time_for_a_quick_retry() {
+        let (client, script) = client_with(
+            NbiSettings::default(),
+            Duration::from_secs(30),
+            [http(504, "")],
+        );
+        assert!(client.call(&disarm()).await.is_err());
+        assert_eq!(asked(&script).len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_that_the_nbi_asks_for_is_kept_if_it_is_short_and_handed_on_if_not() {
+        let begun = Instant::now();
+        let (client, _) = client([after(503, "1"), code(204)]);
+        assert_eq!(client.call(&disarm()).await, Ok(NbiAnswer::Done));
+        assert_eq!(begun.elapsed().as_millis() / 100, 10);
+
+        let (client, script) =
+            client_with(NbiSettings::default(), Duration::ZERO, [after(429, "30")]);
+        let Err(NbiFailure::Transient {
+            retry_after,
+            no_effect,
+            ..
+        }) = client.call(&disarm()).await
+        else {
+            panic!()
+        };
+        assert_eq!(
+            (retry_after, no_effect),
+            (Some(SignedDuration::from_secs(30)), true)
+        );
+        assert_eq!(asked(&script).len(), 1);
+
+        // A pause of nothing does not make tries endless.
+        let (client, script) = client_with(
+            NbiSettings::default(),
+            Duration::ZERO,
+            std::iter::repeat_n(after(503, "0"), 3),
+        );
+        assert!(client.call(&disarm()).await.is_err());
+        assert_eq!(asked(&script).len(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_circuit_opens_turns_calls_away_probes_and_closes() {
+        let create = NbiCall::CreateRule(spec());
+        let (client, script) = client(std::iter::repeat_n(http(503, ""), 5).chain([
+            http(502, ""),
+            code(204),
+            code(204),
+        ]));
+        let circuit = client.circuit();
+        for _ in 0..5 {
+            assert_eq!(*circuit.borrow(), CircuitState::Closed);
+            assert!(matches!(
+                client.call(&create).await,
+                Err(NbiFailure::Transient { .. })
+            ));
+        }
+        let CircuitState::Open { until } = *circuit.borrow() else {
+            panic!()
+        };
+        assert_eq!(until - Instant::now(), Duration::from_secs(5));
+        let Err(NbiFailure::NotSent { retry_after, .. }) = client.call(&create).await else {
+            panic!()
+        };
+        assert_eq!(retry_after, SignedDuration::from_secs(5));
+        assert_eq!(asked(&script).len(), 5);
+
+        // A failed probe is not repeated, though the call may be: the circuit is open again.
+        tokio::time::sleep_until(until).await;
+        assert!(matches!(
+            client.call(&cnr()).await,
+            Err(NbiFailure::Transient { .. })
+        ));
+        assert_eq!(asked(&script).len(), 1);
+        let CircuitState::Open { until } = *circuit.borrow() else {
+            panic!()
+        };
+        assert_eq!(until - Instant::now(), Duration::from_secs(10));
+
+        tokio::time::sleep_until(until).await;
+        let disarm = disarm();
+        let (probe, other) = tokio::join!(client.call(&disarm), async {
+            tokio::task::yield_now().await;
+            assert_eq!(*circuit.borrow(), CircuitState::Probing);
+            client.call(&disarm).await
+        });
+        assert_eq!(probe, Ok(NbiAnswer::Done));
+        assert!(matches!(other, Err(NbiFailure::NotSent { .. })));
+        assert_eq!(*circuit.borrow(), CircuitState::Closed);
+        assert_eq!(client.call(&disarm).await, Ok(NbiAnswer::Done));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refused_credentials_open_the_circuit_at_once() {
+        let (client, script) = client([http(401, "")]);
+        assert!(matches!(
+            client.call(&read_results()).await,
+            Err(NbiFailure::Refused { .. })
+        ));
+        assert!(matches!(
+            client.call(&read_results()).await,
+            Err(NbiFailure::NotSent { .. })
+        ));
+        assert_eq!(asked(&script).len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sleeping_devices_do_not_open_the_circuit() {
+        let offline = || {
+            http(
+                200,
+                r#"{"result":{"code":504,"message":"device does not answer"}}"#,
+            )
+        };
+        let (client, script) = client(std::iter::repeat_with(offline).take(30));
+        for _ in 0..10 {
+            assert!(matches!(
+                client.call(&cnr()).await,
+                Err(NbiFailure::Transient { .. })
+            ));
+        }
+        assert_eq!(
+            (asked(&script).len(), *client.circuit().borrow()),
+            (30, CircuitState::Closed)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_is_given_up_leaves_its_place() {
+        let (client, _) = client([http(401, ""), code(204), code(204)]);
+        let _ = client.call(&disarm()).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(
+            tokio::time::timeout(Duration::from_millis(1), client.call(&disarm()))
+                .await
+                .is_err()
+        );
+        assert_eq!(client.call(&disarm()).await, Ok(NbiAnswer::Done));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_rate_spaces_requests_of_all_calls() {
+        let settings = NbiSettings {
+            requests_per_second: Some(1.0),
+            ..NbiSettings::default()
+        };
+        let (client, _) = client_with(settings, Duration::ZERO, std::iter::repeat_n(code(204), 4));
+        let begun = Instant::now();
+        let (disarm, cnr) = (disarm(), cnr());
+        let _ = tokio::join!(
+            client.call(&disarm),
+            client.call(&cnr),
+            client.call(&disarm),
+            client.call(&cnr)
+        );
+        assert_eq!(begun.elapsed().as_secs(), 3);
+    }
+}

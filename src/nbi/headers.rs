@@ -1,0 +1,72 @@
+//! What an answer's headers say about time: `Date` and `Retry-After` (RFC 9110). A header that cannot be read is taken as missing.
+
+use jiff::fmt::rfc2822::DateTimeParser;
+use jiff::{SignedDuration, Timestamp};
+
+use super::RawAnswer;
+
+/// The longest `Retry-After` that is honoured: a job waits for an hour at most on one answer's word.
+pub(crate) const RETRY_AFTER_MAX: SignedDuration = SignedDuration::from_hours(1);
+
+/// `Retry-After` in seconds or as a date, not negative, at most [`RETRY_AFTER_MAX`].
+///
+/// A date is measured by the NBI's own clock, by `now` only if the answer shows none.
+pub(crate) fn retry_after(raw: &RawAnswer, now: Timestamp) -> Option<SignedDuration> {
+    let text = raw.retry_after.as_deref()?.trim();
+    let asked = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More digits than fit are more than the limit.
+        SignedDuration::from_secs(text.parse().unwrap_or(i64::MAX))
+    } else {
+        http_date(text)?.duration_since(nbi_time(raw).unwrap_or(now))
+    };
+    Some(asked.clamp(SignedDuration::ZERO, RETRY_AFTER_MAX))
+}
+
+/// The NBI's clock.
+pub(crate) fn nbi_time(raw: &RawAnswer) -> Option<Timestamp> {
+    http_date(raw.date.as_deref()?)
+}
+
+/// A date as HTTP writes it: RFC 2822 with `GMT`, the only form that RFC 9110 lets a server send.
+fn http_date(text: &str) -> Option<Timestamp> {
+    DateTimeParser::new().parse_timestamp(text.trim()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_and_has_a_limit() {
+        let now = "2026-01-02T00:00:00Z".parse().unwrap();
+        for (text, date, expected) in [
+            ("7", None, Some(7)),
+            (" 0 ", None, Some(0)),
+            ("99999999999999999999999", None, Some(3600)),
+            ("86400", None, Some(3600)),
+            ("Fri, 02 Jan 2026 00:00:30 GMT", None, Some(30)),
+            (
+                "Fri, 02 Jan 2026 00:00:30 GMT",
+                Some("Fri, 02 Jan 2026 00:00:10 GMT"),
+                Some(20),
+            ),
+            ("Thu, 01 Jan 2026 00:00:00 GMT", None, Some(0)),
+            ("soon", None, None),
+            ("-5", None, None),
+            ("", None, None),
+        ] {
+            let date = date.map(str::to_owned);
+            let raw = RawAnswer {
+                status: 503,
+                body: Vec::new(),
+                retry_after: Some(text.to_owned()),
+                date,
+            };
+            assert_eq!(
+                retry_after(&raw, now),
+                expected.map(SignedDuration::from_secs),
+                "{text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,833 @@
+//! [`HttpTransport`]: one request over HTTP/1.1, and whatever complete answer comes back.
+//!
+//! It promises: no redirects, no cookies, no retries, no judgement; a body of at most `nbi.max_response_bytes`; an end after
+//! `nbi.timeout`, body included; credentials in one header that no log shows. Proxies named in the environment are ignored: the
+//! worker's settings are all in its configuration, and a proxy that nobody meant would be handed the credentials.
+//!
+//! `client.rs` calls it, under the limits of `limit.rs`; what an answer means is decided in `answer.rs`.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::header::{
+    AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+};
+use reqwest::{Certificate, Client, ClientBuilder, Identity, Method, Response, redirect};
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use super::wire::{Request, Verb};
+use super::{RawAnswer, Transport, TransportError};
+
+/// Everything but RFC 3986's unreserved characters: an id must not be able to end its own parameter.
+pub(super) const STRICT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// How long an unused connection is kept: less than the 60 s or more after which servers and balancers commonly close theirs, so
+/// that a request seldom meets a connection that is just being closed.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// The most of an answer's announced size that is reserved before its first byte came.
+const RESERVED_MAX: usize = 64 * 1024;
+
+/// The most characters of a transport error.
+const ERROR_MAX: usize = 300;
+
+/// Where the NBI is and how it is spoken to.
+#[derive(Debug, Clone)]
+pub struct HttpSettings {
+    /// `nbi.url`: scheme, host, port and, behind a proxy, a path prefix. No credentials, query or fragment.
+    pub url: String,
+    /// `nbi.username`.
+    pub username: String,
+    /// `nbi.password`, without a newline at its end.
+    pub password: SecretString,
+    /// `nbi.timeout`: the whole request, from connecting to the last byte of the body.
+    pub timeout: Duration,
+    /// `nbi.connect_timeout`: until TCP and TLS stand.
+    pub connect_timeout: Duration,
+    /// `nbi.ca_file`: PEM; trusted *instead of* the system's roots.
+    pub ca_file: Option<PathBuf>,
+    /// The certificate that the worker shows, if the NBI asks for one.
+    pub client_certificate: Option<ClientCertificate>,
+    /// `nbi.allow_http`: whether credentials may cross the network in the clear.
+    pub allow_http: bool,
+    /// `nbi.max_response_bytes`.
+    pub max_response_bytes: usize,
+    /// `nbi.max_concurrency`: so many connections are kept for reuse.
+    pub max_concurrency: usize,
+}
+
+/// A client certificate with its key.
+#[derive(Debug, Clone)]
+pub struct ClientCertificate {
+    /// `nbi.client_cert_file`: PEM, with its chain.
+    pub cert_file: PathBuf,
+    /// `nbi.client_key_file`: PEM.
+    pub key_file: PathBuf,
+}
+
+/// Why the transport cannot be built: wrong configuration, found before anything is sent.
+#[derive(Debug, thiserror::Error)]
+pub enum NbiSetupError {
+    /// `nbi.url` is no URL. The value is not repeated, as it may hold credentials.
+    #[error("`nbi.url` is not an absolute URL such as \"https://acs.example.net\"")]
+    Url(#[source] url::ParseError),
+    /// `nbi.url` has parts that it may not have, or a scheme that is not HTTP.
+    #[error("`nbi.url` {reason}")]
+    UrlPart {
+        /// What is wrong and what to do.
+        reason: &'static str,
+    },
+    /// Plain HTTP would show the credentials to the network.
+    #[error(
+        "`nbi.url` is {url:?}: over plain http the password crosses the network in the clear; use https, or set \
+         `nbi.allow_http = true`"
+    )]
+    PlainHttp {
+        /// The value, known to hold no credentials.
+        url: String,
+    },
+    /// HTTP Basic cannot carry this user name or password (RFC 7617).
+    #[error("`{key}` {reason}")]
+    Credentials {
+        /// The key.
+        key: &'static str,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// A file cannot be read.
+    #[error("`{key}`: cannot read {path:?}")]
+    File {
+        /// The key that names it.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file holds no usable PEM.
+    #[error("`{key}`: {path:?} holds no usable PEM")]
+    Pem {
+        /// The key that names it.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Option<reqwest::Error>,
+    },
+    /// The HTTP client cannot be built, e.g. because the system has no CA certificates.
+    #[error(
+        "cannot set up HTTP to the NBI; has the system CA certificates? else set `nbi.ca_file`"
+    )]
+    Client(#[source] reqwest::Error),
+}
+
+/// HTTP to the NBI.
+#[derive(Clone)]
+pub struct HttpTransport {
+    client: Client,
+    /// Without a slash at its end.
+    base: String,
+    authorization: HeaderValue,
+    max_response_bytes: usize,
+}
+
+impl fmt::Debug for HttpTransport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("HttpTransport")
+            .field("base", &self.base)
+            .field("max_response_bytes", &self.max_response_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl HttpTransport {
+    /// Prepares connections; opens none. Reads the files that the settings name.
+    ///
+    /// # Errors
+    ///
+    /// [`NbiSetupError`] names the key at fault and the remedy.
+    pub fn new(settings: &HttpSettings) -> Result<Self, NbiSetupError> {
+        let url = base_url(settings)?;
+        let authorization = basic(&settings.username, &settings.password)?;
+        let builder = Client::builder()
+            .user_agent(concat!("nbi-upgrade/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .no_proxy()
+            .referer(false)
+            .http1_only()
+            .timeout(settings.timeout)
+            .connect_timeout(settings.connect_timeout)
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(settings.max_concurrency.max(1));
+        let client = tls(builder, settings, &url)?
+            .build()
+            .map_err(NbiSetupError::Client)?;
+        let base = url.as_str().trim_end_matches('/').to_owned();
+        Ok(Self {
+            client,
+            base,
+            authorization,
+            max_response_bytes: settings.max_response_bytes,
+        })
+    }
+
+    /// The request's address. Built as text, so that the path goes out as it stands in the vendor's page: `/.*` is legal in a
+    /// path and survives the parser.
+    fn address(&self, request: &Request) -> String {
+        let mut address = format!("{}{}", self.base, request.path);
+        if let Some((name, value)) = &request.query {
+            address.push('?');
+            address.extend(utf8_percent_encode(name, STRICT));
+            address.push('=');
+            address.extend(utf8_percent_encode(value, STRICT));
+        }
+        address
+    }
+
+    /// Reads a body up to the limit.
+    ///
+    /// Of an answer that is no success only the beginning matters, so there a body that is too large is left out: its status
+    /// says enough.
+    async fn body(&self, response: &mut Response) -> Result<Vec<u8>, TransportError> {
+        let limit = self.max_response_bytes;
+        let too_large = if response.status().is_success() {
+            Err(TransportError::TooLarge { limit })
+        } else {
+            Ok(Vec::new())
+        };
+        let announced = response
+            .content_length()
+            .map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX));
+        if announced > limit {
+            return too_large;
+        }
+        let mut body = Vec::with_capacity(announced.min(RESERVED_MAX));
+        while let Some(chunk) = response.chunk().await.map_err(transport_error)? {
+            if chunk.len() > limit - body.len() {
+                return too_large;
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+}
+
+impl Transport for HttpTransport {
+    async fn send(&self, request: &Request) -> Result<RawAnswer, TransportError> {
+        let method = match request.verb {
+            Verb::Get => Method::GET,
+            Verb::Post => Method::POST,
+            Verb::Put => Method::PUT,
+            Verb::Delete => Method::DELETE,
+        };
+        let mut outgoing = self
+            .client
+            .request(method, self.address(request))
+            .header(AUTHORIZATION, self.authorization.clone());
+        if let Some(body) = &request.body {
+            outgoing = outgoing
+                .header(CONTENT_TYPE, "application/json")
+                .body(body.clone());
+        }
+        let mut response = outgoing.send().await.map_err(transport_error)?;
+        let status = response.status().as_u16();
+        let retry_after = header(response.headers(), &RETRY_AFTER);
+        let date = header(response.headers(), &DATE);
+        let body = self.body(&mut response).await?;
+        Ok(RawAnswer {
+            status,
+            body,
+            retry_after,
+            date,
+        })
+    }
+}
+
+/// Checks `nbi.url`.
+fn base_url(settings: &HttpSettings) -> Result<Url, NbiSetupError> {
+    let url = Url::parse(settings.url.trim()).map_err(NbiSetupError::Url)?;
+    let fault = |reason| Err(NbiSetupError::UrlPart { reason });
+    if !url.username().is_empty() || url.password().is_some() {
+        return fault("holds credentials: set `nbi.username` and `nbi.password` instead");
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return fault("has a query or fragment: give scheme, host, port and path prefix only");
+    }
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if settings.allow_http => Ok(url),
+        "http" => Err(NbiSetupError::PlainHttp { url: url.into() }),
+        _ => fault("is neither https nor http"),
+    }
+}
+
+/// The `Authorization` header (RFC 7617), marked sensitive. The vendor's example encodes a newline at the end; that is an accident
+/// of the page (inferred), the newline is left out.
+fn basic(username: &str, password: &SecretString) -> Result<HeaderValue, NbiSetupError> {
+    let fault = |key, reason| Err(NbiSetupError::Credentials { key, reason });
+    if username.is_empty() {
+        return fault("nbi.username", "is empty");
+    }
+    if username.contains(':') {
+        return fault(
+            "nbi.username",
+            "contains a colon, which HTTP Basic cannot carry",
+        );
+    }
+    for (key, text) in [
+        ("nbi.username", username),
+        ("nbi.password", password.expose_secret()),
+    ] {
+        if text.chars().any(char::is_control) {
+            return fault(
+                key,
+                "contains a control character, perhaps a newline at its end",
+            );
+        }
+    }
+    let token =
+        SecretString::from(STANDARD.encode(format!("{username}:{}", password.expose_secret())));
+    let Ok(mut header) = HeaderValue::from_str(&format!("Basic {}", token.expose_secret())) else {
+        return fault("nbi.password", "cannot be sent in a header");
+    };
+    header.set_sensitive(true);
+    Ok(header)
+}
+
+/// Roots and client certificate.
+fn tls(
+    builder: ClientBuilder,
+    settings: &HttpSettings,
+    url: &Url,
+) -> Result<ClientBuilder, NbiSetupError> {
+    let builder = match &settings.ca_file {
+        Some(path) => {
+            let key = "nbi.ca_file";
+            let roots = Certificate::from_pem_bundle(&read(key, path)?).map_err(|source| {
+                NbiSetupError::Pem {
+                    key,
+                    path: path.clone(),
+                    source: Some(source),
+                }
+            })?;
+            if roots.is_empty() {
+                return Err(NbiSetupError::Pem {
+                    key,
+                    path: path.clone(),
+                    source: None,
+                });
+            }
+            builder.tls_certs_only(roots)
+        }
+        // Redirects are not followed, so plain HTTP never needs a root; the system may then do without CA certificates.
+        None if url.scheme() == "http" => builder.tls_certs_only([]),
+        None => builder,
+    };
+    let Some(ClientCertificate {
+        cert_file,
+        key_file,
+    }) = &settings.client_certificate
+    else {
+        return Ok(builder);
+    };
+    let mut pem = read("nbi.client_cert_file", cert_file)?;
+    pem.push(b'\n');
+    pem.extend(read("nbi.client_key_file", key_file)?);
+    let identity = Identity::from_pem(&pem).map_err(|source| NbiSetupError::Pem {
+        key: "nbi.client_cert_file",
+        path: cert_file.clone(),
+        source: Some(source),
+    })?;
+    Ok(builder.identity(identity))
+}
+
+fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, NbiSetupError> {
+    std::fs::read(path).map_err(|source| NbiSetupError::File {
+        key,
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// A header as text; one that is not text is taken as missing.
+fn header(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    headers.get(name)?.to_str().ok().map(str::to_owned)
+}
+
+/// What reqwest's error means for the request.
+///
+/// Only a failed connection is certain to have had no effect. The address is left out: it holds the device's id.
+fn transport_error(error: reqwest::Error) -> TransportError {
+    let is_connect = error.is_connect();
+    let timed_out = error.is_timeout();
+    let error = error.without_url();
+    let mut text = if timed_out {
+        "timed out: ".to_owned()
+    } else {
+        String::new()
+    };
+    text.push_str(&error.to_string());
+    let mut source = std::error::Error::source(&error);
+    while let Some(inner) = source {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    let text = text.chars().take(ERROR_MAX).collect();
+    if is_connect {
+        TransportError::Connect(text)
+    } else {
+        TransportError::NoAnswer(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    fn settings(url: impl Into<String>) -> HttpSettings {
+        HttpSettings {
+            url: url.into(),
+            username: "worker".to_owned(),
+            password: "hunter2:secret".into(),
+            timeout: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(5),
+            ca_file: None,
+            client_certificate: None,
+            allow_http: true,
+            max_response_bytes: 64,
+            max_concurrency: 4,
+        }
+    }
+
+    fn request(verb: Verb, query: Option<(&str, &str)>, body: Option<&str>) -> Request {
+        Request {
+            verb,
+            path: "/v1/dyn/FirmwareResultStorage/.*",
+            query: query.map(|(name, value)| (name.to_owned(), value.to_owned())),
+            body: body.map(|body| body.as_bytes().to_vec()),
+            operation: "read_results",
+        }
+    }
+
+    fn read_results() -> Request {
+        request(Verb::Get, Some(("id", "UPGRADE_x")), None)
+    }
+
+    /// Takes one connection and one request, answers with these bytes and closes; gives the request back.
+    async fn server(answer: impl Into<Vec<u8>>) -> (SocketAddr, JoinHandle<String>) {
+        let answer = answer.into();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let task = tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut seen = Vec::new();
+            while !is_complete(&seen) {
+                if socket.read_buf(&mut seen).await.unwrap() == 0 {
+                    break;
+                }
+            }
+            let _ = socket.write_all(&answer).await;
+            let _ = socket.shutdown().await;
+            String::from_utf8(seen).unwrap()
+        });
+        (address, task)
+    }
+
+    fn is_complete(seen: &[u8]) -> bool {
+        let text = String::from_utf8_lossy(seen).to_lowercase();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+            return false;
+        };
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "));
+        body.len() >= length.map_or(0, |length| length.parse().unwrap())
+    }
+
+    async fn exchange(
+        answer: impl Into<Vec<u8>>,
+        request: &Request,
+    ) -> (Result<RawAnswer, TransportError>, String) {
+        let (address, task) = server(answer).await;
+        let transport = HttpTransport::new(&settings(format!("http://{address}"))).unwrap();
+        let answer = transport.send(request).await;
+        (answer, task.await.unwrap())
+    }
+
+    const OK: &str =
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nDate: Mon, 31 Mar 2025 09:15:10 GMT\r\n\r\n{}";
+
+    #[tokio::test]
+    async fn the_request_line_has_the_vendors_path_literally() {
+        let (answer, seen) = exchange(OK, &read_results()).await;
+        assert!(
+            seen.starts_with("GET /v1/dyn/FirmwareResultStorage/.*?id=UPGRADE_x HTTP/1.1\r\n"),
+            "{seen}"
+        );
+        // base64 of `worker:hunter2:secret`, no newline in it.
+        assert!(
+            seen.contains("\r\nauthorization: Basic d29ya2VyOmh1bnRlcjI6c2VjcmV0\r\n"),
+            "{seen}"
+        );
+        assert!(
+            !seen.contains("content-type")
+                && !seen.contains("cookie")
+                && !seen.contains("accept-encoding"),
+            "{seen}"
+        );
+        let answer = answer.unwrap();
+        assert_eq!(
+            (answer.status, answer.body.as_slice()),
+            (200, b"{}".as_slice())
+        );
+        assert_eq!(
+            answer.date.as_deref(),
+            Some("Mon, 31 Mar 2025 09:15:10 GMT")
+        );
+        assert_eq!(answer.retry_after, None);
+    }
+
+    #[tokio::test]
+    async fn a_body_goes_out_as_json_with_its_length() {
+        let (_, seen) = exchange(
+            OK,
+            &request(
+                Verb::Put,
+                Some(("campaignid", "UPGRADE_x")),
+                Some(r#"{"id":1}"#),
+            ),
+        )
+        .await;
+        assert!(
+            seen.starts_with(
+                "PUT /v1/dyn/FirmwareResultStorage/.*?campaignid=UPGRADE_x HTTP/1.1\r\n"
+            ),
+            "{seen}"
+        );
+        assert!(
+            seen.contains("\r\ncontent-type: application/json\r\n"),
+            "{seen}"
+        );
+        assert!(
+            seen.contains("\r\ncontent-length: 8\r\n") && seen.ends_with("\r\n\r\n{\"id\":1}"),
+            "{seen}"
+        );
+    }
+
+    #[tokio::test]
+    async fn verbs_without_a_filter_or_body() {
+        for (verb, line) in [(Verb::Post, "POST"), (Verb::Delete, "DELETE")] {
+            let (_, seen) = exchange(OK, &request(verb, None, None)).await;
+            assert!(
+                seen.starts_with(&format!(
+                    "{line} /v1/dyn/FirmwareResultStorage/.* HTTP/1.1\r\n"
+                )),
+                "{seen}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_value_cannot_end_its_parameter() {
+        let (_, seen) = exchange(
+            OK,
+            &request(Verb::Get, Some(("id", "U&x=#;+,@:é ~._-/?%")), None),
+        )
+        .await;
+        let expected = "/.*?id=U%26x%3D%23%3B%2B%2C%40%3A%C3%A9%20~._-%2F%3F%25 HTTP/1.1\r\n";
+        assert!(
+            seen.lines()
+                .next()
+                .is_some_and(|line| format!("{line}\r\n").ends_with(expected)),
+            "{seen}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_path_prefix_of_the_base_is_kept() {
+        for prefix in ["/acs", "/acs/"] {
+            let (address, task) = server(OK).await;
+            let transport =
+                HttpTransport::new(&settings(format!("http://{address}{prefix}"))).unwrap();
+            transport.send(&read_results()).await.unwrap();
+            let seen = task.await.unwrap();
+            assert!(
+                seen.starts_with(
+                    "GET /acs/v1/dyn/FirmwareResultStorage/.*?id=UPGRADE_x HTTP/1.1\r\n"
+                ),
+                "{seen}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_over_the_limit_is_refused_announced_or_not() {
+        let large = "x".repeat(65);
+        for answer in [
+            format!("HTTP/1.1 200 OK\r\nContent-Length: 65\r\n\r\n{large}"),
+            "HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n".to_owned(),
+            format!("HTTP/1.1 200 OK\r\n\r\n{large}"),
+            format!(
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n41\r\n{large}\r\n0\r\n\r\n"
+            ),
+        ] {
+            let (result, _) = exchange(answer, &read_results()).await;
+            assert_eq!(result.unwrap_err(), TransportError::TooLarge { limit: 64 });
+        }
+        let full = "x".repeat(64);
+        let (result, _) = exchange(
+            format!("HTTP/1.1 200 OK\r\nContent-Length: 64\r\n\r\n{full}"),
+            &read_results(),
+        )
+        .await;
+        assert_eq!(result.unwrap().body.len(), 64);
+        let (result, _) = exchange(
+            format!("HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nContent-Length: 65\r\n\r\n{large}"),
+            &read_results(),
+        )
+        .await;
+        let answer = result.unwrap();
+        assert_eq!(
+            (
+                answer.status,
+                answer.body.len(),
+                answer.retry_after.as_deref()
+            ),
+            (503, 0, Some("7"))
+        );
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_cut_or_missing_is_no_answer() {
+        for answer in [
+            "HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{\"code\"",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"co",
+            "HTTP/1.1 200 OK\r\nConte",
+            "",
+            "SSH-2.0-OpenSSH_9.6\r\n",
+        ] {
+            let (result, _) = exchange(answer, &read_results()).await;
+            let error = result.unwrap_err();
+            assert!(
+                matches!(error, TransportError::NoAnswer(_)),
+                "{answer:?}: {error:?}"
+            );
+            assert!(!error.to_string().contains("UPGRADE_x"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_an_answer_and_not_followed() {
+        let (result, _) = exchange(
+            "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n",
+            &read_results(),
+        )
+        .await;
+        assert_eq!(result.unwrap().status, 302);
+    }
+
+    #[tokio::test]
+    async fn the_time_limit_covers_the_body() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut settings = settings(format!("http://{}", listener.local_addr().unwrap()));
+        settings.timeout = Duration::from_millis(200);
+        let silent = tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut seen = Vec::new();
+            while !is_complete(&seen) {
+                socket.read_buf(&mut seen).await.unwrap();
+            }
+            socket
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{")
+                .await
+                .unwrap();
+            // Holds the connection until the client gives up.
+            let mut rest = Vec::new();
+            let _ = socket.read_to_end(&mut rest).await;
+        });
+        let error = HttpTransport::new(&settings)
+            .unwrap()
+            .send(&read_results())
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(&error, TransportError::NoAnswer(text) if text.starts_with("timed out")),
+            "{error:?}"
+        );
+        silent.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_and_an_unknown_host_are_connect_errors() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        for url in [
+            format!("http://{address}"),
+            "http://nowhere.invalid".to_owned(),
+        ] {
+            let error = HttpTransport::new(&settings(url))
+                .unwrap()
+                .send(&read_results())
+                .await
+                .unwrap_err();
+            assert!(matches!(error, TransportError::Connect(_)), "{error:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_tls_handshake_that_fails_or_hangs_is_a_connect_error() {
+        for answer in [Some(OK), None] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut settings = settings(format!("https://{}", listener.local_addr().unwrap()));
+            settings.connect_timeout = Duration::from_millis(500);
+            let plain = tokio::spawn(async move {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                if let Some(answer) = answer {
+                    socket.write_all(answer.as_bytes()).await.unwrap();
+                }
+                let mut rest = Vec::new();
+                let _ = socket.read_to_end(&mut rest).await;
+            });
+            let error = HttpTransport::new(&settings)
+                .unwrap()
+                .send(&read_results())
+                .await;
+            assert!(
+                matches!(error, Err(TransportError::Connect(_))),
+                "{answer:?}: {error:?}"
+            );
+            plain.await.unwrap();
+        }
+    }
+
+    #[test]
+    fn wrong_settings_name_the_key_and_the_remedy() {
+        let missing = PathBuf::from("/nonexistent/ca.pem");
+        let mut cases = vec![
+            (settings("acs.example.net"), "`nbi.url`"),
+            (settings("ftp://acs.example.net"), "`nbi.url` is neither"),
+            (
+                settings("https://me:hunter2@acs.example.net"),
+                "`nbi.url` holds credentials",
+            ),
+            (
+                settings("https://acs.example.net/?a=b"),
+                "`nbi.url` has a query",
+            ),
+            (
+                HttpSettings {
+                    allow_http: false,
+                    ..settings("http://acs.example.net")
+                },
+                "`nbi.allow_http = true`",
+            ),
+            (
+                HttpSettings {
+                    username: "a:b".to_owned(),
+                    ..settings("https://a.example")
+                },
+                "`nbi.username` contains a colon",
+            ),
+            (
+                HttpSettings {
+                    username: String::new(),
+                    ..settings("https://a.example")
+                },
+                "`nbi.username` is empty",
+            ),
+            (
+                HttpSettings {
+                    password: "hunter2\n".into(),
+                    ..settings("https://a.example")
+                },
+                "`nbi.password` contains",
+            ),
+            (
+                HttpSettings {
+                    ca_file: Some(missing.clone()),
+                    ..settings("https://a.example")
+                },
+                "`nbi.ca_file`",
+            ),
+        ];
+        let certificate = ClientCertificate {
+            cert_file: missing.clone(),
+            key_file: missing,
+        };
+        cases.push((
+            HttpSettings {
+                client_certificate: Some(certificate),
+                ..settings("https://a.example")
+            },
+            "`nbi.client_cert_file`",
+        ));
+        for (settings, expected) in cases {
+            let text = HttpTransport::new(&settings).unwrap_err().to_string();
+            assert!(text.contains(expected), "{text}");
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+        let text = HttpTransport::new(&HttpSettings {
+            allow_http: false,
+            ..settings("http://acs.example.net")
+        })
+        .unwrap_err()
+        .to_string();
+        assert!(text.contains("\"http://acs.example.net/\""), "{text}");
+    }
+
+    #[test]
+    fn a_file_without_certificates_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let settings = HttpSettings {
+            ca_file: Some(file.path().to_owned()),
+            ..settings("https://a.example")
+        };
+        let error = HttpTransport::new(&settings).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                NbiSetupError::Pem {
+                    key: "nbi.ca_file",
+                    ..
+                }
+            ),
+            "{error:?}"
+        );
+    }
+
+    #[test]
+    fn nothing_shows_the_password() {
+        let settings = settings("https://acs.example.net");
+        let transport = HttpTransport::new(&settings).unwrap();
+        let token = STANDARD.encode("worker:hunter2:secret");
+        for text in [
+            format!("{settings:?}"),
+            format!("{transport:?}"),
+            format!("{:?}", transport.authorization),
+        ] {
+            assert!(
+                !text.contains("hunter2") && !text.contains(&token),
+                "{text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Under which query parameter a storage finds our rows: `id` or `campaignid`.
+//!
+//! The vendor's page contradicts itself about them: it reads results by `id`, though their `id` is a UUID, and writes rules by
+//! `campaignid`, though a rule's key is `id` (documented, both; which is right is unknown). So the configured name is tried first
+//! and the other one where the first finds nothing, until a read has found a row of ours under one of them; from then on that
+//! name is used for reads and writes of the storage.
+//!
+//! A name under which rows of *others* came back is no filter: nothing is learnt from it, and no write falls back to it, as it
+//! could hit every row. No I/O here; `client.rs` does the asking.
+
+use std::sync::{Mutex, PoisonError};
+
+/// The two names that the vendor's page uses.
+const DOCUMENTED: [&str; 2] = ["id", "campaignid"];
+
+/// One of the two names of a storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Name {
+    /// The configured one.
+    Configured,
+    /// The other of the documented two.
+    Other,
+}
+
+/// What a read under a name showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// Rows of ours and no others.
+    Ours,
+    /// No row.
+    Nothing,
+    /// Rows of others, perhaps ours among them.
+    Others,
+    /// The NBI does not take this name.
+    Rejected,
+}
+
+/// The names of one storage and what is known of them.
+#[derive(Debug)]
+pub(crate) struct QueryNames {
+    /// The configuration key, for people.
+    pub(crate) key: &'static str,
+    configured: String,
+    other: Option<&'static str>,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Known {
+    learnt: Option<Name>,
+    /// The last thing that a read under the other name showed.
+    other: Option<Found>,
+    /// Whether a read under the other name ever brought rows of others.
+    other_is_no_filter: bool,
+}
+
+impl QueryNames {
+    /// The names of a storage; a configured name that is neither of the documented two has no other.
+    pub(crate) fn new(key: &'static str, configured: &str) -> Self {
+        let other = DOCUMENTED
+            .contains(&configured)
+            .then(|| DOCUMENTED.into_iter().find(|name| *name != configured));
+        Self {
+            key,
+            configured: configured.to_owned(),
+            other: other.flatten(),
+            known: Mutex::default(),
+        }
+    }
+
+    /// The name to ask under first.
+    pub(crate) fn first(&self) -> Name {
+        self.known().learnt.unwrap_or(Name::Configured)
+    }
+
+    /// The name to read under when the first did not do.
+    pub(crate) fn second_for_read(&self) -> Option<Name> {
+        let known = self.known();
+        (self.other.is_some() && known.learnt.is_none() && known.other != Some(Found::Rejected))
+            .then_some(Name::Other)
+    }
+
+    /// The name to update under when the first found no row.
+    pub(crate) fn second_for_update(&self) -> Option<Name> {
+        self.second_for_read()
+            .filter(|_| !self.known().other_is_no_filter)
+    }
+
+    /// The name to delete under when the first found no row: only one that was seen not to bring rows of others, as a deleted
+    /// rule cannot be restored (documented).
+    pub(crate) fn second_for_delete(&self) -> Option<Name> {
+        self.second_for_update()
+            .filter(|_| self.known().other == Some(Found::Nothing))
+    }
+
+    /// Its text.
+    pub(crate) fn text(&self, name: Name) -> &str {
+        match (name, self.other) {
+            (Name::Other, Some(other)) => other,
+            (Name::Configured, _) | (Name::Other, None) => &self.configured,
+        }
+    }
+
+    /// Takes note of what a read showed.
+    pub(crate) fn note(&self, name: Name, found: Found) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if name == Name::Other {
+            known.other = Some(found);
+            known.other_is_no_filter |= found == Found::Others;
+        }
+        match found {
+            Found::Ours => known.learnt = Some(name),
+            // Learnt while ours was the only row there.
+            Found::Others if known.learnt == Some(name) => known.learnt = None,
+            Found::Others | Found::Nothing | Found::Rejected => {}
+        }
+    }
+
+    fn known(&self) -> Known {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_other_of_the_documented_two_is_second() {
+        for (configured, other) in [
+            ("id", Some("campaignid")),
+            ("campaignid", Some("id")),
+            ("rule", None),
+            ("", None),
+        ] {
+            let names = QueryNames::new("nbi.rule_query", configured);
+            assert_eq!(names.text(names.first()), configured);
+            assert_eq!(names.second_for_read().map(|name| names.text(name)), other);
+            assert_eq!(
+                names.second_for_update().map(|name| names.text(name)),
+                other
+            );
+            assert_eq!(names.second_for_delete(), None);
+        }
+    }
+
+    #[test]
+    fn a_name_that_found_ours_is_kept() {
+        let names = QueryNames::new("nbi.result_query", "id");
+        names.note(Name::Configured, Found::Nothing);
+        assert_eq!(names.first(), Name::Configured);
+        names.note(Name::Other, Found::Ours);
+        assert_eq!(
+            (names.first(), names.second_for_read()),
+            (Name::Other, None)
+        );
+        names.note(Name::Other, Found::Nothing);
+        assert_eq!(
+            (names.first(), names.second_for_read()),
+            (Name::Other, None)
+        );
+    }
+
+    #[test]
+    fn a_name_that_brings_rows_of_others_is_not_learnt_and_no_write_falls_back_to_it() {
+        let names = QueryNames::new("nbi.rule_query", "campaignid");
+        names.note(Name::Other, Found::Others);
+        assert_eq!(names.first(), Name::Configured);
+        assert_eq!(names.second_for_read(), Some(Name::Other));
+        assert_eq!(
+            (names.second_for_update(), names.second_for_delete()),
+            (None, None)
+        );
+        names.note(Name::Other, Found::Nothing);
+        assert_eq!(
+            (names.second_for_update(), names.second_for_delete()),
+            (None, None)
+        );
+
+        let names = QueryNames::new("nbi.rule_query", "campaignid");
+        names.note(Name::Other, Found::Nothing);
+        assert_eq!(
+            (names.second_for_update(), names.second_for_delete()),
+            (Some(Name::Other), Some(Name::Other))
+        );
+    }
+
+    #[test]
+    fn a_learnt_name_that_turns_out_to_be_no_filter_is_forgotten() {
+        let names = QueryNames::new("nbi.rule_query", "campaignid");
+        names.note(Name::Configured, Found::Ours);
+        names.note(Name::Configured, Found::Others);
+        assert_eq!(
+            (names.first(), names.second_for_read()),
+            (Name::Configured, Some(Name::Other))
+        );
+    }
+
+    #[test]
+    fn a_name_that_the_nbi_rejects_is_not_asked_again() {
+        let names = QueryNames::new("nbi.rule_query", "campaignid");
+        names.note(Name::Other, Found::Rejected);
+        assert_eq!(names.second_for_read(), None);
+    }
+}

@@ -1,0 +1,114 @@
+//! What readiness knows: the broker, the circuit, and whether the worker stops.
+
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What the worker needs to be ready. A worker starts without a broker, with a closed circuit.
+#[derive(Debug, Default)]
+pub(super) struct Health(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    broker_is_connected: bool,
+    broker_was_connected: bool,
+    broker_trouble: Option<String>,
+    circuit_trouble: Option<String>,
+    is_stopping: bool,
+}
+
+/// Whether the worker is ready, and what is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Readiness {
+    /// What is missing; empty when ready.
+    pub missing: Vec<Missing>,
+}
+
+/// One thing that is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// `broker`, `circuit` or `running`.
+    pub what: &'static str,
+    /// Why, for people.
+    pub why: String,
+}
+
+impl Readiness {
+    /// Whether nothing is missing.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.missing.is_empty()
+    }
+}
+
+impl fmt::Display for Readiness {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_ready() {
+            return formatter.write_str("ready");
+        }
+        formatter.write_str("not ready")?;
+        self.missing
+            .iter()
+            .try_for_each(|missing| write!(formatter, "; {}: {}", missing.what, missing.why))
+    }
+}
+
+impl Health {
+    /// The broker is connected. Says whether it was before, so that this is a reconnect.
+    pub(super) fn broker_connected(&self) -> bool {
+        let mut state = self.lock();
+        state.broker_is_connected = true;
+        state.broker_trouble = None;
+        std::mem::replace(&mut state.broker_was_connected, true)
+    }
+
+    pub(super) fn broker_lost(&self, reason: &str) {
+        let mut state = self.lock();
+        state.broker_is_connected = false;
+        state.broker_trouble = Some(reason.to_owned());
+    }
+
+    pub(super) fn circuit_opened(&self, reason: &str) {
+        self.lock().circuit_trouble = Some(reason.to_owned());
+    }
+
+    pub(super) fn circuit_closed(&self) {
+        self.lock().circuit_trouble = None;
+    }
+
+    pub(super) fn stopping(&self) {
+        self.lock().is_stopping = true;
+    }
+
+    pub(super) fn readiness(&self) -> Readiness {
+        let state = self.lock();
+        let mut missing = Vec::new();
+        if !state.broker_is_connected {
+            let why = match &state.broker_trouble {
+                Some(reason) => format!("the connection is lost: {reason}"),
+                None => "not connected yet".to_owned(),
+            };
+            missing.push(Missing {
+                what: "broker",
+                why,
+            });
+        }
+        if let Some(reason) = &state.circuit_trouble {
+            missing.push(Missing {
+                what: "circuit",
+                why: format!("open towards the NBI: {reason}"),
+            });
+        }
+        if state.is_stopping {
+            missing.push(Missing {
+                what: "running",
+                why: "shutdown is under way".to_owned(),
+            });
+        }
+        Readiness { missing }
+    }
+
+    /// The state is whole after each of the short changes above, also where another thread panicked.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,103 @@
+//! The values that labels can take: closed sets, whatever is told.
+
+use crate::job::event::WaitingFor;
+use crate::job::{Outcome, Reason};
+
+/// Queues that deliveries come from.
+pub(super) const QUEUES: [&str; 2] = ["requests", "steps"];
+
+/// Where messages are published.
+pub(super) const EXCHANGES: [&str; 6] = ["results", "steps", "delay", "dead", "reply", "requests"];
+
+/// Fields of a request that can be at fault; `body` is the whole.
+pub(super) const FIELDS: [&str; 19] = [
+    "job_id",
+    "cpe_id",
+    "firmware_url",
+    "campaign_id",
+    "requested_at",
+    "not_before",
+    "deadline",
+    "cleanup",
+    "priority",
+    "executions",
+    "max_attempts",
+    "expected_version",
+    "force",
+    "context",
+    "devices",
+    "reply_to",
+    "data",
+    "specversion",
+    "body",
+];
+
+/// Where there was no HTTP status.
+pub(super) const STATUS_WORDS: [&str; 4] = ["timeout", "connect", "no_answer", "too_large"];
+
+/// How a stage's attempt went.
+pub(super) const STAGE_RESULTS: [&str; 4] = ["ok", "retry", "wait", "failed"];
+
+/// Why messages go to the dead letters.
+pub(super) const DEAD_REASONS: [&str; 2] = ["invalid_request", "unreadable_step"];
+
+/// What jobs wait for.
+pub(super) const WAITS: [WaitingFor; 6] = [
+    WaitingFor::NotBefore,
+    WaitingFor::Resume,
+    WaitingFor::OtherJob,
+    WaitingFor::Result,
+    WaitingFor::NextAttempt,
+    WaitingFor::Version,
+];
+
+/// The value itself if it is in the set, else `other`: no caller can open a label.
+pub(super) fn closed(value: &str, set: &[&'static str]) -> &'static str {
+    set.iter()
+        .copied()
+        .find(|known| *known == value)
+        .unwrap_or("other")
+}
+
+/// The `code` label of a TR-069 fault.
+pub(super) fn fault_code(code: u16) -> String {
+    match code {
+        9000..=9020 => code.to_string(),
+        9800..=9899 => "vendor".to_owned(),
+        _ => "other".to_owned(),
+    }
+}
+
+/// The `status` label of an NBI call.
+pub(super) fn status(status: &str) -> &str {
+    let is_http = status.len() == 3
+        && status
+            .parse::<u16>()
+            .is_ok_and(|number| (100..=599).contains(&number));
+    if is_http {
+        status
+    } else {
+        closed(status, &STATUS_WORDS)
+    }
+}
+
+/// Every pair of outcome and reason that can occur.
+pub(super) fn endings() -> impl Iterator<Item = (Outcome, Reason)> {
+    Reason::ALL.iter().map(|reason| {
+        let outcome = match reason {
+            Reason::Upgraded | Reason::AlreadyDone | Reason::AlreadyCurrent => Outcome::Completed,
+            Reason::DeviceFault
+            | Reason::TimedOut
+            | Reason::NbiRejected
+            | Reason::NbiUnavailable
+            | Reason::NbiProtocolError
+            | Reason::ConnectionRequestFailed
+            | Reason::VersionMismatch
+            | Reason::Superseded
+            | Reason::DeviceBusy => Outcome::Failed,
+            Reason::Cancelled => Outcome::Cancelled,
+            Reason::InvalidRequest => Outcome::Rejected,
+        };
+        (outcome, *reason)
+    })
+}

@@ -1,0 +1,119 @@
+//! What happens between the worker and the broker.
+
+use std::time::Duration;
+
+use super::{TARGET, cut};
+use crate::telemetry::Telemetry;
+use crate::telemetry::labels::{EXCHANGES, QUEUES, closed};
+
+impl Telemetry {
+    /// A delivery arrived on `requests` or `steps`.
+    pub fn received(&self, queue: &'static str, redelivered: bool) {
+        let queue = closed(queue, &QUEUES);
+        self.metrics
+            .broker
+            .received
+            .with_label_values(&[queue])
+            .inc();
+        if redelivered {
+            self.metrics
+                .broker
+                .redelivered
+                .with_label_values(&[queue])
+                .inc();
+        }
+        tracing::trace!(target: TARGET, queue, redelivered, "message received");
+    }
+
+    /// A delayed continuation arrived this long after its time.
+    pub fn lateness(&self, late: Duration) {
+        self.metrics
+            .broker
+            .step_lateness
+            .observe(late.as_secs_f64());
+    }
+
+    /// A publish was confirmed. `exchange` is one of `results`, `steps`, `delay`, `dead`, `reply`, `requests`.
+    pub fn published(&self, exchange: &'static str, took: Duration) {
+        let exchange = closed(exchange, &EXCHANGES);
+        self.metrics
+            .broker
+            .published
+            .with_label_values(&[exchange])
+            .inc();
+        self.metrics
+            .broker
+            .confirm
+            .with_label_values(&[exchange])
+            .observe(took.as_secs_f64());
+        tracing::trace!(target: TARGET, exchange, duration_ms = took.as_secs_f64() * 1_000.0, "message published");
+    }
+
+    /// Deliveries in hand changed.
+    pub fn in_hand(&self, change: i64) {
+        self.metrics.broker.deliveries_in_hand.add(change);
+    }
+
+    /// A continuation that nobody can read went to the dead letters.
+    pub fn step_dead_lettered(&self, error: &str) {
+        self.metrics
+            .broker
+            .dead_lettered
+            .with_label_values(&["unreadable_step"])
+            .inc();
+        tracing::error!(target: TARGET, error = cut(error), "step dead-lettered");
+    }
+
+    /// A continuation of a newer release was parked.
+    pub fn step_parked(&self, error: &str) {
+        self.metrics.broker.steps_parked.inc();
+        tracing::warn!(target: TARGET, error = cut(error), "step of a newer release parked");
+    }
+
+    /// The final event could not be sent to the requester's `reply_to` queue.
+    pub fn reply_failed(&self, queue: &str, reason: &str) {
+        self.metrics.broker.replies_failed.inc();
+        tracing::warn!(target: TARGET, queue = cut(queue), reason = cut(reason), "reply failed");
+    }
+
+    /// The broker is connected, the topology stands, consumers run.
+    pub fn broker_connected(&self, broker: &str) {
+        self.metrics.broker.connected.set(1);
+        self.metrics.broker.blocked.set(0);
+        let is_reconnect = self.health.broker_connected();
+        if is_reconnect {
+            self.metrics.broker.reconnects.inc();
+        }
+        tracing::info!(target: TARGET, broker = without_credentials(broker), is_reconnect, "broker connected");
+    }
+
+    /// The connection ended; the supervisor comes back in `retry_in`.
+    pub fn broker_lost(&self, broker: &str, reason: &str, retry_in: Duration) {
+        self.metrics.broker.connected.set(0);
+        self.health.broker_lost(cut(reason));
+        let retry_in_ms = u64::try_from(retry_in.as_millis()).unwrap_or(u64::MAX);
+        tracing::warn!(target: TARGET, broker = without_credentials(broker), reason = cut(reason), retry_in_ms, "broker lost");
+    }
+
+    /// The broker blocks publishers (memory or disk alarm), or no longer does.
+    pub fn broker_blocked(&self, reason: Option<&str>) {
+        self.metrics.broker.blocked.set(i64::from(reason.is_some()));
+        match reason {
+            Some(reason) => {
+                tracing::warn!(target: TARGET, reason = cut(reason), "broker blocks publishers")
+            }
+            None => tracing::info!(target: TARGET, "broker accepts publishers again"),
+        }
+    }
+
+    /// The worker shuts down: not ready any more.
+    pub fn stopping(&self) {
+        self.health.stopping();
+        tracing::info!(target: TARGET, "stopping");
+    }
+}
+
+/// A broker is named by host and port; should a whole URL be handed in, its password stays out of the log.
+fn without_credentials(broker: &str) -> &str {
+    broker.rsplit('@').next().unwrap_or(broker)
+}

@@ -1,0 +1,42 @@
+//! What happens between the worker and the NBI.
+
+use std::time::Duration;
+
+use super::{TARGET, cut};
+use crate::job::NbiCall;
+use crate::telemetry::Telemetry;
+use crate::telemetry::labels::{self, closed};
+
+impl Telemetry {
+    /// The NBI was asked. `status` is the HTTP status, or a word from a closed set where there was none
+    /// (`timeout`, `connect`, `no_answer`, `too_large`).
+    pub fn nbi_answered(&self, operation: &'static str, status: &str, took: Duration) {
+        let operation = closed(operation, &NbiCall::OPERATIONS);
+        let status = labels::status(status);
+        self.metrics
+            .nbi
+            .request_duration
+            .with_label_values(&[operation, status])
+            .observe(took.as_secs_f64());
+        tracing::debug!(target: TARGET, operation, status, duration_ms = took.as_secs_f64() * 1_000.0, "nbi answered");
+    }
+
+    /// Time a call waited for its turn at the limiter.
+    pub fn nbi_waited(&self, took: Duration) {
+        self.metrics.nbi.limiter_wait.observe(took.as_secs_f64());
+    }
+
+    /// The circuit opened.
+    pub fn circuit_opened(&self, reason: &str) {
+        self.metrics.nbi.circuit_open.set(1);
+        self.health.circuit_opened(cut(reason));
+        tracing::warn!(target: TARGET, reason = cut(reason), "circuit opened");
+    }
+
+    /// The circuit closed.
+    pub fn circuit_closed(&self) {
+        self.metrics.nbi.circuit_open.set(0);
+        self.health.circuit_closed();
+        tracing::info!(target: TARGET, "circuit closed");
+    }
+}

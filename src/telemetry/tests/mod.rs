@@ -1,0 +1,587 @@
+//! Tests of telemetry: what Prometheus, a probe and a log store see.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+use super::{Telemetry, http, log};
+use crate::driver::DriverError;
+use crate::job::event::WaitingFor;
+use crate::job::fault::FaultPolicy;
+use crate::job::outcome::{Ending, Impact, RuleState};
+use crate::job::state::{CampaignId, Cleanup, Order};
+use crate::job::{CpeId, FirmwareUrl, Job, JobEvent, JobId, Outcome, Reason, RuleId, Stage};
+use crate::message::{FieldFault, Rejection};
+
+fn job() -> Job {
+    let now = Timestamp::UNIX_EPOCH;
+    let mut job = Job::new(Order {
+        job_id: JobId::parse("job-1").unwrap(),
+        cpe_id: CpeId::parse("CPE1").unwrap(),
+        firmware_url: FirmwareUrl::checked("https://user:hunter2@files.example.com/fw.bin")
+            .unwrap(),
+        rule_id: RuleId::parse("UPGRADE_CPE1").unwrap(),
+        campaign_id: Some(CampaignId::parse("spring").unwrap()),
+        requested_at: now,
+        not_before: None,
+        deadline: now + SignedDuration::from_hours(1),
+        cleanup: Cleanup::Deactivate,
+        priority: 1,
+        executions: 1,
+        max_attempts: 1,
+        expected_version: None,
+        force: false,
+    });
+    job.progress.rule = RuleState::Deactivated;
+    job
+}
+
+fn finished(outcome: Outcome, reason: Reason) -> JobEvent {
+    let ending = Ending {
+        outcome,
+        reason,
+        impact: Impact::Possible,
+        message: "the deadline passed".to_owned(),
+        result: None,
+        fault: None,
+        decided_at: Timestamp::UNIX_EPOCH,
+    };
+    JobEvent::Finished {
+        ending: Box::new(ending),
+        took: SignedDuration::from_secs(90),
+    }
+}
+
+/// One of each kind.
+fn events() -> Vec<JobEvent> {
+    let (stage, until, error) = (
+        Stage::AwaitResult,
+        Timestamp::UNIX_EPOCH,
+        "HTTP 503".to_owned(),
+    );
+    let fault = FaultPolicy::default().fault_in("FaultCode 9010").unwrap();
+    vec![
+        JobEvent::Accepted,
+        JobEvent::StageDone {
+            stage,
+            attempt: 1,
+            took: SignedDuration::from_secs(2),
+        },
+        JobEvent::StageWaits {
+            stage,
+            until,
+            waiting_for: WaitingFor::Result,
+        },
+        JobEvent::StageRetried {
+            stage,
+            until,
+            error: error.clone(),
+        },
+        JobEvent::StageFailed {
+            stage,
+            error: error.clone(),
+        },
+        JobEvent::DeviceFaulted {
+            fault,
+            tries_again: false,
+        },
+        JobEvent::Released { stage, error },
+        finished(Outcome::Failed, Reason::TimedOut),
+    ]
+}
+
+fn rejection() -> Rejection {
+    let fault = |field: &str| FieldFault {
+        field: field.to_owned(),
+        message: "is wrong".to_owned(),
+    };
+    let faults = ["cpe_id", "cpe_id", "colour"].map(fault).to_vec();
+    Rejection {
+        job_id: Some("job-2".to_owned()),
+        faults,
+        ..Rejection::default()
+    }
+}
+
+/// Everything that can be told, once.
+fn tell_everything(telemetry: &Telemetry) {
+    let (job, took) = (job(), Duration::from_millis(20));
+    telemetry.job(&job, &events());
+    telemetry.request_rejected(&rejection());
+    telemetry.step_dead_lettered("not JSON");
+    telemetry.step_parked("version 9");
+    telemetry.step_panicked(&job);
+    telemetry.hand_over_failed(
+        &job,
+        &DriverError::NotAcknowledged {
+            message: "channel closed".to_owned(),
+        },
+    );
+    telemetry.duplicate_dropped(&job);
+    telemetry.nbi_answered("read_rule", "503", took);
+    telemetry.nbi_answered("read_rule", "no such word", took);
+    telemetry.nbi_answered("no such operation", "timeout", took);
+    telemetry.nbi_waited(took);
+    telemetry.circuit_opened("401");
+    telemetry.circuit_closed();
+    telemetry.received("steps", true);
+    telemetry.received("elsewhere", false);
+    telemetry.lateness(took);
+    telemetry.published("delay", took);
+    telemetry.published("elsewhere", took);
+    telemetry.in_hand(2);
+    telemetry.in_hand(-1);
+    telemetry.broker_connected("amqp://u:hunter2@broker:5672");
+    telemetry.broker_lost("amqp://u:hunter2@broker:5672", "reset", took);
+    telemetry.broker_connected("broker:5672");
+    telemetry.broker_blocked(Some("low on disk"));
+    telemetry.reply_failed("answers", "no such queue");
+    telemetry.stopping();
+}
+
+fn value(text: &str, series: &str) -> f64 {
+    let line = text.lines().find(|line| {
+        line.strip_prefix(series)
+            .is_some_and(|rest| rest.starts_with(' '))
+    });
+    line.unwrap_or_else(|| panic!("{series} is missing in\n{text}"))
+        .rsplit(' ')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
+#[test]
+fn every_metric_of_the_contract_is_there_from_the_start_with_help() {
+    let text = Telemetry::default().metrics_text().unwrap();
+    for (name, kind) in [
+        ("jobs_accepted_total", "counter"),
+        ("jobs_rejected_total", "counter"),
+        ("jobs_finished_total", "counter"),
+        ("job_duration_seconds", "histogram"),
+        ("stage_attempts_total", "counter"),
+        ("stage_duration_seconds", "histogram"),
+        ("nbi_request_duration_seconds", "histogram"),
+        ("nbi_circuit_open", "gauge"),
+        ("device_faults_total", "counter"),
+        ("messages_received_total", "counter"),
+        ("messages_redelivered_total", "counter"),
+        ("messages_published_total", "counter"),
+        ("publish_confirm_seconds", "histogram"),
+        ("broker_connected", "gauge"),
+        ("broker_reconnects_total", "counter"),
+        ("deliveries_in_hand", "gauge"),
+        ("step_lateness_seconds", "histogram"),
+        ("build_info", "gauge"),
+    ] {
+        assert!(
+            text.contains(&format!("# TYPE nbi_upgrade_{name} {kind}\n")),
+            "{name}\n{text}"
+        );
+        assert!(
+            text.contains(&format!("# HELP nbi_upgrade_{name} ")),
+            "{name}"
+        );
+    }
+    assert_eq!(
+        value(
+            &text,
+            "nbi_upgrade_jobs_finished_total{outcome=\"failed\",reason=\"timed_out\"}"
+        ),
+        0.0
+    );
+    assert_eq!(
+        value(
+            &text,
+            "nbi_upgrade_stage_attempts_total{result=\"wait\",stage=\"await_result\"}"
+        ),
+        0.0
+    );
+    assert_eq!(
+        value(&text, "nbi_upgrade_device_faults_total{code=\"9020\"}"),
+        0.0
+    );
+    assert_eq!(
+        value(
+            &text,
+            "nbi_upgrade_job_duration_seconds_bucket{outcome=\"completed\",le=\"86400\"}"
+        ),
+        0.0
+    );
+    #[cfg(target_os = "linux")]
+    assert!(text.contains("process_resident_memory_bytes"));
+}
+
+#[test]
+fn what_happens_is_counted() {
+    let telemetry = Telemetry::new("1.2.3", "abc");
+    tell_everything(&telemetry);
+    let text = telemetry.metrics_text().unwrap();
+    for (series, expected) in [
+        ("build_info{revision=\"abc\",version=\"1.2.3\"}", 1.0),
+        ("jobs_accepted_total", 1.0),
+        ("jobs_rejected_total{field=\"cpe_id\"}", 1.0),
+        ("jobs_rejected_total{field=\"other\"}", 1.0),
+        (
+            "jobs_finished_total{outcome=\"failed\",reason=\"timed_out\"}",
+            1.0,
+        ),
+        (
+            "jobs_finished_total{outcome=\"rejected\",reason=\"invalid_request\"}",
+            1.0,
+        ),
+        ("job_duration_seconds_sum{outcome=\"failed\"}", 90.0),
+        (
+            "stage_attempts_total{result=\"ok\",stage=\"await_result\"}",
+            1.0,
+        ),
+        (
+            "stage_attempts_total{result=\"retry\",stage=\"await_result\"}",
+            1.0,
+        ),
+        (
+            "stage_attempts_total{result=\"failed\",stage=\"await_result\"}",
+            1.0,
+        ),
+        ("stage_duration_seconds_sum{stage=\"await_result\"}", 2.0),
+        ("waits_total{waiting_for=\"result\"}", 1.0),
+        ("released_total", 1.0),
+        ("device_faults_total{code=\"9010\"}", 1.0),
+        (
+            "nbi_request_duration_seconds_count{operation=\"read_rule\",status=\"503\"}",
+            1.0,
+        ),
+        (
+            "nbi_request_duration_seconds_count{operation=\"read_rule\",status=\"other\"}",
+            1.0,
+        ),
+        (
+            "nbi_request_duration_seconds_count{operation=\"other\",status=\"timeout\"}",
+            1.0,
+        ),
+        ("nbi_limiter_wait_seconds_count", 1.0),
+        ("nbi_circuit_open", 0.0),
+        ("messages_received_total{queue=\"steps\"}", 1.0),
+        ("messages_redelivered_total{queue=\"steps\"}", 1.0),
+        ("messages_published_total{exchange=\"delay\"}", 1.0),
+        ("publish_confirm_seconds_count{exchange=\"delay\"}", 1.0),
+        ("dead_lettered_total{reason=\"invalid_request\"}", 1.0),
+        ("dead_lettered_total{reason=\"unreadable_step\"}", 1.0),
+        ("steps_parked_total", 1.0),
+        ("duplicates_dropped_total", 1.0),
+        ("hand_overs_failed_total", 1.0),
+        ("replies_failed_total", 1.0),
+        ("panics_total", 1.0),
+        ("broker_connected", 1.0),
+        ("broker_blocked", 1.0),
+        ("broker_reconnects_total", 1.0),
+        ("deliveries_in_hand", 1.0),
+        ("step_lateness_seconds_count", 1.0),
+    ] {
+        assert_eq!(
+            value(&text, &format!("nbi_upgrade_{series}")),
+            expected,
+            "{series}"
+        );
+    }
+}
+
+#[test]
+fn labels_stay_closed_whatever_is_told() {
+    let telemetry = Telemetry::new("1", "r");
+    for number in 0..2_000_u16 {
+        let text = number.to_string();
+        telemetry.nbi_answered("read_rule", &text, Duration::ZERO);
+        telemetry.nbi_answered("read_rule", &format!("+{number}"), Duration::ZERO);
+        let fault = FieldFault {
+            field: text.clone(),
+            message: text.clone(),
+        };
+        telemetry.request_rejected(&Rejection {
+            faults: vec![fault],
+            ..Rejection::default()
+        });
+        let fault = FaultPolicy::default()
+            .fault_in(&format!("FaultCode {}", 9_000 + number % 900))
+            .unwrap();
+        telemetry.job(
+            &job(),
+            &[JobEvent::DeviceFaulted {
+                fault,
+                tries_again: true,
+            }],
+        );
+    }
+    let text = telemetry.metrics_text().unwrap();
+    let mut values: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let Some((_, labels)) = line.split_once('{') else {
+            continue;
+        };
+        for pair in labels.split_once('}').unwrap().0.split(',') {
+            let (label, value) = pair.split_once('=').unwrap();
+            values
+                .entry(label)
+                .or_default()
+                .insert(value.trim_matches('"'));
+        }
+    }
+    let known = [
+        "code",
+        "exchange",
+        "field",
+        "le",
+        "operation",
+        "outcome",
+        "queue",
+        "reason",
+        "result",
+        "revision",
+        "stage",
+        "status",
+        "version",
+        "waiting_for",
+    ];
+    assert_eq!(values.keys().copied().collect::<Vec<_>>(), known);
+    assert_eq!(values["code"].len(), 21 + 2);
+    assert_eq!(values["field"].len(), 20);
+    assert_eq!(values["status"].len(), 500 + 1);
+    assert!(!text.contains("job-1") && !text.contains("CPE1") && !text.contains("spring"));
+}
+
+#[test]
+fn readiness_lists_what_is_missing() {
+    let telemetry = Telemetry::default();
+    let missing = || {
+        telemetry
+            .readiness()
+            .missing
+            .iter()
+            .map(|missing| (missing.what, missing.why.clone()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(missing(), [("broker", "not connected yet".to_owned())]);
+    telemetry.broker_connected("broker:5672");
+    assert!(telemetry.readiness().is_ready());
+    telemetry.circuit_opened("HTTP 401");
+    assert_eq!(
+        missing(),
+        [("circuit", "open towards the NBI: HTTP 401".to_owned())]
+    );
+    telemetry.broker_lost("broker:5672", "connection reset", Duration::from_secs(1));
+    assert_eq!(
+        missing()[0],
+        (
+            "broker",
+            "the connection is lost: connection reset".to_owned()
+        )
+    );
+    assert_eq!(missing().len(), 2);
+    telemetry.circuit_closed();
+    telemetry.broker_connected("broker:5672");
+    assert_eq!(telemetry.readiness().to_string(), "ready");
+    telemetry.stopping();
+    assert_eq!(
+        telemetry.readiness().to_string(),
+        "not ready; running: shutdown is under way"
+    );
+}
+
+async fn get(address: std::net::SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream
+        .write_all(
+            format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes(),
+        )
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn the_endpoint_serves_metrics_liveness_and_readiness() {
+    let telemetry = Arc::new(Telemetry::default());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let server = http::serve(listener, Arc::clone(&telemetry), stop.clone());
+    let client = async {
+        let metrics = get(address, "/metrics").await;
+        assert!(metrics.starts_with("HTTP/1.1 200 "), "{metrics}");
+        assert!(
+            metrics.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"),
+            "{metrics}"
+        );
+        assert!(
+            metrics.contains("\nnbi_upgrade_broker_connected 0\n"),
+            "{metrics}"
+        );
+        assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200 "));
+        let not_ready = get(address, "/readyz").await;
+        assert!(not_ready.starts_with("HTTP/1.1 503 "), "{not_ready}");
+        assert!(
+            not_ready.contains(
+                r#"{"missing":[{"what":"broker","why":"not connected yet"}],"ready":false}"#
+            ),
+            "{not_ready}"
+        );
+        telemetry.broker_connected("broker:5672");
+        let ready = get(address, "/readyz").await;
+        assert!(
+            ready.starts_with("HTTP/1.1 200 ") && ready.contains(r#""ready":true"#),
+            "{ready}"
+        );
+        assert!(get(address, "/").await.starts_with("HTTP/1.1 404 "));
+        stop.cancel();
+    };
+    let (served, ()) = tokio::join!(server, client);
+    served.unwrap();
+}
+
+/// A log that can be read.
+#[derive(Clone, Default)]
+struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Buffer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Buffer {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+fn json_lines(level: &str, tell: impl FnOnce(&Telemetry)) -> Vec<serde_json::Value> {
+    let buffer = Buffer::default();
+    let writer = buffer.clone();
+    let subscriber = log::json(level, move || writer.clone()).unwrap();
+    let telemetry = Telemetry::default();
+    tracing::subscriber::with_default(subscriber, || tell(&telemetry));
+    buffer
+        .text()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[test]
+fn a_line_about_a_job_has_its_ids_at_the_top_level() {
+    let lines = json_lines("trace", |telemetry| telemetry.job(&job(), &events()));
+    assert_eq!(lines.len(), events().len());
+    for line in &lines {
+        assert_eq!(line["job_id"], "job-1", "{line}");
+        assert_eq!(
+            (&line["cpe_id"], &line["campaign_id"]),
+            (&"CPE1".into(), &"spring".into()),
+            "{line}"
+        );
+        assert_eq!(
+            (&line["attempt"], &line["target"]),
+            (&1.into(), &"nbi_upgrade".into()),
+            "{line}"
+        );
+    }
+    let levels: Vec<_> = lines
+        .iter()
+        .map(|line| line["level"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        levels,
+        [
+            "INFO", "DEBUG", "DEBUG", "WARN", "WARN", "WARN", "DEBUG", "WARN"
+        ]
+    );
+    assert_eq!(lines[2]["waiting_for"], "result");
+    assert_eq!(
+        (&lines[3]["stage"], &lines[3]["error"]),
+        (&"await_result".into(), &"HTTP 503".into())
+    );
+    assert_eq!(
+        (&lines[5]["code"], &lines[5]["transient"]),
+        (&9010.into(), &true.into())
+    );
+    let last = lines.last().unwrap();
+    assert_eq!(
+        (&last["reason"], &last["impact"], &last["duration_ms"]),
+        (&"timed_out".into(), &"possible".into(), &90_000.into())
+    );
+    assert_eq!(
+        (&last["message"], &last["rule"]),
+        (&"job failed".into(), &"deactivated".into())
+    );
+}
+
+#[test]
+fn a_job_without_a_campaign_has_no_such_field() {
+    let mut job = job();
+    job.order.campaign_id = None;
+    let lines = json_lines("info", |telemetry| {
+        telemetry.job(&job, &[JobEvent::Accepted])
+    });
+    assert!(lines[0].get("campaign_id").is_none(), "{}", lines[0]);
+}
+
+#[test]
+fn no_line_shows_a_secret_and_texts_of_others_are_cut() {
+    let lines = json_lines("trace", |telemetry| {
+        tell_everything(telemetry);
+        telemetry.step_dead_lettered(&"ä".repeat(5_000));
+    });
+    assert!(
+        lines
+            .iter()
+            .all(|line| !line.to_string().contains("hunter2"))
+    );
+    assert_eq!(
+        lines.last().unwrap()["error"]
+            .as_str()
+            .unwrap()
+            .chars()
+            .count(),
+        1_000
+    );
+}
+
+#[test]
+fn the_level_decides_what_is_written() {
+    assert_eq!(
+        json_lines("warn", |telemetry| telemetry.job(&job(), &events())).len(),
+        4
+    );
+    assert_eq!(
+        json_lines("warn,nbi_upgrade=info", |telemetry| telemetry
+            .job(&job(), &events()))
+        .len(),
+        5
+    );
+    assert!(json_lines("off", tell_everything).is_empty());
+}
+
+#[test]
+fn text_lines_are_coloured_only_where_wanted() {
+    for is_coloured in [false, true] {
+        let buffer = Buffer::default();
+        let writer = buffer.clone();
+        let subscriber = log::text("info", move || writer.clone(), is_coloured).unwrap();
+        tracing::subscriber::with_default(subscriber, || Telemetry::default().stopping());
+        assert_eq!(buffer.text().contains('\u{1b}'), is_coloured);
+        assert!(buffer.text().contains("stopping"));
+    }
+}

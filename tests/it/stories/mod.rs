@@ -1,0 +1,6 @@
+//! Stories: worker, local driver and simulator in virtual time. Each says what happens to one device, or a few.
+
+mod devices; // what devices do
+mod duplicates; // jobs that meet themselves or each other
+mod switches; // every answer to the vendor's open questions
+mod troubles; // the NBI's bad days
