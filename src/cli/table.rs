@@ -50,7 +50,7 @@ pub(super) fn render(cells: &[Cell], width: usize, height: usize) -> Vec<String>
     let mut lines: Vec<String> = (0..shown)
         .map(|row| {
             let in_row = (0..columns).filter_map(|column| cells.get(column * rows + row));
-            let line: String = in_row.map(|cell| render_cell(cell)).collect();
+            let line: String = in_row.map(render_cell).collect();
             line.trim_end().to_owned()
         })
         .collect();

@@ -104,7 +104,7 @@ pub struct EventMessage {
     pub tracestate: Option<String>,
 }
 
-/// Names the space of event ids: UUIDv5 of the DNS name `nbi-upgrade.event.v1`.
+/// Names the space of event ids: version 5 UUID of the DNS name `nbi-upgrade.event.v1`.
 fn event_namespace() -> Uuid {
     Uuid::new_v5(&Uuid::NAMESPACE_DNS, b"nbi-upgrade.event.v1")
 }
