@@ -6,4 +6,7 @@ mod support;
 
 mod stories; // worker, local driver and simulator in virtual time
 
+mod driver_contract; // both drivers
+mod nbi_contract; // both transports
+
 mod amqp_driver; // the AMQP driver against a real RabbitMQ
