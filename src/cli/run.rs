@@ -58,10 +58,7 @@ impl Run {
         let working = tokio::spawn(async move { worker.run(stopped, grace).await });
         let signals = tokio::spawn(app::until_signalled(stop.clone())?);
 
-        let mut follow = Follow::new(
-            requests.into_iter().map(|request| request.job_id),
-            Format::Text,
-        );
+        let mut follow = Follow::beside_events(requests.into_iter().map(|request| request.job_id));
         while !follow.is_done() {
             let event = tokio::select! {
                 event = events.recv() => event,

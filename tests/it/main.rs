@@ -7,3 +7,6 @@ mod support;
 mod stories; // worker, local driver and simulator in virtual time
 
 mod amqp_driver; // the AMQP driver against a real RabbitMQ
+
+mod cli; // the built binary: help texts, exit statuses, what is printed
+mod tidy; // the house rules that no compiler keeps
