@@ -344,9 +344,15 @@ impl Screen {
             "\n{} devices in {seconds:.0} s, {calls} NBI calls. Flashed twice: {}. Rules left armed: {}.",
             summary.devices, summary.devices_flashed_twice, summary.armed_rules
         ));
-        output::line(
-            "A silent device flashed and never said so: its job ends as timed_out with impact \"possible\".",
-        );
+        if self
+            .outcomes
+            .keys()
+            .any(|(_, outcome)| outcome.contains("timed_out"))
+        {
+            output::line(
+                "timed_out has impact \"possible\": a silent device flashed and never said so.",
+            );
+        }
     }
 }
 

@@ -13,6 +13,7 @@ pub(super) struct Follow {
     counts: BTreeMap<String, usize>,
     all_completed: bool,
     format: Format,
+    say: fn(&str),
     bar: ProgressBar,
 }
 
@@ -31,7 +32,16 @@ impl Follow {
             counts: BTreeMap::new(),
             all_completed: true,
             format,
+            say: output::line,
             bar,
+        }
+    }
+
+    /// Follows these jobs where standard output belongs to the events: what is said goes to standard error.
+    pub(super) fn beside_events(job_ids: impl Iterator<Item = String>) -> Self {
+        Self {
+            say: output::note,
+            ..Self::new(job_ids, Format::Text)
         }
     }
 
@@ -60,7 +70,7 @@ impl Follow {
             .or_default() += 1;
         self.all_completed &= outcome == "completed";
         match self.format {
-            Format::Json => output::line(&event.to_string()),
+            Format::Json => (self.say)(&event.to_string()),
             Format::Text if outcome != "completed" => {
                 let text = |name: &str| data[name].as_str().unwrap_or("-").to_owned();
                 let line = format!(
@@ -69,7 +79,7 @@ impl Follow {
                     text("impact"),
                     text("message")
                 );
-                self.bar.suspend(|| output::line(&line));
+                self.bar.suspend(|| (self.say)(&line));
             }
             Format::Text => {}
         }
@@ -87,7 +97,7 @@ impl Follow {
             } else {
                 String::new()
             };
-            output::line(&format!("{}{rest}", self.summary()));
+            (self.say)(&format!("{}{rest}", self.summary()));
         }
         if self.all_completed && unfinished == 0 {
             Status::Done

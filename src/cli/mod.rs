@@ -10,6 +10,7 @@ use crate::config::{Config, ConfigError, Sources};
 mod check;
 mod demo;
 mod follow;
+mod healthcheck;
 mod jobs;
 mod output;
 mod run;
@@ -23,7 +24,7 @@ use output::{Format, Status};
 
 /// Upgrades the firmware of TR-069 devices through a management system's north-bound interface (NBI), driven by RabbitMQ.
 #[derive(Debug, Parser)]
-#[command(name = "nbi-upgrade", version = VERSION, about, after_help = AFTER_HELP, max_term_width = 110)]
+#[command(name = "nbi-upgrade", version = VERSION, after_help = AFTER_HELP, max_term_width = 110)]
 struct Arguments {
     #[command(flatten)]
     common: Common,
@@ -37,14 +38,17 @@ const AFTER_HELP: &str = "\
 Examples:
   nbi-upgrade demo                                   see a fleet upgrade; nothing to install
   nbi-upgrade worker --config nbi-upgrade.toml       the service
-  nbi-upgrade submit jobs.jsonl --wait               publish requests and follow them to their outcomes
+  nbi-upgrade submit jobs.jsonl --wait               publish requests, follow them to their end
 
-Every key of the configuration can be given in three places; the later wins: the file (--config), the environment
-(NBI_UPGRADE_NBI__URL for nbi.url), a flag (--set nbi.url=https://...).
+Every key of the configuration can be given in three places, and the later one wins:
+  --config FILE                                      nbi.url in a TOML file
+  NBI_UPGRADE_NBI__URL=https://...                   the environment
+  --set nbi.url=https://...                          a flag
 
 Exit status: 0 done, 1 the work failed, 2 wrong usage or configuration.";
 
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Options of every command")]
 struct Common {
     /// Configuration file (TOML).
     #[arg(
@@ -78,8 +82,10 @@ enum Command {
     /// Declares or checks the broker's exchanges, queues and bindings.
     #[command(subcommand)]
     Topology(topology::Topology),
-    /// Checks configuration, broker and NBI, one line each, with the remedy for what fails.
+    /// Checks configuration, broker and NBI, one line each, with the remedy for what fails. Changes nothing.
     Check,
+    /// Asks the worker on this host whether it is alive; for containers.
+    Healthcheck(healthcheck::Healthcheck),
 }
 
 /// Parses the command line, runs the command, and says how it went.
@@ -94,7 +100,8 @@ pub fn main() -> ExitCode {
         | Command::Submit(_)
         | Command::Simulator(_)
         | Command::Topology(_)
-        | Command::Check => 1,
+        | Command::Check
+        | Command::Healthcheck(_) => 1,
     };
     let outcome = output::runtime(threads).and_then(|runtime| {
         let outcome = runtime.block_on(run(arguments));
@@ -126,6 +133,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<Status> {
         Command::Simulator(simulator) => simulator.run(common.output).await,
         Command::Topology(topology) => topology.run(load(&common)?, common.output).await,
         Command::Check => check::run(&common, common.output).await,
+        Command::Healthcheck(check) => check.run(load(&common)?, common.output).await,
     }
 }
 

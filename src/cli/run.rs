@@ -16,8 +16,9 @@ use crate::{app, clock};
 /// Carries requests out here.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Jobs live in this process: when it ends, what is unfinished ends with it, and its rules stay as they are.
-Run the same file again to go on; give each request a `requested_at`, so that finished jobs are known as done.")]
+Jobs live in this process: when it ends, what is unfinished ends with it,
+and its rules stay as they are. Run the same file again to go on; give each request
+a `requested_at`, so that finished jobs are known as done.")]
 pub(super) struct Run {
     #[command(flatten)]
     source: Source,
@@ -57,10 +58,7 @@ impl Run {
         let working = tokio::spawn(async move { worker.run(stopped, grace).await });
         let signals = tokio::spawn(app::until_signalled(stop.clone())?);
 
-        let mut follow = Follow::new(
-            requests.into_iter().map(|request| request.job_id),
-            Format::Text,
-        );
+        let mut follow = Follow::beside_events(requests.into_iter().map(|request| request.job_id));
         while !follow.is_done() {
             let event = tokio::select! {
                 event = events.recv() => event,

@@ -18,7 +18,9 @@ use crate::simulator::{
 /// Runs the simulated NBI.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Devices, rules, results and a summary can be seen under /sim/devices, /sim/rules, /sim/results and /sim/summary.")]
+What can be looked at, without a password:
+  /sim/devices   every device       /sim/rules     the rules
+  /sim/results   the results        /sim/summary   the whole in numbers")]
 pub(super) struct Simulator {
     /// Where it listens.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]

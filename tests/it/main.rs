@@ -10,3 +10,6 @@ mod driver_contract; // both drivers
 mod nbi_contract; // both transports
 
 mod amqp_driver; // the AMQP driver against a real RabbitMQ
+
+mod cli; // the built binary: help texts, exit statuses, what is printed
+mod tidy; // the house rules that no compiler keeps

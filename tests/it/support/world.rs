@@ -104,7 +104,7 @@ impl World {
             codec,
             setup.policy,
             telemetry,
-            clock.clone(),
+            clock,
         );
         let stop = CancellationToken::new();
         let stopped = stop.clone();

@@ -1,0 +1,42 @@
+# What is done every day. `just` lists it. The lines are those of `.ci/run`, which needs no just.
+
+# Lists the recipes.
+default:
+    @just --list --unsorted
+
+# Everything that must pass before a push: format, clippy, docs, tests, deny.
+check:
+    bash .ci/run
+
+# Runs all tests, or those whose name contains the given text.
+test *filter:
+    bash tests/run {{ filter }}
+
+# Runs one story, or all of them: `just story a_device_that_never_answers`.
+story name="stories::":
+    bash tests/run {{ name }}
+
+# Sends fleets through every trouble.
+storm:
+    bash tests/run storm
+
+# Runs the tests against a real RabbitMQ.
+broker:
+    bash tests/run amqp_driver
+
+# Shows a fleet upgrading; nothing to install.
+demo *arguments:
+    cargo run --release -- demo {{ arguments }}
+
+# Accepts changed snapshots as they are; look at `git diff` before you commit.
+accept:
+    INSTA_UPDATE=always INSTA_FORCE_PASS=1 cargo test --all-targets
+
+# Looks for known weaknesses in dependencies (needs the network).
+advisories:
+    target/tools/bin/cargo-deny check advisories
+
+# Builds the image and runs it.
+image:
+    docker build --build-arg VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1) --build-arg REVISION=$(git rev-parse HEAD) --tag nbi-upgrade .
+    docker run --rm nbi-upgrade --help

@@ -1,0 +1,553 @@
+//! The built binary, from outside: help texts, exit statuses, what goes to standard output and what to standard error.
+//!
+//! Nothing of the test's own environment reaches it. Where it needs an NBI, the `simulator` command runs beside it on loopback.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_nbi-upgrade");
+
+/// What no output may hold.
+const SECRET: &str = "hunter2-do-not-print";
+
+/// Settings that make jobs against the simulator quick.
+const QUICK: [&str; 4] = [
+    "nbi.allow_http=true",
+    "await_result.initial=1s",
+    "await_result.max=1s",
+    "log.level=off",
+];
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(BINARY);
+    command.env_clear().args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Finished {
+    Finished::of(&command(arguments).output().unwrap())
+}
+
+fn run_with_input(arguments: &[&str], input: &str) -> Finished {
+    let mut child = command(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(input.as_bytes())
+        .unwrap();
+    Finished::of(&child.wait_with_output().unwrap())
+}
+
+/// A command that has ended.
+struct Finished {
+    status: i32,
+    out: String,
+    err: String,
+}
+
+impl Finished {
+    fn of(output: &Output) -> Self {
+        Self {
+            status: output.status.code().unwrap(),
+            out: String::from_utf8(output.stdout.clone()).unwrap(),
+            err: String::from_utf8(output.stderr.clone()).unwrap(),
+        }
+    }
+
+    /// Asserts the exit status; shows all that was printed otherwise.
+    fn expect(self, status: i32) -> Self {
+        assert_eq!(
+            self.status, status,
+            "standard output:\n{}\nstandard error:\n{}",
+            self.out, self.err
+        );
+        self
+    }
+
+    /// Standard output as one JSON document a line.
+    fn json(&self) -> Vec<Value> {
+        self.out
+            .lines()
+            .map(|line| serde_json::from_str(line).expect(line))
+            .collect()
+    }
+}
+
+/// A simulated NBI in a process of its own, killed when dropped.
+struct Simulator {
+    child: Child,
+    address: String,
+}
+
+impl Simulator {
+    fn start(more: &[&str]) -> Self {
+        let mut arguments = vec![
+            "simulator",
+            "--listen",
+            "127.0.0.1:0",
+            "--time-scale",
+            "0.005",
+            "--devices",
+            "5",
+            "--output",
+            "json",
+        ];
+        arguments.extend(more);
+        let mut child = command(&arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let said: Value = serde_json::from_str(&line).expect(&line);
+        Self {
+            child,
+            address: said["listening"].as_str().unwrap().to_owned(),
+        }
+    }
+
+    /// The flags that lead a command to it.
+    fn flags(&self) -> Vec<String> {
+        let mut keys = vec![
+            format!("nbi.url=http://{}", self.address),
+            "nbi.username=nbi".to_owned(),
+            "nbi.password=nbi".to_owned(),
+        ];
+        keys.extend(QUICK.map(str::to_owned));
+        keys.into_iter()
+            .flat_map(|key| ["--set".to_owned(), key])
+            .collect()
+    }
+}
+
+impl Drop for Simulator {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn with<'a>(arguments: &[&'a str], flags: &'a [String]) -> Vec<&'a str> {
+    arguments
+        .iter()
+        .copied()
+        .chain(flags.iter().map(String::as_str))
+        .collect()
+}
+
+fn requests(count: usize) -> String {
+    (1..=count)
+        .map(|number| {
+            format!(
+                r#"{{"job_id":"job-{number}","cpe_id":"CPE{number:06}","firmware_url":"https://files.example/fw-2.bin"}}"#
+            ) + "\n"
+        })
+        .collect()
+}
+
+fn written(directory: &tempfile::TempDir, name: &str, text: &str) -> PathBuf {
+    let path = directory.path().join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// An address that nobody listens on.
+fn deaf_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+#[test]
+fn every_command_has_its_help() {
+    let commands: [&[&str]; 10] = [
+        &[],
+        &["worker"],
+        &["demo"],
+        &["run"],
+        &["submit"],
+        &["simulator"],
+        &["topology"],
+        &["topology", "declare"],
+        &["check"],
+        &["healthcheck"],
+    ];
+    for words in commands {
+        let help = run(&[words, &["--help"]].concat()).expect(0);
+        assert_eq!(help.err, "");
+        let name = ["help", &words.join("_")].join("_");
+        insta::assert_snapshot!(name.trim_end_matches('_'), help.out);
+    }
+}
+
+#[test]
+fn no_command_is_without_a_help_that_is_tested() {
+    let help = run(&["--help"]).out;
+    let listed: Vec<&str> = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    assert_eq!(
+        listed,
+        [
+            "worker",
+            "demo",
+            "run",
+            "submit",
+            "simulator",
+            "topology",
+            "check",
+            "healthcheck",
+            "help"
+        ]
+    );
+}
+
+#[test]
+fn wrong_usage_is_status_2_and_says_what_is_right() {
+    for (arguments, said) in [
+        (&["upgrade"][..], "unrecognized subcommand"),
+        (&[][..], "Usage:"),
+        (&["submit"][..], "JOBS.jsonl"),
+        (&["submit", "--cpe-id", "A"][..], "--firmware-url"),
+        (&["submit", "-", "--wait-timeout", "5m"][..], "--wait"),
+        (&["check", "--set", "nbi.timeout"][..], "KEY=VALUE"),
+        (&["check", "--output", "xml"][..], "text, json"),
+        (&["demo", "--devices", "0"][..], "1..=10000"),
+        (&["simulator", "--trouble", "2"][..], "--trouble must be"),
+        (&["simulator", "--put", "x"][..], "--put \"x\" is not known"),
+        (&["run", "-"][..], "there are no requests"),
+        (&["healthcheck", "--path", "x"][..], "--path must begin"),
+    ] {
+        let finished = run(arguments).expect(2);
+        assert_eq!(finished.out, "", "{arguments:?}");
+        assert!(
+            finished.err.contains(said),
+            "{arguments:?} said:\n{}",
+            finished.err
+        );
+    }
+}
+
+#[test]
+fn every_fault_of_the_configuration_is_named_at_once_before_anything_is_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = written(
+        &directory,
+        "wrong.toml",
+        &format!(
+            "[nbi]\nulr = \"https://acs.example\"\ntimeout = \"30\"\npasword = \"{SECRET}\"\n\
+             [amqp]\nurl = \"http://user:{SECRET}@rabbit\"\n[job]\non_busy = \"explode\"\n"
+        ),
+    );
+    let mut command = command(&["worker", "--config", file.to_str().unwrap()]);
+    command.env("NBI_UPGRADE_RETRY__MULTIPLIER", "11");
+    let finished = Finished::of(&command.output().unwrap()).expect(2);
+    assert_eq!(finished.out, "");
+    let said = finished.err.replace(file.to_str().unwrap(), "wrong.toml");
+    insta::assert_snapshot!(said);
+    assert!(!said.contains(SECRET));
+}
+
+#[test]
+fn what_a_command_needs_is_asked_for_with_its_key() {
+    for (arguments, keys) in [
+        (
+            &["worker"][..],
+            &["amqp.url", "nbi.url", "nbi.username", "nbi.password"][..],
+        ),
+        (&["topology", "check"][..], &["amqp.url"][..]),
+        (
+            &[
+                "submit",
+                "--cpe-id",
+                "A",
+                "--firmware-url",
+                "https://files.example/a",
+            ][..],
+            &["amqp.url"][..],
+        ),
+        (
+            &[
+                "run",
+                "--cpe-id",
+                "A",
+                "--firmware-url",
+                "https://files.example/a",
+            ][..],
+            &["nbi.url"][..],
+        ),
+    ] {
+        let finished = run(arguments).expect(2);
+        for key in keys {
+            assert!(
+                finished.err.contains(key),
+                "{arguments:?}: {}",
+                finished.err
+            );
+        }
+    }
+}
+
+#[test]
+fn with_output_json_an_error_is_json_too() {
+    let finished = run(&["check", "--output", "json", "--set", "nbi.ulr=x"]).expect(2);
+    let said = finished.json();
+    assert_eq!(said.len(), 1);
+    assert!(
+        said[0]["error"]
+            .as_str()
+            .unwrap()
+            .contains("did you mean nbi.url?")
+    );
+}
+
+#[test]
+fn one_invalid_request_keeps_all_from_being_sent_and_is_named_by_line_and_field() {
+    let input = format!(
+        "{}{{\"job_id\":\"b\",\"cpe_id\":\"C*\"}}\n\nnot json\n",
+        requests(1)
+    );
+    for name in ["submit", "run"] {
+        let finished = run_with_input(&[name, "-"], &input).expect(2);
+        assert_eq!(finished.out, "");
+        for said in [
+            "nothing was sent",
+            "line 2: ",
+            "cpe_id: \"C*\"",
+            "firmware_url: is missing",
+            "line 4: ",
+        ] {
+            assert!(finished.err.contains(said), "{said}: {}", finished.err);
+        }
+        assert!(!finished.err.contains("line 1:"));
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let finished = run(&["run", "/nowhere/jobs.jsonl"]).expect(1);
+    assert!(finished.err.contains("/nowhere/jobs.jsonl"));
+    let finished = run(&["check", "--config", "/nowhere/nbi-upgrade.toml"]).expect(2);
+    assert!(finished.err.contains("/nowhere/nbi-upgrade.toml"));
+}
+
+#[test]
+fn run_upgrades_devices_through_http_and_prints_their_events() {
+    let simulator = Simulator::start(&[]);
+    let flags = simulator.flags();
+    let finished = run_with_input(&with(&["run", "-"], &flags), &requests(5)).expect(0);
+    let events = finished.json();
+    assert_eq!(events.len(), 5);
+    for event in &events {
+        assert_eq!(event["type"], "upgrade.completed");
+        assert_eq!(event["data"]["reason"], "upgraded");
+        assert_eq!(event["data"]["rule"]["state"], "deactivated");
+    }
+    assert!(
+        finished.err.contains("5 completed/upgraded"),
+        "{}",
+        finished.err
+    );
+    // With --output json every event is printed, not only the final one.
+    let finished = run_with_input(
+        &with(&["run", "-", "--output", "json"], &flags),
+        r#"{"job_id":"again","cpe_id":"CPE000001","firmware_url":"https://files.example/fw-3.bin"}"#,
+    )
+    .expect(0);
+    let events = finished.json();
+    let kinds: Vec<_> = events.iter().map(|event| &event["type"]).collect();
+    assert_eq!(kinds, ["upgrade.accepted", "upgrade.completed"]);
+}
+
+#[test]
+fn run_ends_with_status_1_when_a_job_does_not_complete() {
+    let simulator = Simulator::start(&[]);
+    let flags = simulator.flags();
+    let late = r#"{"job_id":"late","cpe_id":"CPE000001","firmware_url":"https://files.example/a.bin","requested_at":"2020-01-01T00:00:00Z","deadline":"2020-01-01T01:00:00Z"}"#;
+    let finished = run_with_input(&with(&["run", "-"], &flags), late).expect(1);
+    let events = finished.json();
+    assert_eq!(events[0]["data"]["reason"], "timed_out");
+    assert_eq!(events[0]["data"]["impact"], "none");
+}
+
+#[test]
+fn check_tells_what_is_well_and_what_is_not_with_the_remedy() {
+    let simulator = Simulator::start(&[]);
+    let mut flags = simulator.flags();
+    flags.extend([
+        "--set".to_owned(),
+        format!("amqp.url=amqp://nbi:{SECRET}@{}", deaf_address()),
+    ]);
+    let finished = run(&with(&["check"], &flags)).expect(1);
+    let marks: Vec<_> = finished
+        .out
+        .lines()
+        .map(|line| line.split(':').next().unwrap())
+        .collect();
+    assert_eq!(
+        marks,
+        [
+            "ok   configuration",
+            "FAIL broker",
+            "ok   NBI results",
+            "ok   NBI rules"
+        ]
+    );
+    assert!(!finished.out.contains(SECRET) && !finished.err.contains(SECRET));
+    let finished = run(&with(&["check", "--output", "json"], &flags)).expect(1);
+    let checks = finished.json();
+    assert_eq!(checks.len(), 4);
+    assert_eq!(checks[1]["check"], "broker");
+    assert_eq!(checks[1]["ok"], false);
+}
+
+#[test]
+fn check_without_any_url_names_the_keys() {
+    let finished = run(&["check"]).expect(1);
+    assert!(finished.out.contains("FAIL broker") && finished.out.contains("amqp.url"));
+    assert!(finished.out.contains("FAIL NBI") && finished.out.contains("nbi.url"));
+}
+
+#[test]
+fn check_says_that_credentials_are_refused_and_shows_none() {
+    let simulator = Simulator::start(&["--password", "right"]);
+    let mut flags = simulator.flags();
+    flags.extend(["--set".to_owned(), format!("nbi.password={SECRET}")]);
+    let finished = run(&with(&["check"], &flags)).expect(1);
+    assert!(
+        finished.out.contains("check nbi.username"),
+        "{}",
+        finished.out
+    );
+    assert!(!finished.out.contains(SECRET) && !finished.err.contains(SECRET));
+}
+
+#[test]
+fn check_says_that_rules_may_not_be_read_or_that_the_filter_is_ignored() {
+    let simulator = Simulator::start(&["--reading-rules", "forbidden403"]);
+    let flags = simulator.flags();
+    let finished = run(&with(&["check"], &flags));
+    assert!(
+        finished.out.contains("rules are armed unseen"),
+        "{}",
+        finished.out
+    );
+}
+
+#[test]
+fn healthcheck_says_whether_a_worker_answers() {
+    let simulator = Simulator::start(&[]);
+    let listen = format!("http.listen={}", simulator.address);
+    let asked = ["healthcheck", "--set", &listen, "--path", "/sim/summary"];
+    assert!(run(&asked).expect(0).out.contains("answers 200"));
+    let missing = ["healthcheck", "--set", &listen, "--path", "/nowhere"];
+    run(&missing).expect(1);
+    let deaf = format!("http.listen={}", deaf_address());
+    let finished = run(&["healthcheck", "--set", &deaf]).expect(1);
+    assert!(finished.err.contains("failed to ask"), "{}", finished.err);
+}
+
+#[test]
+fn a_worker_without_its_broker_is_alive_and_not_ready_and_ends_when_told_to() {
+    let address = deaf_address();
+    let mut child = command(&[
+        "worker",
+        "--set",
+        &format!("http.listen={address}"),
+        "--set",
+        &format!("amqp.url=amqp://nbi:{SECRET}@{}", deaf_address()),
+        "--set",
+        "nbi.url=https://acs.example",
+        "--set",
+        "nbi.username=nbi",
+        "--set",
+        &format!("nbi.password={SECRET}"),
+    ])
+    .stdout(Stdio::piped())
+    .stderr(Stdio::piped())
+    .spawn()
+    .unwrap();
+    let listen = format!("http.listen={address}");
+    let asks = |path: &str| run(&["healthcheck", "--set", &listen, "--path", path]);
+    let is_alive = (0..200).any(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        asks("/livez").status == 0
+    });
+    let ready = asks("/readyz");
+    let told = Command::new("kill")
+        .args(["-TERM", &child.id().to_string()])
+        .status()
+        .unwrap();
+    if !is_alive || !told.success() {
+        drop(child.kill());
+    }
+    let finished = Finished::of(&child.wait_with_output().unwrap());
+    assert!(is_alive, "{}", finished.err);
+    ready.expect(1);
+    let finished = finished.expect(0);
+    assert!(finished.err.contains("worker stopped"));
+    assert!(!finished.err.contains(SECRET), "{}", finished.err);
+}
+
+#[test]
+fn topology_and_submit_without_a_broker_fail_with_its_address_and_without_its_password() {
+    let address = deaf_address();
+    let url = format!("amqp.url=amqp://nbi:{SECRET}@{address}");
+    for arguments in [
+        &["topology", "declare"][..],
+        &["topology", "check"][..],
+        &[
+            "submit",
+            "--cpe-id",
+            "A",
+            "--firmware-url",
+            "https://files.example/a",
+        ][..],
+    ] {
+        let finished = run(&[arguments, &["--set", &url]].concat()).expect(1);
+        assert!(finished.err.contains(&address), "{}", finished.err);
+        assert!(!finished.err.contains(SECRET), "{}", finished.err);
+    }
+}
+
+#[test]
+fn the_demo_upgrades_its_fleet_and_leaves_nothing_armed() {
+    let finished = run(&["demo", "--devices", "3", "--seed", DEMO_SEED]).expect(0);
+    assert!(finished.out.contains("What became of them:"));
+    assert!(
+        finished
+            .out
+            .contains("Flashed twice: 0. Rules left armed: 0.")
+    );
+    let finished = run(&[
+        "demo",
+        "--devices",
+        "1",
+        "--seed",
+        DEMO_SEED,
+        "--output",
+        "json",
+    ])
+    .expect(0);
+    let said = finished.json();
+    let last = said.last().unwrap();
+    assert_eq!(last["summary"]["devices"], 1);
+    assert_eq!(last["summary"]["armed_rules"], 0);
+}
+
+/// A seed whose first three devices are quick.
+const DEMO_SEED: &str = "20";
