@@ -3,3 +3,5 @@
 mod support;
 
 mod stories; // worker, local driver and simulator in virtual time
+
+mod sweep; // a crash at every point, once and twice, and storms, in virtual time
