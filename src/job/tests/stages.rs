@@ -76,6 +76,30 @@ fn a_result_newer_than_the_request_under_our_file_was_this_job() {
 }
 
 #[test]
+fn a_result_is_not_judged_while_a_copy_of_this_job_holds_the_rule() {
+    let step = || Step::ReadRuleOfOldResult {
+        rows: vec![success(30)],
+    };
+    let policy = Policy::default();
+    // The copy armed the rule after another job had ended: that one's success is not this job's.
+    let decision = decide(
+        job(Stage::Preflight),
+        step(),
+        rules(&[our_rule(true)]),
+        inputs(60),
+        &policy,
+    );
+    assert_eq!(decision.next, Next::Wait { until: at(90) });
+    assert_eq!(decision.job.progress.stage, Stage::Preflight);
+    assert!(decision.job.progress.may_have_twin);
+    // A rule that is kept stays armed for good.
+    let mut kept = job(Stage::Preflight);
+    kept.order.cleanup = Cleanup::Keep;
+    let decision = decide(kept, step(), rules(&[our_rule(true)]), inputs(60), &policy);
+    expect_step(&decision, "ReadRuleBeforeDisarming");
+}
+
+#[test]
 fn a_result_newer_than_the_request_under_another_file_is_not_ours() {
     let step = Step::ReadRuleOfOldResult {
         rows: vec![success(30)],
