@@ -43,7 +43,7 @@ pub(crate) fn check(scenario: &Scenario, facts: &Facts) -> Vec<String> {
     for (job, (most, allowed)) in &facts.copies {
         let requests = scenario.sends.iter().filter(|send| send.job == *job).count();
         let allowed = if scenario.is_calm() {
-            requests + facts.crashes
+            requests * (1 + facts.crashes)
         } else {
             *allowed
         };

@@ -8,7 +8,10 @@ use super::run::{Run, run};
 use super::scenarios::{self, Scenario};
 
 /// Pairs of points sampled a scenario in the default run.
-const PAIRS: usize = 40;
+const PAIRS: usize = 12;
+
+/// Of the points of a late redelivery, every so many are taken in the default run; no divisor of a step's six points.
+const EVERY: usize = 5;
 
 /// A run that went wrong.
 pub(crate) struct Case {
@@ -60,9 +63,14 @@ fn undisturbed(scenario: &mut Scenario) -> Cases {
 
 /// A crash at every point.
 pub(crate) fn every_single_crash(scenario: &Scenario) -> Cases {
+    crash_at(scenario, 1)
+}
+
+/// A crash at every point, or at every so many of them.
+fn crash_at(scenario: &Scenario, every: usize) -> Cases {
     let mut scenario = scenario.clone();
     let mut cases = undisturbed(&mut scenario);
-    for point in 1..=cases.points {
+    for point in (1..=cases.points).step_by(every) {
         cases.note(&scenario, &[point], run(&scenario, Plan::at(&[point])));
     }
     cases
@@ -98,10 +106,14 @@ fn pairs(scenario: &Scenario, sample: Option<usize>, seed: u64) -> Cases {
 }
 
 /// Prints a line a scenario, and fails with the first cases that went wrong.
-fn sweep(what: &str, mut each: impl FnMut(&Scenario) -> Cases) {
+fn sweep(
+    what: &str,
+    scenarios: impl IntoIterator<Item = Scenario>,
+    mut each: impl FnMut(&Scenario) -> Cases,
+) {
     let begun = Instant::now();
     let (mut runs, mut points, mut failed) = (0, 0, Vec::new());
-    for scenario in scenarios::all() {
+    for scenario in scenarios {
         let cases = each(&scenario);
         println!(
             "{what} {:<36} {:>4} points {:>5} runs, seed {}: {:?}",
@@ -135,7 +147,16 @@ fn assert_none(failed: &[Case]) {
 
 #[test]
 fn a_crash_at_every_point_of_every_scenario() {
-    sweep("single", every_single_crash);
+    let at_once = scenarios::all().into_iter().filter(|s| s.comes_at_once());
+    sweep("single", at_once, every_single_crash);
+}
+
+#[test]
+fn a_crash_whose_deliveries_come_again_late() {
+    let wanted = std::env::var("NBI_UPGRADE_SWEEP_PAIRS").is_ok();
+    let every = if wanted { 1 } else { EVERY };
+    let late = scenarios::all().into_iter().filter(|s| !s.comes_at_once());
+    sweep("late", late, |scenario| crash_at(scenario, every));
 }
 
 #[test]
@@ -146,7 +167,7 @@ fn two_crashes_in_every_scenario() {
         Some(count) => Some(count.parse().unwrap()),
         None => Some(PAIRS),
     };
-    sweep("pairs", |scenario| pairs(scenario, sample, 1));
+    sweep("pairs", scenarios::all(), |scenario| pairs(scenario, sample, 1));
 }
 
 #[test]

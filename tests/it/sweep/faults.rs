@@ -62,22 +62,37 @@ impl Fate {
     }
 }
 
+/// Copies that faults of single messages may make in a run: each copy makes its own, and a chance alone would breed them without end.
+const FORKS_MAX: usize = 6;
+
 /// The draws.
 #[derive(Debug)]
 pub(crate) struct Draws {
     pub(crate) faults: Faults,
+    forks_left: usize,
     rng: fastrand::Rng,
 }
 
 impl Draws {
     pub(crate) fn new(faults: Faults) -> Self {
         let rng = fastrand::Rng::with_seed(faults.seed);
-        Self { faults, rng }
+        Self {
+            faults,
+            forks_left: FORKS_MAX,
+            rng,
+        }
     }
 
     fn happens(&mut self, chance: f64, now: Timestamp) -> bool {
         let is_quiet = self.faults.quiet_from.is_some_and(|time| now >= time);
         chance > 0.0 && !is_quiet && self.rng.f64() < chance
+    }
+
+    /// The same for what makes a copy.
+    fn forks(&mut self, chance: f64, now: Timestamp) -> bool {
+        let happens = self.forks_left > 0 && self.happens(chance, now);
+        self.forks_left -= usize::from(happens);
+        happens
     }
 
     /// What becomes of a publish.
@@ -89,7 +104,13 @@ impl Draws {
             (self.faults.publish_lost, Fate::PublishLost),
             (self.faults.confirm_late, Fate::ConfirmLate),
         ] {
-            if self.happens(chance, now) {
+            let makes_a_copy = fate.takes_effect();
+            let happens = if makes_a_copy {
+                self.forks(chance, now)
+            } else {
+                self.happens(chance, now)
+            };
+            if happens {
                 return fate;
             }
         }
@@ -97,11 +118,11 @@ impl Draws {
     }
 
     pub(crate) fn ack_is_lost(&mut self, now: Timestamp) -> bool {
-        self.happens(self.faults.ack_lost, now)
+        self.forks(self.faults.ack_lost, now)
     }
 
     pub(crate) fn is_duplicated(&mut self, now: Timestamp) -> bool {
-        self.happens(self.faults.duplicate, now)
+        self.forks(self.faults.duplicate, now)
     }
 
     /// Which of so many messages comes next.
