@@ -197,6 +197,31 @@ fn a_result_of_another_job_that_just_ended_goes_to_the_baseline_first() {
 }
 
 #[test]
+fn a_copy_that_comes_late_does_not_arm_a_device_that_may_have_been_upgraded_for_it() {
+    let step = || Step::ReadRuleBeforeArming {
+        rows: vec![success(30)],
+    };
+    let policy = Policy::default();
+    let again = Inputs {
+        redelivered: true,
+        ..inputs(200)
+    };
+    for is_armed in [true, false] {
+        let rule = || rules(&[other_rule(is_armed)]);
+        let decision = decide(job(Stage::CreateRule), step(), rule(), again, &policy);
+        expect_step(&decision, "ReadRuleBeforeDisarming");
+        let last = Step::ReadRuleBeforeDisarming;
+        let decision = decide(decision.job, last, rule(), again, &policy);
+        assert_eq!(finished(&decision), ("failed", "superseded", "possible"));
+        // A job that has waited for the other one knows whose result it is.
+        let mut waited = job(Stage::CreateRule);
+        waited.progress.waited_for_other = true;
+        let decision = decide(waited, step(), rule(), again, &policy);
+        assert_eq!(decision.job.progress.stage, Stage::Preflight);
+    }
+}
+
+#[test]
 fn a_busy_device_is_waited_for_with_a_new_baseline_superseded_or_refused() {
     let step = || Step::ReadRuleBeforeArming { rows: vec![] };
     let with = |on_busy| Policy {
