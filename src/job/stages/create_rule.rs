@@ -34,7 +34,15 @@ pub fn on_rule(
     rows: &[ResultRow],
     answer: Result<NbiAnswer, NbiFailure>,
 ) -> Decision {
-    let has_run = turn.newest_fresh(rows).is_some();
+    let newest = turn.newest_fresh(rows);
+    if newest
+        .as_ref()
+        .is_some_and(|(row, _)| turn.is_tagged_as_ours(row))
+    {
+        // It has run for this job, whatever stands there now.
+        return stands(turn);
+    }
+    let has_run = newest.is_some();
     let rules = match answer {
         Ok(NbiAnswer::Rules { rows: rules, .. }) => rules,
         Ok(NbiAnswer::RulesUnreadable) if has_run => return stands(turn),

@@ -58,7 +58,7 @@ pub fn on_results(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Deci
     };
     let since_request = newer_than_request(&turn, &rows, nbi_time);
     match turn.newest_fresh(&since_request) {
-        Some((row, verdict)) if is_tagged_as_ours(&turn, &row) => {
+        Some((row, verdict)) if turn.is_tagged_as_ours(&row) => {
             already_ran(turn, row, verdict, &rows)
         }
         Some(_) => turn.step(Step::ReadRuleOfOldResult { rows }),
@@ -132,13 +132,9 @@ fn newer_than_request(
         .as_second()
         .saturating_add(ahead_secs);
     rows.iter()
-        .filter(|row| row.ts >= requested || is_tagged_as_ours(turn, row))
+        .filter(|row| row.ts >= requested || turn.is_tagged_as_ours(row))
         .cloned()
         .collect()
-}
-
-fn is_tagged_as_ours(turn: &Turn<'_>, row: &ResultRow) -> bool {
-    turn.policy.tag_rules && row.rule_description.as_deref() == Some(turn.tag().as_str())
 }
 
 /// A copy of this job did it.

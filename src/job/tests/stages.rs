@@ -579,6 +579,39 @@ fn another_jobs_rule_is_never_touched() {
 }
 
 #[test]
+fn a_result_with_this_jobs_tag_is_this_jobs_whoever_has_the_device_now() {
+    let policy = Policy {
+        tag_rules: true,
+        ..Policy::default()
+    };
+    let tagged = ResultRow {
+        rule_description: Some("nbi-upgrade job job-1".to_owned()),
+        ..success(600)
+    };
+    let mut ended = job(Stage::DeactivateRule);
+    if let Some(Exit::End(ending)) = &mut ended.progress.exit {
+        ending.result = Some(tagged.clone());
+    }
+    let decision = decide(
+        ended,
+        Step::ReadRuleBeforeDisarming,
+        rules(&[other_rule(true)]),
+        inputs(700),
+        &policy,
+    );
+    assert_eq!(finished(&decision), ("completed", "upgraded", "applied"));
+    assert_eq!(decision.job.progress.rule, RuleState::Superseded);
+    let decision = decide(
+        job(Stage::CreateRule),
+        Step::ReadRuleBeforeArming { rows: vec![tagged] },
+        rules(&[other_rule(true)]),
+        inputs(700),
+        &policy,
+    );
+    expect_step(&decision, "SendConnectionRequest");
+}
+
+#[test]
 fn a_delete_whose_filter_is_ignored_becomes_a_disarm() {
     let mut deleting = job(Stage::DeactivateRule);
     deleting.order.cleanup = Cleanup::Delete;

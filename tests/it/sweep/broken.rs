@@ -119,7 +119,12 @@ fn found(broken: Broken, scenarios: impl IntoIterator<Item = Scenario>) -> Vec<S
     for mut scenario in scenarios {
         scenario.broken = Some(broken);
         let cases = every_single_crash(&scenario);
-        found.extend(cases.failed.into_iter().flat_map(|case| case.run.violations));
+        found.extend(
+            cases
+                .failed
+                .into_iter()
+                .flat_map(|case| case.run.violations),
+        );
     }
     found
 }

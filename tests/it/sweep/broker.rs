@@ -208,8 +208,10 @@ impl Broker {
         }
         drop(state);
         if fate != Fate::Confirmed {
-            self.history
-                .note(worker, format!("publish of a continuation of {job}: {fate:?}"));
+            self.history.note(
+                worker,
+                format!("publish of a continuation of {job}: {fate:?}"),
+            );
         }
         self.changed.notify_waiters();
         fate
@@ -223,8 +225,10 @@ impl Broker {
             let reason = body["data"]["reason"].as_str().unwrap_or_default();
             let job = body["data"]["job_id"].as_str().unwrap_or_default();
             let (kind, id) = (event.event_type, &event.id[..8]);
-            self.history
-                .note(worker, format!("event {kind} {reason} of {job}, id {id}…, {fate:?}"));
+            self.history.note(
+                worker,
+                format!("event {kind} {reason} of {job}, id {id}…, {fate:?}"),
+            );
             if event.kind.is_final() {
                 self.history.add_final(event.id.clone(), body);
             }
@@ -265,7 +269,8 @@ impl Broker {
 
     /// Puts a message aside for good, with the reason, and acknowledges it.
     pub(crate) fn dead_letter(&self, worker: usize, tag: u64, reason: &str) {
-        self.history.note(worker, format!("dead-lettered: {reason}"));
+        self.history
+            .note(worker, format!("dead-lettered: {reason}"));
         let mut state = self.state();
         if let Some(unacked) = state.unacked.remove(&tag) {
             state.dead.push((unacked.message, reason.to_owned()));
@@ -346,7 +351,12 @@ impl Broker {
         state
             .copies
             .iter()
-            .map(|(job, most)| (job.clone(), (*most, state.forks.get(job).copied().unwrap_or(0))))
+            .map(|(job, most)| {
+                (
+                    job.clone(),
+                    (*most, state.forks.get(job).copied().unwrap_or(0)),
+                )
+            })
             .collect()
     }
 }
@@ -388,7 +398,11 @@ impl State {
 
     fn count_copies(&mut self, job: &str) {
         let is_job = |message: &Message| message.job == job;
-        let waiting = self.steps.iter().chain(&self.requests).filter(|m| is_job(m));
+        let waiting = self
+            .steps
+            .iter()
+            .chain(&self.requests)
+            .filter(|m| is_job(m));
         let later = self.later.iter().filter(|later| is_job(&later.message));
         let in_hand = self
             .unacked

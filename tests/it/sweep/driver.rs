@@ -99,7 +99,9 @@ impl Parts {
         inbox: mpsc::UnboundedSender<Delivery<ModelToken>>,
     ) {
         let redelivered = message.is_redelivered();
-        self.life.point(|| format!("{} taken in", message.job)).await;
+        self.life
+            .point(|| format!("{} taken in", message.job))
+            .await;
         let incoming = Incoming {
             body: &message.body,
             ..Incoming::default()

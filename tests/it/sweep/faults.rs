@@ -53,12 +53,18 @@ pub(crate) enum Fate {
 impl Fate {
     /// Whether the message is with the broker.
     pub(crate) fn takes_effect(self) -> bool {
-        matches!(self, Self::Confirmed | Self::ConfirmLost | Self::ConfirmLate)
+        matches!(
+            self,
+            Self::Confirmed | Self::ConfirmLost | Self::ConfirmLate
+        )
     }
 
     /// Whether the publisher cannot know.
     pub(crate) fn is_unknown(self) -> bool {
-        matches!(self, Self::ConfirmLost | Self::PublishLost | Self::ConfirmLate)
+        matches!(
+            self,
+            Self::ConfirmLost | Self::PublishLost | Self::ConfirmLate
+        )
     }
 }
 

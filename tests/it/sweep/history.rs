@@ -101,8 +101,7 @@ impl History {
             return;
         }
         let file = matches!(operation, "create_rule" | "update_rule").then(|| {
-            let body: Value =
-                serde_json::from_slice(body.unwrap_or_default()).unwrap_or_default();
+            let body: Value = serde_json::from_slice(body.unwrap_or_default()).unwrap_or_default();
             body["file"].as_str().unwrap_or_default().to_owned()
         });
         state.writes.push(NbiWrite {
@@ -139,7 +138,12 @@ pub(crate) fn table(lines: &[Line]) -> String {
             line.worker.to_string()
         };
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "  {:<24} {worker:<7} {}", line.at.to_string(), line.what);
+        let _ = writeln!(
+            text,
+            "  {:<24} {worker:<7} {}",
+            line.at.to_string(),
+            line.what
+        );
     }
     text
 }

@@ -111,8 +111,10 @@ impl Life {
                 return;
             }
             self.dead.store(true, Ordering::Relaxed);
-            self.history
-                .note(self.worker, format!("*** DIES at point {number}: {}", what()));
+            self.history.note(
+                self.worker,
+                format!("*** DIES at point {number}: {}", what()),
+            );
             // The run may be over: then nobody has to be told.
             let _ = self.deaths.send(self.worker);
         }

@@ -179,9 +179,7 @@ impl Stage<'_> {
             Some(_) | None => {
                 let worker = Worker::new(nbi, driver, codec, policy, telemetry, clock);
                 tokio::spawn(async move {
-                    worker
-                        .run(CancellationToken::new(), Grace::default())
-                        .await;
+                    worker.run(CancellationToken::new(), Grace::default()).await;
                 })
             }
         };
@@ -217,9 +215,7 @@ impl Stage<'_> {
                 return;
             }
             let next_send = sends.last().map(|send| begun + send.after);
-            let restart_at = restarts
-                .last()
-                .map(|at| begun + clock::until(start(), *at));
+            let restart_at = restarts.last().map(|at| begun + clock::until(start(), *at));
             // Once all is settled, devices go on living, and what was left armed fires.
             let idle_until = if is_settled {
                 now + self.scenario.aftermath
