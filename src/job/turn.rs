@@ -316,6 +316,12 @@ impl<'a> Turn<'a> {
         tag(&self.job)
     }
 
+    /// Whether the row says that this job's rule caused it.
+    #[must_use]
+    pub fn is_tagged_as_ours(&self, row: &ResultRow) -> bool {
+        self.policy.tag_rules && row.rule_description.as_deref() == Some(self.tag().as_str())
+    }
+
     /// Whether the row says that another job's rule caused it.
     #[must_use]
     pub fn is_tagged_by_other(&self, row: &ResultRow) -> bool {
