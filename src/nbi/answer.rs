@@ -15,6 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::budget::asks_device;
 use super::circuit::Sign;
 use super::wire::{Envelope, ResultWire, RuleWire};
 use super::{RawAnswer, TransportError};
@@ -319,14 +320,10 @@ impl Case<'_> {
     /// A method's transient code inside HTTP 2xx is about the device (asleep, unreachable), not about the NBI, which answered:
     /// a fleet of sleeping devices must not open the circuit (inferred; the codes of `SendCNR` are unknown).
     fn sign(&self, outcome: &Result<NbiAnswer, NbiFailure>) -> Sign {
-        let asks_device = matches!(
-            self.call,
-            NbiCall::SendConnectionRequest { .. } | NbiCall::ReadVersion { .. }
-        );
         match outcome {
             Ok(_) | Err(NbiFailure::Rejected { .. } | NbiFailure::NotSent { .. }) => Sign::Alive,
             Err(NbiFailure::Transient { .. })
-                if asks_device && (200..300).contains(&self.raw.status) =>
+                if asks_device(self.call) && (200..300).contains(&self.raw.status) =>
             {
                 Sign::Alive
             }
@@ -341,15 +338,7 @@ impl Case<'_> {
     /// What is odd about an answer that cannot be understood.
     fn oddity(&self) -> Cow<'static, str> {
         let oddity = if (300..400).contains(&self.raw.status) {
-            return match self.raw.location.as_deref().map(headers::shown_location) {
-                Some(location) if !location.is_empty() => format!(
-                    "a redirect to {}, which is not followed: set `nbi.url` to the address it points to",
-                    tidy(&location, SAID_MAX)
-                )
-                .into(),
-                _ => "a redirect, which is not followed: set `nbi.url` to the address it points to"
-                    .into(),
-            };
+            return headers::redirect(self.raw).into();
         } else if self.value.is_none() {
             "not JSON"
         } else {

@@ -49,6 +49,14 @@ impl CallClass {
     }
 }
 
+/// Whether the NBI asks the device before it answers: such a call takes as long as the device, and its failure may be the device's.
+pub(crate) fn asks_device(call: &NbiCall) -> bool {
+    matches!(
+        call,
+        NbiCall::SendConnectionRequest { .. } | NbiCall::ReadVersion { .. }
+    )
+}
+
 /// What one class of calls may take; `None` leaves it to the overall bound.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Budget {

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::answer;
-use super::budget::CallClass;
+use super::budget::{CallClass, asks_device};
 use super::circuit::{CircuitState, Sign};
 use super::gate::Gate;
 use super::http::STRICT;
@@ -323,15 +323,7 @@ impl Storage {
 impl Reply {
     /// What a read showed of the name that it was asked under; `None` for answers without rows.
     fn found(&self) -> Option<Found> {
-        let is_empty = match &self.answer {
-            NbiAnswer::Results { rows, .. } => rows.is_empty(),
-            NbiAnswer::Rules { rows, .. } => rows.is_empty(),
-            NbiAnswer::RulesUnreadable
-            | NbiAnswer::Done
-            | NbiAnswer::NoSuchRule
-            | NbiAnswer::RuleExists
-            | NbiAnswer::Version(_) => return None,
-        };
+        let is_empty = self.rows()? == 0;
         Some(match (self.filter_ignored, is_empty) {
             (true, _) => Found::Others,
             (false, true) => Found::Nothing,
@@ -339,17 +331,22 @@ impl Reply {
         })
     }
 
-    /// Whether it brought rows of ours.
-    fn has_rows(&self) -> bool {
+    /// How many rows of ours it brought; `None` for answers without rows.
+    fn rows(&self) -> Option<usize> {
         match &self.answer {
-            NbiAnswer::Results { rows, .. } => !rows.is_empty(),
-            NbiAnswer::Rules { rows, .. } => !rows.is_empty(),
+            NbiAnswer::Results { rows, .. } => Some(rows.len()),
+            NbiAnswer::Rules { rows, .. } => Some(rows.len()),
             NbiAnswer::RulesUnreadable
             | NbiAnswer::Done
             | NbiAnswer::NoSuchRule
             | NbiAnswer::RuleExists
-            | NbiAnswer::Version(_) => false,
+            | NbiAnswer::Version(_) => None,
         }
+    }
+
+    /// Whether it brought rows of ours.
+    fn has_rows(&self) -> bool {
+        self.rows().is_some_and(|rows| rows > 0)
     }
 }
 
@@ -385,13 +382,9 @@ fn better(
 
 /// What a request showed of the NBI's load. What asks the device takes as long as the device does.
 fn end(call: &NbiCall, sign: Sign) -> End {
-    let asks_device = matches!(
-        call,
-        NbiCall::SendConnectionRequest { .. } | NbiCall::ReadVersion { .. }
-    );
     match sign {
         Sign::Failing { .. } => End::Failed,
-        Sign::Alive if !asks_device => End::Answered,
+        Sign::Alive if !asks_device(call) => End::Answered,
         Sign::Alive | Sign::Refused => End::Untimed,
     }
 }
@@ -400,10 +393,7 @@ fn end(call: &NbiCall, sign: Sign) -> End {
 fn status_word(sent: &Result<RawAnswer, TransportError>) -> String {
     match sent {
         Ok(raw) => raw.status.to_string(),
-        Err(TransportError::Connect(_)) => "connect".to_owned(),
-        Err(TransportError::TimedOut(_)) => "timeout".to_owned(),
-        Err(TransportError::NoAnswer(_)) => "no_answer".to_owned(),
-        Err(TransportError::TooLarge { .. }) => "too_large".to_owned(),
+        Err(error) => error.word().to_owned(),
     }
 }
 

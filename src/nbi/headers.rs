@@ -9,6 +9,9 @@ use super::RawAnswer;
 /// The longest `Retry-After` that is honoured: a job waits for an hour at most on one answer's word.
 pub(crate) const RETRY_AFTER_MAX: SignedDuration = SignedDuration::from_hours(1);
 
+/// The most characters of a `Location` that a failure repeats.
+const LOCATION_MAX: usize = 200;
+
 /// `Retry-After` in seconds or as a date, not negative, at most [`RETRY_AFTER_MAX`].
 ///
 /// A date is measured by the NBI's own clock, by `now` only if the answer shows none.
@@ -28,9 +31,22 @@ pub(crate) fn nbi_time(raw: &RawAnswer) -> Option<Timestamp> {
     http_date(raw.date.as_deref()?)
 }
 
+/// What is wrong with a redirect, and where it points to if it says so.
+pub(crate) fn redirect(raw: &RawAnswer) -> String {
+    let location = raw.location.as_deref().map(shown_location);
+    let to: String = match location.filter(|location| !location.is_empty()) {
+        Some(location) => format!(" to {location}")
+            .chars()
+            .take(LOCATION_MAX)
+            .collect(),
+        None => String::new(),
+    };
+    format!("a redirect{to}, which is not followed: set `nbi.url` to the address it points to")
+}
+
 /// `Location` for a log line: without credentials, and without the query, which holds the id of a device or worse. Empty if nothing
 /// is left that may be shown.
-pub(crate) fn shown_location(text: &str) -> String {
+fn shown_location(text: &str) -> String {
     if let Ok(mut url) = Url::parse(text) {
         url.set_query(None);
         url.set_fragment(None);

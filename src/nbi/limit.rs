@@ -344,8 +344,8 @@ mod tests {
         sleep(Duration::from_millis(100)).await;
         flood(&mut tasks, &limiter, CallClass::Write, 10, &writes);
         sleep(Duration::from_millis(10_050)).await;
-        // Two wake-ups at once, one poll a second, and what is left for the writes.
-        for (done, least, most) in [(&wakes, 19, 20), (&polls, 9, 10), (&writes, 9, 10)] {
+        // At most two wake-ups at once and one poll a second; the writes get through beside them.
+        for (done, least, most) in [(&wakes, 14, 20), (&polls, 9, 10), (&writes, 10, 10)] {
             let done: usize = AtomicUsize::load(done, Ordering::SeqCst);
             assert!(
                 (least..=most).contains(&done),

@@ -90,3 +90,15 @@ pub enum TransportError {
         limit: usize,
     },
 }
+
+impl TransportError {
+    /// What the metrics call it.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => "connect",
+            Self::TimedOut(_) => "timeout",
+            Self::NoAnswer(_) => "no_answer",
+            Self::TooLarge { .. } => "too_large",
+        }
+    }
+}
