@@ -8,6 +8,7 @@ mod stories; // worker, local driver and simulator in virtual time
 
 mod driver_contract; // both drivers
 mod nbi_contract; // both transports
+mod nbi_trouble; // the client against everything that can go wrong on a socket
 
 mod amqp_driver; // the AMQP driver against a real RabbitMQ
 
