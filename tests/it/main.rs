@@ -7,3 +7,5 @@ mod support;
 mod stories; // worker, local driver and simulator in virtual time
 
 mod amqp_driver; // the AMQP driver against a real RabbitMQ
+
+mod fleet; // the built program: worker processes, a simulated NBI over HTTP and a real RabbitMQ
