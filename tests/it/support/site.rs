@@ -70,7 +70,9 @@ impl Site {
 
     /// On this vhost.
     pub(crate) async fn begin_on(vhost: Vhost, workers: usize, plan: Plan<'_>) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
+        let mut directory = tempfile::tempdir().expect("a directory");
+        // For a closer look at logs afterwards.
+        directory.disable_cleanup(std::env::var_os("NBI_UPGRADE_KEEP").is_some());
         let mut flags = plan.simulator.to_vec();
         if !flags.contains(&"--time-scale") {
             flags.extend(["--time-scale", "0.01"]);
