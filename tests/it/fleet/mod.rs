@@ -1,5 +1,6 @@
 //! Fleets of devices upgraded by the built program, with real parts: processes, HTTP, RabbitMQ.
 
+mod acknowledgements; // given in the last moment
 mod bad_input; // requests and steps that cannot be read
 mod broker_away; // lost connections, a broker killed, a broker that comes late
 mod memory; // jobs that wait are nowhere in the worker

@@ -95,8 +95,10 @@ async fn a_wrong_password_for_the_nbi_fails_no_job() {
     let worker = site.workers.remove(0);
     let calls = worker.metric("nbi_request_duration_seconds_count").await;
     println!("{calls} calls were refused in about {WATCHED:?}; {why}");
+    // All that were under way together, and probes since then.
+    let under_way = count as f64;
     assert!(
-        calls <= 40.0,
+        calls <= under_way + 10.0,
         "{calls} calls with a wrong password lock an account"
     );
     assert!(!worker.process.log().join("\n").contains("wr0ng"));
