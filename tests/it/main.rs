@@ -15,3 +15,4 @@ mod amqp_driver; // the AMQP driver against a real RabbitMQ
 mod cli; // the built binary: help texts, exit statuses, what is printed
 mod tidy; // the house rules that no compiler keeps
 mod sweep; // a crash at every point, once and twice, and storms, in virtual time
+mod fleet; // the built program: worker processes, a simulated NBI over HTTP and a real RabbitMQ
