@@ -555,6 +555,31 @@ fn a_job_past_its_deadline_sends_nothing() {
 }
 
 #[test]
+fn a_rule_that_a_copy_left_armed_is_disarmed_at_the_deadline() {
+    let policy = Policy::default();
+    let step = Step::ReadRuleOfOldResult {
+        rows: vec![success(30)],
+    };
+    let waits = decide(
+        job(Stage::Preflight),
+        step,
+        rules(&[our_rule(true)]),
+        inputs(60),
+        &policy,
+    );
+    let over = begin(waits.job, inputs(3_600), &policy);
+    expect_step(&over, "ReadRuleBeforeDisarming");
+    let disarm = decide(
+        over.job,
+        Step::ReadRuleBeforeDisarming,
+        rules(&[our_rule(true)]),
+        inputs(3_600),
+        &policy,
+    );
+    expect_step(&disarm, "DisarmRule");
+}
+
+#[test]
 fn nothing_happens_before_not_before() {
     let mut early = Job::new(order());
     early.order.not_before = Some(at(600));
