@@ -401,6 +401,7 @@ fn status_word(sent: &Result<RawAnswer, TransportError>) -> String {
 mod tests {
     use std::collections::VecDeque;
     use std::sync::Mutex;
+    use std::sync::atomic::AtomicUsize;
     use std::time::Duration;
 
     use super::*;
@@ -1036,5 +1037,58 @@ mod tests {
             *limits.0.lock().unwrap(),
             [Some(1), Some(1), Some(1), Some(2), None]
         );
+    }
+
+    /// Takes 20 ms for up to eight requests at once, and longer the more there are.
+    #[derive(Debug, Default)]
+    struct Crowded {
+        under_way: AtomicUsize,
+        most: AtomicUsize,
+    }
+
+    impl Transport for Arc<Crowded> {
+        async fn send(&self, _: &Request) -> Result<RawAnswer, TransportError> {
+            let with_it = self.under_way.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most.fetch_max(with_it, Ordering::SeqCst);
+            let times = u32::try_from(with_it.max(8)).unwrap();
+            tokio::time::sleep(Duration::from_millis(20) * times / 8).await;
+            self.under_way.fetch_sub(1, Ordering::SeqCst);
+            code(204)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crowded_nbi_gets_fewer_requests_at_once_unless_that_is_switched_off() {
+        for (is_adaptive, least, most) in [(true, 8, 40), (false, 64, 64)] {
+            let settings = NbiSettings {
+                max_concurrency: 64,
+                is_adaptive,
+                ..NbiSettings::default()
+            };
+            let (server, telemetry) =
+                (Arc::new(Crowded::default()), Arc::new(Telemetry::default()));
+            let client = Arc::new(NbiClient::new(server.clone(), settings, telemetry.clone()));
+            let mut callers = tokio::task::JoinSet::new();
+            for _ in 0..64 {
+                let client = client.clone();
+                callers.spawn(async move {
+                    loop {
+                        assert_eq!(client.call(&disarm()).await, Ok(NbiAnswer::Done));
+                    }
+                });
+            }
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            server.most.store(0, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            let seen = server.most.load(Ordering::SeqCst);
+            assert!((least..=most).contains(&seen), "{seen}");
+            let text = telemetry.metrics_text().unwrap();
+            let gauge = text
+                .lines()
+                .find_map(|line| line.strip_prefix("nbi_upgrade_nbi_concurrency_limit "));
+            let limit: usize = gauge.unwrap().parse().unwrap();
+            assert!((least..=most).contains(&limit), "{limit}");
+            callers.shutdown().await;
+        }
     }
 }
