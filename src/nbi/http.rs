@@ -20,6 +20,7 @@ use reqwest::{Certificate, Client, ClientBuilder, Identity, Method, Response, re
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
+use super::mask::mask;
 use super::wire::{Request, Verb};
 use super::{RawAnswer, Transport, TransportError};
 
@@ -248,7 +249,8 @@ impl Transport for HttpTransport {
         let retry_after = header(response.headers(), &RETRY_AFTER);
         let date = header(response.headers(), &DATE);
         let location = header(response.headers(), &LOCATION);
-        let body = self.body(&mut response).await?;
+        let mut body = self.body(&mut response).await?;
+        mask(&mut body, self.authorization.as_bytes());
         Ok(RawAnswer {
             status,
             body,

@@ -18,6 +18,7 @@ mod gate;
 mod headers;
 pub mod http;
 pub mod limit;
+mod mask;
 mod names;
 pub mod pace;
 mod places;
