@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use lapin::BasicProperties;
+use lapin::types::AMQPValue;
 use nbi_upgrade::clock;
 use nbi_upgrade::driver::amqp::{AmqpDriver, AmqpSettings, topology};
 use nbi_upgrade::driver::{Destination, Driver, HandOver};
@@ -16,6 +17,8 @@ use crate::support::rabbit::Node;
 
 /// Far more than the 32 acknowledgements that RabbitMQ passes on at once.
 const COUNT: usize = 200;
+/// Large messages that keep the broker's disk busy.
+const NOISE: usize = 12;
 
 #[tokio::test]
 async fn what_is_acknowledged_right_before_the_end_does_not_come_again() {
@@ -28,6 +31,8 @@ async fn what_is_acknowledged_right_before_the_end_does_not_come_again() {
     };
     topology::declare_once(&settings).await.unwrap();
     let client = vhost.client().await;
+    let quorum = AMQPValue::LongString("quorum".into());
+    client.declare("noise", &[("x-queue-type", quorum)]).await;
     for number in 0..COUNT {
         let body = format!(
             r#"{{"job_id":"job-{number}","cpe_id":"CPE{number}","firmware_url":"http://files.example/fw.bin","requested_at":"{}"}}"#,
@@ -60,9 +65,15 @@ async fn what_is_acknowledged_right_before_the_end_does_not_come_again() {
         };
         driver.carry_out(delivery.token, hand_over)
     });
-    for outcome in join_all(ended).await {
-        outcome.unwrap();
-    }
-    driver.close().await;
+    let end = async {
+        for outcome in join_all(ended).await {
+            outcome.unwrap();
+        }
+        driver.close().await;
+    };
+    // The broker's disk is busy meanwhile: all quorum queues share one log.
+    let noise = vec![0; 1 << 20];
+    let noise = (0..NOISE).map(|_| client.publish("", "noise", &noise, BasicProperties::default()));
+    tokio::join!(end, join_all(noise));
     assert_eq!(client.depth("upgrade.requests").await, 0);
 }

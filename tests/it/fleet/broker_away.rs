@@ -29,7 +29,7 @@ async fn ends_well(site: Site, count: usize, trouble: &str) {
         .filter(|(name, _)| name.starts_with("completed/"))
         .map(|(_, count)| count)
         .sum();
-    println!(
+    eprintln!(
         "{trouble}: {outcomes:?}, {repeats} repeated events, latest step within {lateness:?} s"
     );
     assert_eq!(
@@ -154,7 +154,7 @@ async fn a_worker_without_a_broker_starts_calmly_and_connects_when_it_comes() {
         (complaints.len() >= 3).then_some(complaints)
     })
     .await;
-    println!("{why}\n{}", complaints.join("\n"));
+    eprintln!("{why}\n{}", complaints.join("\n"));
     for line in &complaints {
         let line: Value = serde_json::from_str(line).expect("one line each, and nothing else");
         let text = line.to_string();

@@ -37,7 +37,7 @@ async fn ten_thousand_waiting_jobs_cost_the_worker_no_memory() {
         [0, 0, 0, u32::try_from(WARM_UP + count).unwrap()]
     );
     let more = after - before;
-    println!(
+    eprintln!(
         "resident with {WARM_UP} waiting jobs {:.1} MB, with {} {:.1} MB: {:+.1} MB, ratio {:.3}; {count} jobs brought to waiting in {took:.1?}",
         before / 1e6,
         WARM_UP + count,

@@ -183,7 +183,7 @@ async fn metrics_after_a_run_have_the_promised_names_and_add_up() {
         worker.metric("panics_total").await + worker.metric("hand_overs_failed_total").await,
         0.0
     );
-    println!("{}", promtool(&metrics));
+    eprintln!("{}", promtool(&metrics));
     site.end(count).await;
 }
 

@@ -51,7 +51,7 @@ async fn an_nbi_that_is_down_for_a_while_pauses_the_worker_and_fails_no_job() {
     tokio::time::sleep(WATCHED).await;
     let after = numbers().await;
     let (received, calls) = (after.0 - before.0, after.1 - before.1);
-    println!(
+    eprintln!(
         "in {WATCHED:?} without an NBI: {received} messages received, {calls} calls tried; {why}"
     );
     assert!(
@@ -94,7 +94,7 @@ async fn a_wrong_password_for_the_nbi_fails_no_job() {
     assert!(!some, "{:?}", site.results.outcomes());
     let worker = site.workers.remove(0);
     let calls = worker.metric("nbi_request_duration_seconds_count").await;
-    println!("{calls} calls were refused in about {WATCHED:?}; {why}");
+    eprintln!("{calls} calls were refused in about {WATCHED:?}; {why}");
     // All that were under way together, and probes since then.
     let under_way = count as f64;
     assert!(

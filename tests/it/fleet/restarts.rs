@@ -39,7 +39,7 @@ async fn workers_killed_in_the_middle_lose_no_job_and_upgrade_no_device_twice() 
     }
     let (outcomes, repeats) = (site.results.outcomes(), site.results.repeats);
     let summary = site.end(count).await;
-    println!(
+    eprintln!(
         "{kills} kills: {outcomes:?}, {repeats} repeated events, calls {}",
         summary["calls"]
     );
@@ -65,7 +65,7 @@ async fn rolled_workers_end_well_within_their_grace_and_repeat_nothing() {
     site.results.finals(count, PATIENCE).await;
     let (outcomes, repeats) = (site.results.outcomes(), site.results.repeats);
     let summary = site.end(count).await;
-    println!("4 workers rolled, the slowest ended in {slowest:.1?}; {repeats} repeated events");
+    eprintln!("4 workers rolled, the slowest ended in {slowest:.1?}; {repeats} repeated events");
     assert_eq!(
         outcomes.into_iter().collect::<Vec<_>>(),
         [("completed/upgraded".to_owned(), count)]

@@ -88,7 +88,7 @@ async fn fleet(flags: &[&str]) {
         [QUICK + FLAKY + AGAIN, QUICK + FLAKY, AGAIN],
         "{flags:?} {summary}"
     );
-    println!(
+    eprintln!(
         "{flags:?}: {} attempts of devices, calls {}",
         summary["attempts"], summary["calls"]
     );

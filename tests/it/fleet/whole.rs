@@ -29,7 +29,7 @@ async fn a_thousand_jobs_end_once_each_and_leave_nothing_behind() {
     for worker in &site.workers {
         let share = worker.metric("jobs_finished_total").await;
         assert!(share > 0.0, "one worker did nothing");
-        println!("a worker finished {share} jobs");
+        eprintln!("a worker finished {share} jobs");
     }
     site.quiet_in_statistics().await;
     let repeats = site.results.repeats;
@@ -39,7 +39,7 @@ async fn a_thousand_jobs_end_once_each_and_leave_nothing_behind() {
         (&count.into(), &count.into()),
         "{summary}"
     );
-    println!(
+    eprintln!(
         "{count} jobs in {took:.1?}, {repeats} repeated events, NBI calls {}",
         summary["calls"]
     );
@@ -62,7 +62,7 @@ async fn an_nbi_in_trouble_costs_time_but_no_job() {
     site.results.finals(count, PATIENCE).await;
     let (took, outcomes) = (begun.elapsed(), site.results.outcomes());
     let summary = site.end(count).await;
-    println!(
+    eprintln!(
         "{count} jobs in {took:.1?}: {outcomes:?}, troubles {}",
         summary["troubles"]
     );

@@ -120,7 +120,7 @@ impl Drop for Process {
         if std::thread::panicking() {
             let log = self.log();
             let from = log.len().saturating_sub(LINES_SHOWN);
-            println!(
+            eprintln!(
                 "--- {} ({ended:?}), {} lines, the last:\n{}",
                 self.name,
                 log.len(),
