@@ -52,6 +52,8 @@ pub fn on_disarmed(
             turn.job.progress.rule = state;
             put_away(turn)
         }
+        // Under which name the NBI filters may not be known, and a DELETE is never tried under a guessed one: a disarm is.
+        Ok(NbiAnswer::NoSuchRule) if state == RuleState::Deleted => turn.step(Step::DisarmRule),
         Ok(NbiAnswer::NoSuchRule) => {
             turn.job.progress.rule = RuleState::Deleted;
             put_away(turn)

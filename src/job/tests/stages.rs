@@ -637,6 +637,19 @@ fn a_result_with_this_jobs_tag_is_this_jobs_whoever_has_the_device_now() {
 }
 
 #[test]
+fn a_delete_that_finds_no_rule_is_followed_by_a_disarm() {
+    let policy = Policy::default();
+    let mut deleting = job(Stage::DeactivateRule);
+    deleting.order.cleanup = Cleanup::Delete;
+    let gone = || Ok(NbiAnswer::NoSuchRule);
+    let decision = decide(deleting, Step::DeleteRule, gone(), inputs(700), &policy);
+    expect_step(&decision, "DisarmRule");
+    let decision = decide(decision.job, Step::DisarmRule, gone(), inputs(700), &policy);
+    assert_eq!(finished(&decision), ("completed", "upgraded", "applied"));
+    assert_eq!(decision.job.progress.rule, RuleState::Deleted);
+}
+
+#[test]
 fn a_delete_whose_filter_is_ignored_becomes_a_disarm() {
     let mut deleting = job(Stage::DeactivateRule);
     deleting.order.cleanup = Cleanup::Delete;

@@ -141,7 +141,7 @@ fn effects(
         .iter()
         .filter(|flash| flash.result.writes_firmware())
         .count();
-    if written > 1 {
+    if written > 1 && !job.may_flash_again {
         wrong.push(format!(
             "{name}: {} was flashed {written} times",
             job.cpe_id
@@ -154,7 +154,7 @@ fn effects(
     } else {
         facts.copies.get(name).map_or(1, |(_, may_be)| *may_be)
     };
-    if uses_up && flashes.len() > job.max_attempts * copies {
+    if uses_up && !job.may_flash_again && flashes.len() > job.max_attempts * copies {
         wrong.push(format!(
             "{name}: {} tried {} times, asked for were {}",
             job.cpe_id,

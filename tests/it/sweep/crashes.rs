@@ -8,10 +8,10 @@ use super::run::{Run, run};
 use super::scenarios::{self, Scenario};
 
 /// Pairs of points sampled a scenario in the default run.
-const PAIRS: usize = 12;
+const PAIRS: usize = 6;
 
 /// Of the points of a late redelivery, every so many are taken in the default run; no divisor of a step's six points.
-const EVERY: usize = 5;
+const EVERY: usize = 7;
 
 /// A run that went wrong.
 pub(crate) struct Case {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use nbi_upgrade::job::policy::OnBusy;
 use nbi_upgrade::simulator::{
-    AttemptResult, Device, FailedAttempt, Operation, PostOnExisting, ReadingRules, Results,
+    AttemptResult, Device, FailedAttempt, Filter, Operation, PostOnExisting, ReadingRules, Results,
     Trouble, TroublePlan,
 };
 use serde_json::{Value, json};
@@ -35,7 +35,12 @@ pub(crate) struct JobExpectation {
     pub(crate) allowed: Vec<&'static str>,
     /// Whether copies may judge differently: a known limit.
     pub(crate) may_differ: bool,
+    /// Whether copies may arm the rule twice: a known limit.
+    pub(crate) may_flash_again: bool,
 }
+
+/// NBI calls of a job that is polled until a deadline of one hour.
+const TO_THE_DEADLINE: usize = 60;
 
 /// A scenario.
 #[derive(Debug, Clone)]
@@ -104,6 +109,7 @@ impl Scenario {
                 max_attempts: usize::try_from(body["max_attempts"].as_u64().unwrap_or(1)).unwrap(),
                 allowed: allowed.to_vec(),
                 may_differ: false,
+                may_flash_again: false,
             });
         }
         self
@@ -132,7 +138,7 @@ impl Scenario {
         if self.calls == 0 {
             return usize::MAX;
         }
-        2 * (self.calls << crashes)
+        (2 * self.calls + TO_THE_DEADLINE) << crashes
     }
 }
 
@@ -303,6 +309,12 @@ fn nbi() -> Vec<Scenario> {
         }),
         one("post_duplicates", DONE).with(|s| {
             s.setup.semantics.post_on_existing = PostOnExisting::Duplicate;
+        }),
+        one("rules_unreadable_delete", &[]).with(|s| {
+            s.jobs[0].may_differ = true;
+            s.sends[0].body["cleanup"] = json!("delete");
+            s.setup.semantics.reading_rules = ReadingRules::Forbidden403;
+            s.setup.semantics.filter = Filter::Id;
         }),
         // A crash around the one write may leave the rule unarmed: the safe side.
         one("rules_unreadable", &[]).with(|s| {
