@@ -12,10 +12,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
+use crate::config::nbi::Share;
 use crate::config::{Config, NbiAccess, amqp, log};
 use crate::driver::amqp::{AmqpDriver, AmqpSettings, TlsSettings, TopologyMode};
 use crate::driver::{Driver, Intake};
 use crate::message::Codec;
+use crate::nbi::budget::{Budget, Budgets};
 use crate::nbi::circuit::{CircuitSettings, CircuitState};
 use crate::nbi::http::{ClientCertificate, HttpSettings};
 use crate::nbi::{HttpTransport, NbiClient, NbiSettings};
@@ -24,6 +26,9 @@ use crate::worker::{Grace, Worker};
 
 /// What giving jobs back to the broker may take at the end of the time of grace.
 const GIVE_BACK: Duration = Duration::from_secs(5);
+
+/// What closing the connections may take after that.
+const CLOSE: Duration = Duration::from_secs(5);
 
 /// Runs the service until a signal ends it.
 ///
@@ -150,6 +155,12 @@ pub fn nbi_settings(config: &Config) -> NbiSettings {
         version_parameters: config.verify.parameters.clone(),
         max_concurrency: nbi.max_concurrency,
         requests_per_second: (nbi.requests_per_second > 0.0).then_some(nbi.requests_per_second),
+        budgets: Budgets {
+            writes: budget(&nbi.writes),
+            connection_requests: budget(&nbi.connection_requests),
+            reads: budget(&nbi.reads),
+        },
+        is_adaptive: nbi.adaptive,
         quick_retries: nbi.quick_retries,
         quick_retry_initial: duration(nbi.quick_retry_initial),
         quick_retry_max_elapsed: duration(nbi.quick_retry_max_elapsed),
@@ -158,6 +169,15 @@ pub fn nbi_settings(config: &Config) -> NbiSettings {
             open_initial: duration(nbi.circuit_open_initial),
             open_max: duration(nbi.circuit_open_max),
         },
+    }
+}
+
+/// What one class of calls may take; zero leaves it to the overall bound.
+fn budget(share: &Share) -> Budget {
+    Budget {
+        max_concurrency: (share.max_concurrency > 0).then_some(share.max_concurrency),
+        per_second: (share.per_second > 0.0).then_some(share.per_second),
+        timeout: Some(duration(share.timeout)).filter(|timeout| !timeout.is_zero()),
     }
 }
 
@@ -199,13 +219,13 @@ pub fn amqp_settings(config: &Config) -> AmqpSettings {
     }
 }
 
-/// `shutdown.grace`, split: most of it for finishing, the last seconds for giving back.
+/// `shutdown.grace`, split: most of it for finishing, the last seconds for giving back and for closing.
 #[must_use]
 pub fn grace(config: &Config) -> Grace {
     let all = duration(config.shutdown.grace);
-    let give_back = GIVE_BACK.min(all / 2);
+    let give_back = GIVE_BACK.min(all / 3);
     Grace {
-        finish: all.saturating_sub(give_back),
+        finish: all.saturating_sub(give_back + CLOSE.min(all / 3)),
         give_back,
     }
 }
@@ -293,6 +313,29 @@ pub fn until_signalled(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_share_of_zero_is_no_bound_of_its_own() {
+        let share = Share {
+            max_concurrency: 0,
+            per_second: 0.0,
+            timeout: SignedDuration::ZERO,
+        };
+        assert_eq!(budget(&share), Budget::default());
+        let share = Share {
+            max_concurrency: 3,
+            per_second: 0.5,
+            timeout: SignedDuration::from_secs(7),
+        };
+        assert_eq!(
+            budget(&share),
+            Budget {
+                max_concurrency: Some(3),
+                per_second: Some(0.5),
+                timeout: Some(Duration::from_secs(7)),
+            }
+        );
+    }
 
     #[test]
     fn ages_have_one_spelling() {

@@ -26,6 +26,14 @@ pub struct Nbi {
     pub max_concurrency: usize,
     /// Calls a second, over all stages; zero: no limit.
     pub requests_per_second: f64,
+    /// What creating, updating, disarming and deleting rules may take of the whole.
+    pub writes: Share,
+    /// What connection requests may take of it.
+    pub connection_requests: Share,
+    /// What reading rules, results and versions may take of it.
+    pub reads: Share,
+    /// Whether fewer calls are made while the NBI is slow or fails.
+    pub adaptive: bool,
     /// Largest answer, in bytes.
     pub max_response_bytes: usize,
     /// Template of a rule's id, with `{cpe_id}` and perhaps `{job_id}`.
@@ -52,6 +60,17 @@ pub struct Nbi {
     pub circuit_open_max: SignedDuration,
 }
 
+/// What one class of calls may take of the whole; zero leaves it to the whole.
+#[derive(Debug, Clone)]
+pub struct Share {
+    /// Calls at the same time.
+    pub max_concurrency: usize,
+    /// Calls a second.
+    pub per_second: f64,
+    /// Longest time of one call.
+    pub timeout: SignedDuration,
+}
+
 const MILLISECOND: SignedDuration = SignedDuration::from_millis(1);
 const SECOND: SignedDuration = SignedDuration::from_secs(1);
 
@@ -72,6 +91,25 @@ impl Nbi {
             ),
             max_concurrency: reader.number("nbi.max_concurrency", 1..=4_096),
             requests_per_second: reader.number("nbi.requests_per_second", 0.0..=100_000.0),
+            writes: Share::read(
+                reader,
+                "nbi.writes_max_concurrency",
+                "nbi.writes_per_second",
+                "nbi.writes_timeout",
+            ),
+            connection_requests: Share::read(
+                reader,
+                "nbi.connection_requests_max_concurrency",
+                "nbi.connection_requests_per_second",
+                "nbi.connection_requests_timeout",
+            ),
+            reads: Share::read(
+                reader,
+                "nbi.reads_max_concurrency",
+                "nbi.reads_per_second",
+                "nbi.reads_timeout",
+            ),
+            adaptive: reader.boolean("nbi.adaptive"),
             max_response_bytes: reader
                 .number("nbi.max_response_bytes", 4_096..=256 * 1_024 * 1_024),
             rule_id: reader.required("nbi.rule_id", rule_id).unwrap_or_default(),
@@ -92,7 +130,13 @@ impl Nbi {
             circuit_open_max: reader
                 .duration("nbi.circuit_open_max", MILLISECOND * 100..=SECOND * 3_600),
         };
-        if nbi.success_codes.is_empty() && reader.are_sound(&["nbi.success_codes"]) {
+        nbi.check(reader);
+        nbi
+    }
+
+    /// Checks what one key says against what others say.
+    fn check(&self, reader: &mut Reader) {
+        if self.success_codes.is_empty() && reader.are_sound(&["nbi.success_codes"]) {
             reader.fault(
                 "nbi.success_codes",
                 "is empty, so no device could ever succeed",
@@ -100,18 +144,49 @@ impl Nbi {
             );
         }
         reader.check_order(
-            ("nbi.connect_timeout", nbi.connect_timeout),
-            ("nbi.timeout", nbi.timeout),
+            ("nbi.connect_timeout", self.connect_timeout),
+            ("nbi.timeout", self.timeout),
         );
         reader.check_order(
-            ("nbi.quick_retry_initial", nbi.quick_retry_initial),
-            ("nbi.quick_retry_max_elapsed", nbi.quick_retry_max_elapsed),
+            ("nbi.quick_retry_initial", self.quick_retry_initial),
+            ("nbi.quick_retry_max_elapsed", self.quick_retry_max_elapsed),
         );
         reader.check_order(
-            ("nbi.circuit_open_initial", nbi.circuit_open_initial),
-            ("nbi.circuit_open_max", nbi.circuit_open_max),
+            ("nbi.circuit_open_initial", self.circuit_open_initial),
+            ("nbi.circuit_open_max", self.circuit_open_max),
         );
-        nbi
+        for (key, share) in [
+            ("nbi.writes_timeout", &self.writes),
+            ("nbi.connection_requests_timeout", &self.connection_requests),
+            ("nbi.reads_timeout", &self.reads),
+        ] {
+            if !share.timeout.is_zero() {
+                reader.check_order(
+                    ("nbi.connect_timeout", self.connect_timeout),
+                    (key, share.timeout),
+                );
+            }
+        }
+    }
+}
+
+impl Share {
+    fn read(
+        reader: &mut Reader,
+        max_concurrency: &'static str,
+        per_second: &'static str,
+        timeout: &'static str,
+    ) -> Self {
+        let share = Self {
+            max_concurrency: reader.number(max_concurrency, 0..=4_096),
+            per_second: reader.number(per_second, 0.0..=100_000.0),
+            timeout: reader.duration(timeout, SignedDuration::ZERO..=SECOND * 600),
+        };
+        if !share.timeout.is_zero() && share.timeout < MILLISECOND * 100 {
+            let remedy = "give 100ms to 10m, or 0s for nbi.timeout";
+            reader.fault(timeout, "is out of range", remedy);
+        }
+        share
     }
 }
 

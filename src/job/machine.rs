@@ -232,8 +232,8 @@ fn timed_out(turn: Turn<'_>) -> Decision {
 /// Ends a job from outside its stages: at once while nothing can be armed, else by way of disarming.
 fn end_early(turn: Turn<'_>, outcome: Outcome, reason: Reason, message: &str) -> Decision {
     let ending = turn.ending(outcome, reason, Impact::Possible, message);
-    let nothing_can_be_armed =
-        turn.job.progress.stage == Stage::Preflight && !turn.inputs.redelivered;
+    let may_have_twin = turn.inputs.redelivered || turn.job.progress.may_have_twin;
+    let nothing_can_be_armed = turn.job.progress.stage == Stage::Preflight && !may_have_twin;
     if nothing_can_be_armed {
         return turn.finish(ending);
     }

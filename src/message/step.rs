@@ -187,19 +187,25 @@ pub(super) fn decode(incoming: &Incoming<'_>) -> Result<Work, StepError> {
             incoming.body.len()
         )));
     }
-    let VersionOnly { v } =
-        serde_json::from_slice(incoming.body).map_err(|error| malformed(error.to_string()))?;
-    match v {
-        VERSION => {
-            let step: StepV1 = serde_json::from_slice(incoming.body)
-                .map_err(|error| malformed(error.to_string()))?;
-            work_of(step).map_err(malformed)
-        }
-        0 => Err(malformed("there is no version 0".to_owned())),
-        found => Err(StepError::NewerVersion {
+    // One pass for what this release wrote; the version is looked at only where that fails.
+    match serde_json::from_slice::<StepV1>(incoming.body) {
+        Ok(step) if step.v == VERSION => work_of(step).map_err(malformed),
+        Ok(StepV1 { v, .. }) => Err(of_version(v)),
+        Err(error) => match serde_json::from_slice(incoming.body) {
+            Ok(VersionOnly { v }) if v != VERSION => Err(of_version(v)),
+            Ok(_) | Err(_) => Err(malformed(error.to_string())),
+        },
+    }
+}
+
+fn of_version(found: u64) -> StepError {
+    if found > VERSION {
+        StepError::NewerVersion {
             found,
             known: VERSION,
-        }),
+        }
+    } else {
+        StepError::Malformed(format!("there is no version {found}"))
     }
 }
 

@@ -6,12 +6,16 @@
 //! around a body that says 404 is "no row", and HTTP 500 around a body that says 200 is an NBI in trouble.
 //!
 //! An answer that should carry the NBI's envelope and does not is not believed: 404 without it is a wrong path or a proxy, not an
-//! absent row.
+//! absent row. `Content-Type` is not looked at: a body that is the NBI's envelope is the NBI's, whatever a proxy calls it, and one
+//! that is not is not believed as `application/json` either. Of a repeated key the last one counts.
+
+use std::borrow::Cow;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::budget::asks_device;
 use super::circuit::Sign;
 use super::wire::{Envelope, ResultWire, RuleWire};
 use super::{RawAnswer, TransportError};
@@ -111,7 +115,7 @@ pub fn judge(
         Class::Rejected => Err(NbiFailure::Rejected {
             message: case.message("rejected"),
         }),
-        Class::Unintelligible => Err(case.unintelligible(case.oddity())),
+        Class::Unintelligible => Err(case.unintelligible(&case.oddity())),
         Class::Transient => Err(NbiFailure::Transient {
             message: case.message("failed for now"),
             retry_after: headers::retry_after(raw, now),
@@ -144,7 +148,7 @@ pub fn judge_missing(call: &NbiCall, error: &TransportError) -> Judged {
             retry_after: None,
             no_effect: true,
         },
-        TransportError::NoAnswer(_) => NbiFailure::Transient {
+        TransportError::TimedOut(_) | TransportError::NoAnswer(_) => NbiFailure::Transient {
             message,
             retry_after: None,
             no_effect: false,
@@ -192,7 +196,7 @@ impl Case<'_> {
                 if self.envelope.is_some() || self.raw.body.trim_ascii().is_empty() {
                     Ok(NbiAnswer::Done)
                 } else {
-                    Err(self.unintelligible(self.oddity()))
+                    Err(self.unintelligible(&self.oddity()))
                 }
             }
         }
@@ -293,7 +297,7 @@ impl Case<'_> {
     /// The rows of a read that succeeded.
     fn rows(&self) -> Result<&[Value], NbiFailure> {
         let rows = self.envelope.as_ref().and_then(Envelope::rows);
-        rows.ok_or_else(|| self.unintelligible(self.oddity()))
+        rows.ok_or_else(|| self.unintelligible(&self.oddity()))
     }
 
     /// The software version. The answer's shape is unknown, so the parameter is looked for anywhere in it.
@@ -301,7 +305,7 @@ impl Case<'_> {
         let value = self
             .value
             .as_ref()
-            .ok_or_else(|| self.unintelligible(self.oddity()))?;
+            .ok_or_else(|| self.unintelligible(&self.oddity()))?;
         match version::version(value, parameters) {
             Some(version) => Ok(NbiAnswer::Version(version)),
             None => {
@@ -316,14 +320,10 @@ impl Case<'_> {
     /// A method's transient code inside HTTP 2xx is about the device (asleep, unreachable), not about the NBI, which answered:
     /// a fleet of sleeping devices must not open the circuit (inferred; the codes of `SendCNR` are unknown).
     fn sign(&self, outcome: &Result<NbiAnswer, NbiFailure>) -> Sign {
-        let asks_device = matches!(
-            self.call,
-            NbiCall::SendConnectionRequest { .. } | NbiCall::ReadVersion { .. }
-        );
         match outcome {
             Ok(_) | Err(NbiFailure::Rejected { .. } | NbiFailure::NotSent { .. }) => Sign::Alive,
             Err(NbiFailure::Transient { .. })
-                if asks_device && (200..300).contains(&self.raw.status) =>
+                if asks_device(self.call) && (200..300).contains(&self.raw.status) =>
             {
                 Sign::Alive
             }
@@ -336,14 +336,15 @@ impl Case<'_> {
     }
 
     /// What is odd about an answer that cannot be understood.
-    fn oddity(&self) -> &'static str {
-        if (300..400).contains(&self.raw.status) {
-            "a redirect, which is not followed: set `nbi.url` to the address it points to"
+    fn oddity(&self) -> Cow<'static, str> {
+        let oddity = if (300..400).contains(&self.raw.status) {
+            return headers::redirect(self.raw).into();
         } else if self.value.is_none() {
             "not JSON"
         } else {
             "not of the known shape"
-        }
+        };
+        oddity.into()
     }
 
     fn unintelligible(&self, oddity: &str) -> NbiFailure {
@@ -444,6 +445,7 @@ mod tests {
             body: body.replace("<cpeid>", "x").into_bytes(),
             retry_after: None,
             date: None,
+            location: None,
         }
     }
 
@@ -797,6 +799,10 @@ mod tests {
             ),
             (
                 judge_missing(create, &TransportError::NoAnswer("reset".to_owned())),
+                false,
+            ),
+            (
+                judge_missing(create, &TransportError::TimedOut("late".to_owned())),
                 false,
             ),
             (ask(create, &raw(429, "")), true),

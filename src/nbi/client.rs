@@ -16,11 +16,13 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::answer;
-use super::circuit::CircuitState;
+use super::budget::{CallClass, asks_device};
+use super::circuit::{CircuitState, Sign};
 use super::gate::Gate;
 use super::http::STRICT;
 use super::limit::Limiter;
 use super::names::{Found, Name, QueryNames};
+use super::pace::{End, Seen};
 pub use super::settings::NbiSettings;
 use super::settings::VERSION_METHOD;
 use super::wire::{Names, Request};
@@ -81,10 +83,17 @@ impl<T: Transport> NbiClient<T> {
             let method = utf8_percent_encode(&settings.version_method, STRICT);
             Box::leak(format!("/v1/method/{method}").into_boxed_str())
         };
+        let limiter = Limiter::new(
+            settings.max_concurrency,
+            settings.requests_per_second,
+            &settings.budgets,
+            settings.is_adaptive,
+        );
+        telemetry.nbi_concurrency_limit(limiter.limit());
         Self {
             transport,
             version_path,
-            limiter: Limiter::new(settings.max_concurrency, settings.requests_per_second),
+            limiter,
             gate: Gate::new(settings.circuit.clone(), telemetry.clone()),
             rules: Storage::new("nbi.rule_query", &settings.rule_query),
             results: Storage::new("nbi.result_query", &settings.result_query),
@@ -157,7 +166,9 @@ impl<T: Transport> NbiClient<T> {
             version_path: self.version_path,
             version_parameters: &self.settings.version_parameters,
         };
-        let request = &Request::of(call, &names);
+        let mut request = Request::of(call, &names);
+        request.timeout = self.settings.budgets.of(CallClass::of(call)).timeout;
+        let request = &request;
         if request.is_unfiltered() {
             let message = format!(
                 "{}: not sent, as its filter is empty and could hit every row",
@@ -231,15 +242,17 @@ impl<T: Transport> NbiClient<T> {
         // Before the limiter, so that calls that will be turned away do not use up its moments.
         self.gate.check(request.operation)?;
         let asked = Instant::now();
-        let turn = self.limiter.turn().await;
+        let turn = self.limiter.turn(CallClass::of(call)).await;
         self.telemetry.nbi_waited(asked.elapsed());
 
         let admission = self.gate.admit(request.operation)?;
         let begun = Instant::now();
         let sent = self.transport.send(request).await;
+        let took = begun.elapsed();
+        let under_way = turn.under_way();
         drop(turn);
         self.telemetry
-            .nbi_answered(request.operation, &status_word(&sent), begun.elapsed());
+            .nbi_answered(request.operation, &status_word(&sent), took);
         let judged = match &sent {
             Ok(raw) => answer::judge(
                 call,
@@ -250,6 +263,16 @@ impl<T: Transport> NbiClient<T> {
             Err(error) => answer::judge_missing(call, error),
         };
         admission.record(&judged);
+        let seen = Seen {
+            operation: request.operation,
+            begun,
+            took,
+            under_way,
+            end: end(call, judged.sign),
+        };
+        if let Some(limit) = self.limiter.learn(&seen) {
+            self.telemetry.nbi_concurrency_limit(limit);
+        }
         let filter_ignored = judged.filter_ignored;
         judged.outcome.map(|answer| Reply {
             answer,
@@ -300,15 +323,7 @@ impl Storage {
 impl Reply {
     /// What a read showed of the name that it was asked under; `None` for answers without rows.
     fn found(&self) -> Option<Found> {
-        let is_empty = match &self.answer {
-            NbiAnswer::Results { rows, .. } => rows.is_empty(),
-            NbiAnswer::Rules { rows, .. } => rows.is_empty(),
-            NbiAnswer::RulesUnreadable
-            | NbiAnswer::Done
-            | NbiAnswer::NoSuchRule
-            | NbiAnswer::RuleExists
-            | NbiAnswer::Version(_) => return None,
-        };
+        let is_empty = self.rows()? == 0;
         Some(match (self.filter_ignored, is_empty) {
             (true, _) => Found::Others,
             (false, true) => Found::Nothing,
@@ -316,17 +331,22 @@ impl Reply {
         })
     }
 
-    /// Whether it brought rows of ours.
-    fn has_rows(&self) -> bool {
+    /// How many rows of ours it brought; `None` for answers without rows.
+    fn rows(&self) -> Option<usize> {
         match &self.answer {
-            NbiAnswer::Results { rows, .. } => !rows.is_empty(),
-            NbiAnswer::Rules { rows, .. } => !rows.is_empty(),
+            NbiAnswer::Results { rows, .. } => Some(rows.len()),
+            NbiAnswer::Rules { rows, .. } => Some(rows.len()),
             NbiAnswer::RulesUnreadable
             | NbiAnswer::Done
             | NbiAnswer::NoSuchRule
             | NbiAnswer::RuleExists
-            | NbiAnswer::Version(_) => false,
+            | NbiAnswer::Version(_) => None,
         }
+    }
+
+    /// Whether it brought rows of ours.
+    fn has_rows(&self) -> bool {
+        self.rows().is_some_and(|rows| rows > 0)
     }
 }
 
@@ -360,13 +380,20 @@ fn better(
     }
 }
 
+/// What a request showed of the NBI's load. What asks the device takes as long as the device does.
+fn end(call: &NbiCall, sign: Sign) -> End {
+    match sign {
+        Sign::Failing { .. } => End::Failed,
+        Sign::Alive if !asks_device(call) => End::Answered,
+        Sign::Alive | Sign::Refused => End::Untimed,
+    }
+}
+
 /// What the metrics call the end of a request: the HTTP status, or a word from a closed set.
 fn status_word(sent: &Result<RawAnswer, TransportError>) -> String {
     match sent {
         Ok(raw) => raw.status.to_string(),
-        Err(TransportError::Connect(_)) => "connect".to_owned(),
-        Err(TransportError::NoAnswer(_)) => "timeout".to_owned(),
-        Err(TransportError::TooLarge { .. }) => "too_large".to_owned(),
+        Err(error) => error.word().to_owned(),
     }
 }
 
@@ -374,10 +401,12 @@ fn status_word(sent: &Result<RawAnswer, TransportError>) -> String {
 mod tests {
     use std::collections::VecDeque;
     use std::sync::Mutex;
+    use std::sync::atomic::AtomicUsize;
     use std::time::Duration;
 
     use super::*;
     use crate::job::{CpeId, FirmwareUrl, RuleId, RuleSpec};
+    use crate::nbi::budget::{Budget, Budgets};
 
     /// Answers in order and remembers what it was asked, as `VERB path-part?query`.
     #[derive(Debug, Default)]
@@ -441,6 +470,7 @@ mod tests {
             body: body.as_bytes().to_vec(),
             retry_after: None,
             date: None,
+            location: None,
         })
     }
 
@@ -450,6 +480,7 @@ mod tests {
             body: Vec::new(),
             retry_after: Some(seconds.to_owned()),
             date: None,
+            location: None,
         })
     }
 
@@ -946,5 +977,118 @@ mod tests {
             client.call(&cnr)
         );
         assert_eq!(begun.elapsed().as_secs(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_a_request_has_an_exact_word() {
+        let telemetry: Arc<Telemetry> = Arc::default();
+        for (error, word) in [
+            (TransportError::TimedOut("late".to_owned()), "timeout"),
+            (TransportError::NoAnswer("reset".to_owned()), "no_answer"),
+            (TransportError::Connect("refused".to_owned()), "connect"),
+            (TransportError::TooLarge { limit: 1 }, "too_large"),
+        ] {
+            let script = Arc::new(Script {
+                answers: Mutex::new([Err(error)].into()),
+                ..Script::default()
+            });
+            let client = NbiClient::new(script, NbiSettings::default(), telemetry.clone());
+            assert!(client.call(&NbiCall::CreateRule(spec())).await.is_err());
+            let series = format!(
+                "nbi_upgrade_nbi_request_duration_seconds_count{{operation=\"create_rule\",status=\"{word}\"}} 1\n"
+            );
+            let text = telemetry.metrics_text().unwrap();
+            assert!(text.contains(&series), "{text}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_class_has_its_own_time_limit() {
+        #[derive(Debug, Default)]
+        struct Limits(Mutex<Vec<Option<u64>>>);
+        impl Transport for Arc<Limits> {
+            async fn send(&self, request: &Request) -> Result<RawAnswer, TransportError> {
+                let seconds = request.timeout.map(|timeout| timeout.as_secs());
+                self.0.lock().unwrap().push(seconds);
+                code(400)
+            }
+        }
+        let seconds = |seconds| Budget {
+            timeout: Some(Duration::from_secs(seconds)),
+            ..Budget::default()
+        };
+        let settings = NbiSettings {
+            budgets: Budgets {
+                writes: seconds(1),
+                connection_requests: seconds(2),
+                reads: Budget::default(),
+            },
+            ..NbiSettings::default()
+        };
+        let limits = Arc::new(Limits::default());
+        let client = NbiClient::new(limits.clone(), settings, Arc::default());
+        for call in [NbiCall::CreateRule(spec()), disarm(), delete(), cnr()] {
+            assert!(client.call(&call).await.is_err());
+        }
+        let _ = client
+            .call(&NbiCall::ReadVersion { cpe_id: cpe_id() })
+            .await;
+        assert_eq!(
+            *limits.0.lock().unwrap(),
+            [Some(1), Some(1), Some(1), Some(2), None]
+        );
+    }
+
+    /// Takes 20 ms for up to eight requests at once, and longer the more there are.
+    #[derive(Debug, Default)]
+    struct Crowded {
+        under_way: AtomicUsize,
+        most: AtomicUsize,
+    }
+
+    impl Transport for Arc<Crowded> {
+        async fn send(&self, _: &Request) -> Result<RawAnswer, TransportError> {
+            let with_it = self.under_way.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most.fetch_max(with_it, Ordering::SeqCst);
+            let times = u32::try_from(with_it.max(8)).unwrap();
+            tokio::time::sleep(Duration::from_millis(20) * times / 8).await;
+            self.under_way.fetch_sub(1, Ordering::SeqCst);
+            code(204)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crowded_nbi_gets_fewer_requests_at_once_unless_that_is_switched_off() {
+        for (is_adaptive, least, most) in [(true, 8, 40), (false, 64, 64)] {
+            let settings = NbiSettings {
+                max_concurrency: 64,
+                is_adaptive,
+                ..NbiSettings::default()
+            };
+            let (server, telemetry) =
+                (Arc::new(Crowded::default()), Arc::new(Telemetry::default()));
+            let client = Arc::new(NbiClient::new(server.clone(), settings, telemetry.clone()));
+            let mut callers = tokio::task::JoinSet::new();
+            for _ in 0..64 {
+                let client = client.clone();
+                callers.spawn(async move {
+                    loop {
+                        assert_eq!(client.call(&disarm()).await, Ok(NbiAnswer::Done));
+                    }
+                });
+            }
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            server.most.store(0, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            let seen = server.most.load(Ordering::SeqCst);
+            assert!((least..=most).contains(&seen), "{seen}");
+            let text = telemetry.metrics_text().unwrap();
+            let gauge = text
+                .lines()
+                .find_map(|line| line.strip_prefix("nbi_upgrade_nbi_concurrency_limit "));
+            let limit: usize = gauge.unwrap().parse().unwrap();
+            assert!((least..=most).contains(&limit), "{limit}");
+            callers.shutdown().await;
+        }
     }
 }

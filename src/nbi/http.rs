@@ -1,7 +1,7 @@
 //! [`HttpTransport`]: one request over HTTP/1.1, and whatever complete answer comes back.
 //!
 //! It promises: no redirects, no cookies, no retries, no judgement; a body of at most `nbi.max_response_bytes`; an end after
-//! `nbi.timeout`, body included; credentials in one header that no log shows. Proxies named in the environment are ignored: the
+//! `nbi.timeout` (or the request's own limit), body included; credentials in one header that no log shows. Proxies named in the environment are ignored: the
 //! worker's settings are all in its configuration, and a proxy that nobody meant would be handed the credentials.
 //!
 //! `client.rs` calls it, under the limits of `limit.rs`; what an answer means is decided in `answer.rs`.
@@ -14,7 +14,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{
-    AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+    AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
 };
 use reqwest::{Certificate, Client, ClientBuilder, Identity, Method, Response, redirect};
 use secrecy::{ExposeSecret, SecretString};
@@ -49,7 +49,7 @@ pub struct HttpSettings {
     pub username: String,
     /// `nbi.password`, without a newline at its end.
     pub password: SecretString,
-    /// `nbi.timeout`: the whole request, from connecting to the last byte of the body.
+    /// `nbi.timeout`: the whole request, from connecting to the last byte of the body; [`Request::timeout`] goes before.
     pub timeout: Duration,
     /// `nbi.connect_timeout`: until TCP and TLS stand.
     pub connect_timeout: Duration,
@@ -235,6 +235,9 @@ impl Transport for HttpTransport {
             .client
             .request(method, self.address(request))
             .header(AUTHORIZATION, self.authorization.clone());
+        if let Some(timeout) = request.timeout {
+            outgoing = outgoing.timeout(timeout);
+        }
         if let Some(body) = &request.body {
             outgoing = outgoing
                 .header(CONTENT_TYPE, "application/json")
@@ -244,12 +247,14 @@ impl Transport for HttpTransport {
         let status = response.status().as_u16();
         let retry_after = header(response.headers(), &RETRY_AFTER);
         let date = header(response.headers(), &DATE);
+        let location = header(response.headers(), &LOCATION);
         let body = self.body(&mut response).await?;
         Ok(RawAnswer {
             status,
             body,
             retry_after,
             date,
+            location,
         })
     }
 }
@@ -367,17 +372,12 @@ fn header(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
 
 /// What reqwest's error means for the request.
 ///
-/// Only a failed connection is certain to have had no effect. The address is left out: it holds the device's id.
+/// Only a failed connection, be it for lack of time, is certain to have had no effect. The address is left out: it holds the device's id.
 fn transport_error(error: reqwest::Error) -> TransportError {
     let is_connect = error.is_connect();
     let timed_out = error.is_timeout();
     let error = error.without_url();
-    let mut text = if timed_out {
-        "timed out: ".to_owned()
-    } else {
-        String::new()
-    };
-    text.push_str(&error.to_string());
+    let mut text = error.to_string();
     let mut source = std::error::Error::source(&error);
     while let Some(inner) = source {
         text.push_str(": ");
@@ -387,6 +387,8 @@ fn transport_error(error: reqwest::Error) -> TransportError {
     let text = text.chars().take(ERROR_MAX).collect();
     if is_connect {
         TransportError::Connect(text)
+    } else if timed_out {
+        TransportError::TimedOut(text)
     } else {
         TransportError::NoAnswer(text)
     }
@@ -424,6 +426,7 @@ mod tests {
             query: query.map(|(name, value)| (name.to_owned(), value.to_owned())),
             body: body.map(|body| body.as_bytes().to_vec()),
             operation: "read_results",
+            timeout: None,
         }
     }
 
@@ -641,14 +644,17 @@ mod tests {
             &read_results(),
         )
         .await;
-        assert_eq!(result.unwrap().status, 302);
+        let answer = result.unwrap();
+        assert_eq!(
+            (answer.status, answer.location.as_deref()),
+            (302, Some("http://127.0.0.1:1/"))
+        );
     }
 
     #[tokio::test]
     async fn the_time_limit_covers_the_body() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut settings = settings(format!("http://{}", listener.local_addr().unwrap()));
-        settings.timeout = Duration::from_millis(200);
         let silent = tokio::spawn(async move {
             let (mut socket, _) = listener.accept().await.unwrap();
             let mut seen = Vec::new();
@@ -663,15 +669,16 @@ mod tests {
             let mut rest = Vec::new();
             let _ = socket.read_to_end(&mut rest).await;
         });
+        // The request's own limit goes before the transport's.
+        settings.timeout = Duration::from_secs(60);
+        let mut request = read_results();
+        request.timeout = Some(Duration::from_millis(200));
         let error = HttpTransport::new(&settings)
             .unwrap()
-            .send(&read_results())
+            .send(&request)
             .await
             .unwrap_err();
-        assert!(
-            matches!(&error, TransportError::NoAnswer(text) if text.starts_with("timed out")),
-            "{error:?}"
-        );
+        assert!(matches!(&error, TransportError::TimedOut(_)), "{error:?}");
         silent.await.unwrap();
     }
 

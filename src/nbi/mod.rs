@@ -11,6 +11,7 @@ use std::future::Future;
 use crate::job::{NbiAnswer, NbiCall, NbiFailure};
 
 pub mod answer;
+pub mod budget;
 pub mod circuit;
 pub mod client;
 mod gate;
@@ -18,6 +19,8 @@ mod headers;
 pub mod http;
 pub mod limit;
 mod names;
+pub mod pace;
+mod places;
 mod settings;
 mod version;
 pub mod wire;
@@ -63,6 +66,8 @@ pub struct RawAnswer {
     pub retry_after: Option<String>,
     /// `Date`, as it was sent.
     pub date: Option<String>,
+    /// `Location`, as it was sent.
+    pub location: Option<String>,
 }
 
 /// Why no complete answer came back.
@@ -71,7 +76,11 @@ pub enum TransportError {
     /// The connection could not be made (refused, DNS, TLS): the request was certainly not carried out.
     #[error("could not connect: {0}")]
     Connect(String),
-    /// The request was sent, or may have been, and the answer is missing or cut: whether it was carried out is unknown.
+    /// The request was sent, or may have been, and no whole answer came in time: whether it was carried out is unknown.
+    #[error("no answer in time: {0}")]
+    TimedOut(String),
+    /// The request was sent, or may have been, and the connection ended without a whole answer: whether it was carried out is
+    /// unknown.
     #[error("no answer: {0}")]
     NoAnswer(String),
     /// The answer has more than the allowed bytes.
@@ -80,4 +89,16 @@ pub enum TransportError {
         /// Bytes allowed.
         limit: usize,
     },
+}
+
+impl TransportError {
+    /// What the metrics call it.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => "connect",
+            Self::TimedOut(_) => "timeout",
+            Self::NoAnswer(_) => "no_answer",
+            Self::TooLarge { .. } => "too_large",
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::budget::Budgets;
 use super::circuit::CircuitSettings;
 
 /// The method that reads parameters (documented that it exists; its path is inferred from `SendCNR`).
@@ -22,6 +23,10 @@ pub struct NbiSettings {
     pub max_concurrency: usize,
     /// `nbi.requests_per_second`: unlimited if there is none.
     pub requests_per_second: Option<f64>,
+    /// `nbi.writes_…`, `nbi.connection_requests_…`, `nbi.reads_…`: what each class of calls may take of the whole.
+    pub budgets: Budgets,
+    /// `nbi.adaptive`: whether fewer requests are under way while the NBI is slow or fails.
+    pub is_adaptive: bool,
     /// `nbi.quick_retries`: tries after the first, in place.
     pub quick_retries: u32,
     /// `nbi.quick_retry_initial`: the first pause between them; grows by half each time, with jitter.
@@ -47,6 +52,8 @@ impl Default for NbiSettings {
             ],
             max_concurrency: 8,
             requests_per_second: None,
+            budgets: Budgets::default(),
+            is_adaptive: true,
             quick_retries: 2,
             quick_retry_initial: Duration::from_millis(200),
             quick_retry_max_elapsed: Duration::from_secs(2),

@@ -7,6 +7,8 @@
 //! Reading is tolerant where nothing is lost by it: unknown fields, nulls, missing fields and numbers written as strings are
 //! taken; whether a row is good enough to be believed is `answer.rs`'s decision.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
@@ -45,6 +47,8 @@ pub struct Request {
     pub body: Option<Vec<u8>>,
     /// The operation, for logs and metrics.
     pub operation: &'static str,
+    /// The longest it may take, where that differs from the transport's own limit.
+    pub timeout: Option<Duration>,
 }
 
 /// What a call does not say by itself: names that depend on the installation.
@@ -118,6 +122,7 @@ impl Request {
             query,
             body,
             operation: call.operation(),
+            timeout: None,
         }
     }
 

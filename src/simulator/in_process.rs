@@ -61,7 +61,7 @@ impl InProcessTransport {
         }
     }
 
-    async fn act_out(&self, reply: Reply) -> Result<RawAnswer, TransportError> {
+    async fn act_out(&self, reply: Reply, patience: Duration) -> Result<RawAnswer, TransportError> {
         let limit = self.settings.max_response_bytes;
         match reply.trouble {
             Some(Trouble::Refused) => Err(TransportError::Connect("connection refused".to_owned())),
@@ -72,8 +72,8 @@ impl InProcessTransport {
                 "connection closed in the body".to_owned(),
             )),
             Some(Trouble::HangBeforeEffect | Trouble::HangAfterEffect) => {
-                tokio::time::sleep(self.settings.client_timeout).await;
-                Err(TransportError::NoAnswer("timed out".to_owned()))
+                tokio::time::sleep(patience).await;
+                Err(TransportError::TimedOut("the simulator hangs".to_owned()))
             }
             _ if reply.body.len() > limit => Err(TransportError::TooLarge { limit }),
             _ => Ok(RawAnswer {
@@ -81,6 +81,7 @@ impl InProcessTransport {
                 body: reply.body,
                 retry_after: reply.retry_after,
                 date: reply.date,
+                location: None,
             }),
         }
     }
@@ -96,6 +97,7 @@ impl Transport for InProcessTransport {
             body: request.body.as_deref().unwrap_or_default(),
         });
         self.wait_half_the_latency().await;
-        self.act_out(reply).await
+        let patience = request.timeout.unwrap_or(self.settings.client_timeout);
+        self.act_out(reply, patience).await
     }
 }

@@ -187,6 +187,7 @@ impl JobMetrics {
 pub(super) struct NbiMetrics {
     pub(super) request_duration: HistogramVec,
     pub(super) limiter_wait: Histogram,
+    pub(super) concurrency_limit: IntGauge,
     pub(super) circuit_open: IntGauge,
 }
 
@@ -201,8 +202,12 @@ impl NbiMetrics {
             ),
             limiter_wait: new.histogram(
                 "nbi_limiter_wait_seconds",
-                "Time calls waited for their turn (nbi.max_concurrency, nbi.requests_per_second).",
+                "Time calls waited for their turn (nbi.max_concurrency, nbi.requests_per_second, the budgets of the classes).",
                 &CALL_SECONDS,
+            ),
+            concurrency_limit: new.gauge(
+                "nbi_concurrency_limit",
+                "Calls that may be under way at once: nbi.max_concurrency, or less while the NBI is slow or fails.",
             ),
             circuit_open: new.gauge(
                 "nbi_circuit_open",

@@ -1,12 +1,19 @@
 //! The one integration binary: a table of contents. One binary, as each would link everything again.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::print_stdout, reason = "tests print their figures")]
 
 mod support;
 
 mod stories; // worker, local driver and simulator in virtual time
+mod sweep; // a crash at every point, once and twice, and storms, in virtual time
+
+mod driver_contract; // both drivers
+mod nbi_contract; // both transports
+mod nbi_trouble; // the client against everything that can go wrong on a socket
 
 mod amqp_driver; // the AMQP driver against a real RabbitMQ
 
 mod cli; // the built binary: help texts, exit statuses, what is printed
-mod tidy; // the house rules that no compiler keeps
+mod fleet;
+mod tidy; // the house rules that no compiler keeps // the built program: worker processes, a simulated NBI over HTTP and a real RabbitMQ

@@ -249,6 +249,15 @@ fn values_out_of_range_and_of_the_wrong_kind_name_the_remedy() {
         ("nbi.timeout", "1mo", "is not a duration"),
         ("nbi.max_concurrency", "0", "give 1 to 4096"),
         ("nbi.requests_per_second", "nan", "out of range"),
+        ("nbi.writes_max_concurrency", "-1", "give 0 to 4096"),
+        (
+            "nbi.connection_requests_per_second",
+            "x",
+            "not such a number",
+        ),
+        ("nbi.reads_timeout", "99ms", "0s for nbi.timeout"),
+        ("nbi.writes_timeout", "11m", "out of range"),
+        ("nbi.adaptive", "yes", "\"true\" or \"false\""),
         ("nbi.rule_id", "UPGRADE", "does not contain {cpe_id}"),
         ("nbi.rule_id", "U_{cpe_id}_{serial}", "placeholder"),
         ("nbi.rule_id", "U {cpe_id}", "contains ' '"),
@@ -290,6 +299,29 @@ fn values_out_of_range_and_of_the_wrong_kind_name_the_remedy() {
             "{key} {value}: {faults:#?}"
         );
     }
+}
+
+#[test]
+fn classes_of_calls_have_budgets_of_their_own() {
+    let toml = "[nbi]\nwrites_timeout = \"7s\"\nreads_per_second = 0.5\nconnection_requests_max_concurrency = 3\n\
+                adaptive = false\n";
+    let nbi = load(toml, &[], &[]).unwrap().nbi;
+    assert_eq!(nbi.writes.timeout, SignedDuration::from_secs(7));
+    assert_eq!(nbi.reads.timeout, SignedDuration::ZERO);
+    assert!((nbi.reads.per_second - 0.5).abs() < f64::EPSILON && !nbi.adaptive);
+    assert_eq!(
+        (
+            nbi.writes.max_concurrency,
+            nbi.connection_requests.max_concurrency
+        ),
+        (0, 3)
+    );
+    let faults = faults(load("[nbi]\nreads_timeout = \"4s\"\n", &[], &[]));
+    assert!(
+        faults[0].starts_with("nbi.connect_timeout")
+            && faults[0].contains("greater than nbi.reads_timeout"),
+        "{faults:?}"
+    );
 }
 
 #[test]

@@ -57,13 +57,17 @@ pub fn rung(due: Timestamp, now: Timestamp) -> Option<Rung> {
     u8::try_from(exponent).ok().map(Rung)
 }
 
-/// A delay that is ours to choose, cut to at most two hops: whole seconds with at most two bits set, never longer than asked.
+/// A delay that is ours to choose, cut to at most two hops: whole seconds with at most two bits set, longer than asked by less than half a second.
 ///
 /// The error is at most a quarter and inside the jitter of polls and retries; apply it after the jitter. A time given by a user
 /// is not rounded. Delays under a second become one second.
 #[must_use]
 pub fn round_delay(delay: Duration) -> Duration {
-    let seconds = delay.as_secs().max(1);
+    // Asked for a moment ago, 16 s have become 15.99 s: cutting that to 15 s would make two hops and 12 s of it.
+    let seconds = delay
+        .saturating_add(Duration::from_millis(500))
+        .as_secs()
+        .max(1);
     let high = 1_u64 << seconds.ilog2();
     let rest = seconds - high;
     let low = if rest == 0 { 0 } else { 1 << rest.ilog2() };
@@ -133,6 +137,10 @@ mod tests {
         assert_eq!(
             round_delay(Duration::from_millis(20)),
             Duration::from_secs(1)
+        );
+        assert_eq!(
+            round_delay(Duration::from_millis(15_990)),
+            Duration::from_secs(16)
         );
         assert_eq!(
             round_delay(Duration::from_secs(300)),

@@ -18,8 +18,10 @@ use crate::telemetry::Telemetry;
 
 /// Bound of [`Driver::stop`]: a cancel and its leftovers take at most five seconds each.
 const STOP_TIMEOUT: Duration = Duration::from_secs(11);
-/// Bound of [`Driver::close`]: a channel and a connection take at most two seconds each.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(6);
+/// Bound of what is still to be answered when the driver closes.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Bound of the rest of [`Driver::close`]: a channel and a connection take at most two seconds each.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The driver for RabbitMQ.
 pub struct AmqpDriver {
@@ -59,10 +61,23 @@ impl AmqpDriver {
             blocked: watch::Sender::new(None),
             closing: CancellationToken::new(),
             consumers: TaskTracker::new(),
+            settlements: TaskTracker::new(),
             tasks: TaskTracker::new(),
         });
         shared.tasks.spawn(supervisor::run(Arc::clone(&shared)));
         Self { shared }
+    }
+}
+
+impl AmqpDriver {
+    /// Waits until everything is answered: of a delivery whose replacement is published and whose acknowledgement is not carried out
+    /// there would be two.
+    async fn settled(&self) {
+        self.shared.settlements.wait().await;
+        let link = self.shared.link.borrow().clone();
+        if let Some(link) = link {
+            link.settled().await;
+        }
     }
 }
 
@@ -115,6 +130,8 @@ impl Driver for AmqpDriver {
     }
 
     async fn close(&self) {
+        self.shared.settlements.close();
+        drop(tokio::time::timeout(SETTLE_TIMEOUT, self.settled()).await);
         self.shared.closing.cancel();
         self.shared.tasks.close();
         drop(tokio::time::timeout(CLOSE_TIMEOUT, self.shared.tasks.wait()).await);

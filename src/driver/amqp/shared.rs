@@ -1,12 +1,13 @@
 //! What the tasks of the driver share, and the token that settles one delivery.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use lapin::Acker;
 use lapin::options::{BasicAckOptions, BasicNackOptions, BasicRejectOptions};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -20,6 +21,9 @@ use crate::driver::Intake;
 use crate::message::Codec;
 use crate::telemetry::Telemetry;
 
+/// Some disk writes of a busy broker.
+const SETTLES_WITHIN: Duration = Duration::from_millis(500);
+
 /// The living half of a generation that others may use.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -29,6 +33,27 @@ pub(super) struct Link {
     pub(super) publisher: Publisher,
     /// Its end.
     pub(super) ending: Arc<Ending>,
+    /// When it last acknowledged something.
+    pub(super) acknowledged_at: Mutex<Option<Instant>>,
+}
+
+impl Link {
+    /// Waits until the broker has carried out what was acknowledged, before the connection may be closed.
+    ///
+    /// The channel of a quorum queue passes 32 acknowledgements on and keeps the others until those are on disk; what it keeps when the
+    /// connection closes is forgotten, and the deliveries come again (seen on RabbitMQ 3.10). No answer tells when it has passed all on.
+    pub(super) async fn settled(&self) {
+        let last = *self
+            .acknowledged_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = last {
+            tokio::select! {
+                () = tokio::time::sleep_until(last + SETTLES_WITHIN) => {}
+                () = self.ending.ended() => {}
+            }
+        }
+    }
 }
 
 /// What the worker wants taken in.
@@ -55,7 +80,9 @@ pub(super) struct Shared {
     pub(super) closing: CancellationToken,
     /// Consumers of all generations.
     pub(super) consumers: TaskTracker,
-    /// The supervisor, and settlements that the driver makes by itself.
+    /// Settlements that the driver makes by itself.
+    pub(super) settlements: TaskTracker,
+    /// The supervisor.
     pub(super) tasks: TaskTracker,
 }
 
@@ -137,7 +164,14 @@ impl Settler {
         let answer =
             tokio::time::timeout(CALL_TIMEOUT, self.acker.ack(BasicAckOptions::default())).await;
         match answer {
-            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(true)) => {
+                *self
+                    .link
+                    .acknowledged_at
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                Ok(())
+            }
             Ok(Ok(false)) => Err("the channel it came through is gone".to_owned()),
             Ok(Err(error)) => Err(super::error::text(&error)),
             Err(_) => {

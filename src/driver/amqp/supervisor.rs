@@ -4,7 +4,7 @@
 //! lives and ends as a whole: one path for every failure. Between generations the wait grows from half a second to half a minute, with full
 //! jitter, so that many workers do not come back in step; what no retry heals is tried at the longest wait, and said precisely.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use backoff::ExponentialBackoff;
@@ -175,6 +175,7 @@ async fn build(
         number,
         publisher,
         ending: Arc::clone(ending),
+        acknowledged_at: Mutex::new(None),
     });
     let (mut intakers, mut channels) = (Vec::new(), Vec::new());
     for source in Source::ALL {

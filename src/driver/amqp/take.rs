@@ -130,12 +130,12 @@ impl Intaker {
             Admission::Replaced => {
                 let intaker = Arc::clone(self);
                 self.shared
-                    .tasks
+                    .settlements
                     .spawn(async move { intaker.drop_duplicate(&work, &original).await });
             }
             Admission::InHand(twin) => {
                 let intaker = Arc::clone(self);
-                self.shared.tasks.spawn(async move {
+                self.shared.settlements.spawn(async move {
                     tokio::select! {
                         biased;
                         () = intaker.link.ending.ended() => {}
@@ -194,7 +194,7 @@ impl Intaker {
     fn replace(self: &Arc<Self>, original: Original, messages: Vec<Outgoing>) {
         let settler = self.settler(&original);
         let (shared, link) = (Arc::clone(&self.shared), Arc::clone(&self.link));
-        self.shared.tasks.spawn(async move {
+        self.shared.settlements.spawn(async move {
             let failed = handover::publish_once(&link, messages, &shared.telemetry).await;
             if failed.is_empty() {
                 // Where it fails, the broker delivers it again, and it is replaced again.

@@ -34,7 +34,15 @@ pub fn on_rule(
     rows: &[ResultRow],
     answer: Result<NbiAnswer, NbiFailure>,
 ) -> Decision {
-    let has_run = turn.newest_fresh(rows).is_some();
+    let newest = turn.newest_fresh(rows);
+    if newest
+        .as_ref()
+        .is_some_and(|(row, _)| turn.is_tagged_as_ours(row))
+    {
+        // It has run for this job, whatever stands there now.
+        return stands(turn);
+    }
+    let has_run = newest.is_some();
     let rules = match answer {
         Ok(NbiAnswer::Rules { rows: rules, .. }) => rules,
         Ok(NbiAnswer::RulesUnreadable) if has_run => return stands(turn),
@@ -48,6 +56,7 @@ pub fn on_rule(
         (Some(Owner::Ours), true, _) | (Some(Owner::Ours) | None, false, true) => stands(turn),
         // Cannot be: no rule is no armed rule.
         (None, true, _) => stands(turn),
+        (Some(Owner::Other), _, true) if may_have_been_taken_over(&turn) => taken_over(turn),
         (Some(Owner::Other), true, _) => busy(turn, rows),
         (Some(Owner::Other), false, true) => {
             // The result is the other job's, which ended in this moment: take it into the baseline before arming.
@@ -141,6 +150,27 @@ fn overwritten(mut turn: Turn<'_>) -> Decision {
             turn.end(ending)
         }
     }
+}
+
+/// Whether a copy of this job may have armed the rule, and another job have taken the device since.
+///
+/// The baseline was read right before the hand-over to this stage, so only a delivery that comes again finds a new result here without
+/// having waited for another job. Whose it is nobody can tell.
+fn may_have_been_taken_over(turn: &Turn<'_>) -> bool {
+    turn.inputs.redelivered && !turn.job.progress.waited_for_other
+}
+
+/// What the device reported may be the work of a copy of this job: rather a job that fails than a device upgraded twice.
+fn taken_over(mut turn: Turn<'_>) -> Decision {
+    turn.job.progress.rule = RuleState::Superseded;
+    let message = "another job has the device, and a copy of this job may have upgraded it before";
+    let ending = turn.ending(
+        Outcome::Failed,
+        Reason::Superseded,
+        Impact::Possible,
+        message,
+    );
+    turn.end(ending)
 }
 
 /// Another job holds the device.

@@ -109,6 +109,10 @@ fn not_ours(mut turn: Turn<'_>) -> Decision {
             outcome: Outcome::Cancelled,
             ..
         })) => return put_away(turn),
+        // The result itself says that this job's rule caused it.
+        Some(Exit::End(Ending {
+            result: Some(row), ..
+        })) if turn.is_tagged_as_ours(&row) => return put_away(turn),
         Some(Exit::End(ending)) => ending.result,
         Some(Exit::TryAgain(_)) | None => None,
     };

@@ -6,11 +6,12 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::super::call::{NbiAnswer, NbiFailure, ResultRow};
+use super::super::call::{NbiAnswer, NbiFailure, ResultRow, RuleRow};
 use super::super::decision::Decision;
+use super::super::event::WaitingFor;
 use super::super::machine::Step;
 use super::super::outcome::{Impact, Outcome, Reason};
-use super::super::state::Stage;
+use super::super::state::{Cleanup, Stage};
 use super::super::turn::{Owner, Turn, Verdict};
 use super::{await_result, unexpected};
 
@@ -57,7 +58,7 @@ pub fn on_results(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Deci
     };
     let since_request = newer_than_request(&turn, &rows, nbi_time);
     match turn.newest_fresh(&since_request) {
-        Some((row, verdict)) if is_tagged_as_ours(&turn, &row) => {
+        Some((row, verdict)) if turn.is_tagged_as_ours(&row) => {
             already_ran(turn, row, verdict, &rows)
         }
         Some(_) => turn.step(Step::ReadRuleOfOldResult { rows }),
@@ -74,6 +75,7 @@ pub fn on_rule(
 ) -> Decision {
     let is_ours = match answer {
         Ok(NbiAnswer::Rules { rows: rules, .. }) => match turn.owner_of_all(&rules) {
+            Some(Owner::Ours) if is_held_by_a_copy(&turn, &rules) => return wait_for_copy(turn),
             Some(owner) => owner == Owner::Ours,
             // Gone: a copy of this job may have deleted it; but after waiting for another job it is more likely that one's.
             None => !turn.job.progress.waited_for_other,
@@ -86,6 +88,24 @@ pub fn on_rule(
         Some((row, verdict)) if is_ours => already_ran(turn, row, verdict, rows),
         Some(_) | None => done(turn, rows),
     }
+}
+
+/// Whether another copy of this job is at it: the rule of this job is armed, and this copy has not armed it.
+///
+/// What is armed was armed after a durable hand-over from here, so the copy that did it still lives and will put the rule away. A rule
+/// that is kept stays armed for good and tells nothing.
+fn is_held_by_a_copy(turn: &Turn<'_>, rules: &[RuleRow]) -> bool {
+    turn.job.order.cleanup != Cleanup::Keep && rules.iter().any(RuleRow::is_armed)
+}
+
+/// While the rule is armed nobody can tell whether the result is this job's or that of the job which held the device before; the copy
+/// that armed it knows its baseline. Once it has put the rule away, the newest result is the one of the rule that stands there.
+fn wait_for_copy(mut turn: Turn<'_>) -> Decision {
+    turn.job.progress.may_have_twin = true;
+    let polls = turn.job.progress.polls;
+    let delay = turn.policy.busy_interval.delay(polls, turn.inputs.jitter);
+    turn.job.progress.polls = polls.saturating_add(1);
+    turn.wait(delay, WaitingFor::Result)
 }
 
 /// Rows at or after the request, by the NBI's clock as far as that is known, and rows that carry this job's tag whatever their time.
@@ -112,13 +132,9 @@ fn newer_than_request(
         .as_second()
         .saturating_add(ahead_secs);
     rows.iter()
-        .filter(|row| row.ts >= requested || is_tagged_as_ours(turn, row))
+        .filter(|row| row.ts >= requested || turn.is_tagged_as_ours(row))
         .cloned()
         .collect()
-}
-
-fn is_tagged_as_ours(turn: &Turn<'_>, row: &ResultRow) -> bool {
-    turn.policy.tag_rules && row.rule_description.as_deref() == Some(turn.tag().as_str())
 }
 
 /// A copy of this job did it.

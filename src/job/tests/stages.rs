@@ -76,6 +76,30 @@ fn a_result_newer_than_the_request_under_our_file_was_this_job() {
 }
 
 #[test]
+fn a_result_is_not_judged_while_a_copy_of_this_job_holds_the_rule() {
+    let step = || Step::ReadRuleOfOldResult {
+        rows: vec![success(30)],
+    };
+    let policy = Policy::default();
+    // The copy armed the rule after another job had ended: that one's success is not this job's.
+    let decision = decide(
+        job(Stage::Preflight),
+        step(),
+        rules(&[our_rule(true)]),
+        inputs(60),
+        &policy,
+    );
+    assert_eq!(decision.next, Next::Wait { until: at(90) });
+    assert_eq!(decision.job.progress.stage, Stage::Preflight);
+    assert!(decision.job.progress.may_have_twin);
+    // A rule that is kept stays armed for good.
+    let mut kept = job(Stage::Preflight);
+    kept.order.cleanup = Cleanup::Keep;
+    let decision = decide(kept, step(), rules(&[our_rule(true)]), inputs(60), &policy);
+    expect_step(&decision, "ReadRuleBeforeDisarming");
+}
+
+#[test]
 fn a_result_newer_than_the_request_under_another_file_is_not_ours() {
     let step = Step::ReadRuleOfOldResult {
         rows: vec![success(30)],
@@ -170,6 +194,31 @@ fn a_result_of_another_job_that_just_ended_goes_to_the_baseline_first() {
             .baseline
             .contains("row-ok", at(30).as_second())
     );
+}
+
+#[test]
+fn a_copy_that_comes_late_does_not_arm_a_device_that_may_have_been_upgraded_for_it() {
+    let step = || Step::ReadRuleBeforeArming {
+        rows: vec![success(30)],
+    };
+    let policy = Policy::default();
+    let again = Inputs {
+        redelivered: true,
+        ..inputs(200)
+    };
+    for is_armed in [true, false] {
+        let rule = || rules(&[other_rule(is_armed)]);
+        let decision = decide(job(Stage::CreateRule), step(), rule(), again, &policy);
+        expect_step(&decision, "ReadRuleBeforeDisarming");
+        let last = Step::ReadRuleBeforeDisarming;
+        let decision = decide(decision.job, last, rule(), again, &policy);
+        assert_eq!(finished(&decision), ("failed", "superseded", "possible"));
+        // A job that has waited for the other one knows whose result it is.
+        let mut waited = job(Stage::CreateRule);
+        waited.progress.waited_for_other = true;
+        let decision = decide(waited, step(), rule(), again, &policy);
+        assert_eq!(decision.job.progress.stage, Stage::Preflight);
+    }
 }
 
 #[test]
@@ -506,6 +555,31 @@ fn a_job_past_its_deadline_sends_nothing() {
 }
 
 #[test]
+fn a_rule_that_a_copy_left_armed_is_disarmed_at_the_deadline() {
+    let policy = Policy::default();
+    let step = Step::ReadRuleOfOldResult {
+        rows: vec![success(30)],
+    };
+    let waits = decide(
+        job(Stage::Preflight),
+        step,
+        rules(&[our_rule(true)]),
+        inputs(60),
+        &policy,
+    );
+    let over = begin(waits.job, inputs(3_600), &policy);
+    expect_step(&over, "ReadRuleBeforeDisarming");
+    let disarm = decide(
+        over.job,
+        Step::ReadRuleBeforeDisarming,
+        rules(&[our_rule(true)]),
+        inputs(3_600),
+        &policy,
+    );
+    expect_step(&disarm, "DisarmRule");
+}
+
+#[test]
 fn nothing_happens_before_not_before() {
     let mut early = Job::new(order());
     early.order.not_before = Some(at(600));
@@ -527,6 +601,39 @@ fn another_jobs_rule_is_never_touched() {
         &Policy::default(),
     );
     assert_eq!(finished(&spared), ("failed", "superseded", "possible"));
+}
+
+#[test]
+fn a_result_with_this_jobs_tag_is_this_jobs_whoever_has_the_device_now() {
+    let policy = Policy {
+        tag_rules: true,
+        ..Policy::default()
+    };
+    let tagged = ResultRow {
+        rule_description: Some("nbi-upgrade job job-1".to_owned()),
+        ..success(600)
+    };
+    let mut ended = job(Stage::DeactivateRule);
+    if let Some(Exit::End(ending)) = &mut ended.progress.exit {
+        ending.result = Some(tagged.clone());
+    }
+    let decision = decide(
+        ended,
+        Step::ReadRuleBeforeDisarming,
+        rules(&[other_rule(true)]),
+        inputs(700),
+        &policy,
+    );
+    assert_eq!(finished(&decision), ("completed", "upgraded", "applied"));
+    assert_eq!(decision.job.progress.rule, RuleState::Superseded);
+    let decision = decide(
+        job(Stage::CreateRule),
+        Step::ReadRuleBeforeArming { rows: vec![tagged] },
+        rules(&[other_rule(true)]),
+        inputs(700),
+        &policy,
+    );
+    expect_step(&decision, "SendConnectionRequest");
 }
 
 #[test]

@@ -26,6 +26,13 @@ impl Telemetry {
         self.metrics.nbi.limiter_wait.observe(took.as_secs_f64());
     }
 
+    /// So many requests may be under way to the NBI now.
+    pub fn nbi_concurrency_limit(&self, limit: usize) {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.metrics.nbi.concurrency_limit.set(limit);
+        tracing::debug!(target: TARGET, limit, "nbi concurrency limit changed");
+    }
+
     /// The circuit opened.
     pub fn circuit_opened(&self, reason: &str) {
         self.metrics.nbi.circuit_open.set(1);

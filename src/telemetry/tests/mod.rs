@@ -128,6 +128,7 @@ fn tell_everything(telemetry: &Telemetry) {
     telemetry.nbi_answered("read_rule", "no such word", took);
     telemetry.nbi_answered("no such operation", "timeout", took);
     telemetry.nbi_waited(took);
+    telemetry.nbi_concurrency_limit(7);
     telemetry.circuit_opened("401");
     telemetry.circuit_closed();
     telemetry.received("steps", true);
@@ -170,6 +171,7 @@ fn every_metric_of_the_contract_is_there_from_the_start_with_help() {
         ("stage_duration_seconds", "histogram"),
         ("nbi_request_duration_seconds", "histogram"),
         ("nbi_circuit_open", "gauge"),
+        ("nbi_concurrency_limit", "gauge"),
         ("device_faults_total", "counter"),
         ("messages_received_total", "counter"),
         ("messages_redelivered_total", "counter"),
@@ -268,6 +270,7 @@ fn what_happens_is_counted() {
         ),
         ("nbi_limiter_wait_seconds_count", 1.0),
         ("nbi_circuit_open", 0.0),
+        ("nbi_concurrency_limit", 7.0),
         ("messages_received_total{queue=\"steps\"}", 1.0),
         ("messages_redelivered_total{queue=\"steps\"}", 1.0),
         ("messages_published_total{exchange=\"delay\"}", 1.0),

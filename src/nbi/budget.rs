@@ -1,0 +1,92 @@
+//! The three classes of calls and what each may take of the whole.
+//!
+//! Rule writes, connection requests and reads differ in what they cost the NBI and in what waits for them: a read is cheap and
+//! frequent, a connection request may take as long as a sleeping device, and a write that disarms a rule is what keeps a fleet
+//! safe. Each class may be held to a share of its own; `nbi.max_concurrency` and `nbi.requests_per_second` bound all of them
+//! together, whatever the classes say. `limit.rs` enforces it.
+
+use std::time::Duration;
+
+use crate::job::NbiCall;
+
+/// What kind of work a call is for the NBI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallClass {
+    /// Creates, updates, disarms or deletes a rule.
+    Write,
+    /// Wakes a device.
+    ConnectionRequest,
+    /// Reads rules, results or the version of a device.
+    Read,
+}
+
+impl CallClass {
+    /// How many there are.
+    pub const COUNT: usize = 3;
+
+    /// The class of a call.
+    #[must_use]
+    pub fn of(call: &NbiCall) -> Self {
+        match call {
+            NbiCall::CreateRule(_)
+            | NbiCall::UpdateRule(_)
+            | NbiCall::DisarmRule { .. }
+            | NbiCall::DeleteRule { .. } => Self::Write,
+            NbiCall::SendConnectionRequest { .. } => Self::ConnectionRequest,
+            NbiCall::ReadResults { .. }
+            | NbiCall::ReadRule { .. }
+            | NbiCall::ReadVersion { .. } => Self::Read,
+        }
+    }
+
+    /// Its number, below [`CallClass::COUNT`].
+    pub(crate) fn index(self) -> usize {
+        match self {
+            Self::Write => 0,
+            Self::ConnectionRequest => 1,
+            Self::Read => 2,
+        }
+    }
+}
+
+/// Whether the NBI asks the device before it answers: such a call takes as long as the device, and its failure may be the device's.
+pub(crate) fn asks_device(call: &NbiCall) -> bool {
+    matches!(
+        call,
+        NbiCall::SendConnectionRequest { .. } | NbiCall::ReadVersion { .. }
+    )
+}
+
+/// What one class of calls may take; `None` leaves it to the overall bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Budget {
+    /// Calls under way at once.
+    pub max_concurrency: Option<usize>,
+    /// Calls a second.
+    pub per_second: Option<f64>,
+    /// The whole request, from connecting to the last byte of the body.
+    pub timeout: Option<Duration>,
+}
+
+/// The budget of each class.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Budgets {
+    /// `nbi.writes_…`.
+    pub writes: Budget,
+    /// `nbi.connection_requests_…`.
+    pub connection_requests: Budget,
+    /// `nbi.reads_…`.
+    pub reads: Budget,
+}
+
+impl Budgets {
+    /// The budget of a class.
+    #[must_use]
+    pub fn of(&self, class: CallClass) -> &Budget {
+        match class {
+            CallClass::Write => &self.writes,
+            CallClass::ConnectionRequest => &self.connection_requests,
+            CallClass::Read => &self.reads,
+        }
+    }
+}

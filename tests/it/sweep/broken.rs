@@ -1,0 +1,166 @@
+//! Workers that are wrong on purpose: each must be found out by the sweep, or the sweep proves nothing.
+
+use std::sync::Arc;
+
+use nbi_upgrade::clock::Clock;
+use nbi_upgrade::driver::{Delivery, Destination, Driver, HandOver};
+use nbi_upgrade::job::{self, Inputs, Next, Policy, Stage, Standing, Step};
+use nbi_upgrade::message::{Codec, Work};
+use nbi_upgrade::nbi::Nbi;
+use tokio::task::JoinSet;
+
+use super::crashes::every_single_crash;
+use super::scenarios::{self, Scenario};
+
+/// What is wrong with a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// Acknowledges before the replacement is confirmed.
+    AckFirst,
+    /// Gives an event another id each time.
+    RandomEventId,
+    /// Goes on from `preflight` to `create_rule` without handing the baseline over.
+    NoHandOver,
+    /// Creates the rule without looking what stands there.
+    BlindPost,
+}
+
+impl Broken {
+    /// Whether it is the loop that is wrong, and not the driver.
+    pub(crate) fn is_of_the_loop(self) -> bool {
+        matches!(self, Self::NoHandOver | Self::BlindPost)
+    }
+}
+
+/// A small copy of the worker's loop, with a flaw.
+pub(crate) struct BrokenWorker<N, D> {
+    pub(crate) broken: Broken,
+    pub(crate) nbi: Arc<N>,
+    pub(crate) driver: Arc<D>,
+    pub(crate) codec: Codec,
+    pub(crate) policy: Policy,
+    pub(crate) clock: Clock,
+}
+
+impl<N: Nbi, D: Driver> BrokenWorker<N, D> {
+    /// Works until it is killed.
+    pub(crate) async fn run(self) {
+        let this = Arc::new(self);
+        let mut tasks = JoinSet::new();
+        while let Some(delivery) = this.driver.receive().await {
+            tasks.spawn(Arc::clone(&this).handle(delivery));
+        }
+    }
+
+    fn inputs(&self, redelivered: bool) -> Inputs {
+        Inputs {
+            now: (self.clock)(),
+            jitter: fastrand::f64(),
+            standing: Standing::Clear,
+            redelivered,
+        }
+    }
+
+    async fn handle(self: Arc<Self>, delivery: Delivery<D::Token>) {
+        let Delivery {
+            work,
+            redelivered,
+            token,
+        } = delivery;
+        let Work { job, carried, .. } = work;
+        let mut happened = Vec::new();
+        let mut decision = job::begin(job, self.inputs(redelivered), &self.policy);
+        let next = loop {
+            happened.append(&mut decision.events);
+            let step = match decision.next {
+                Next::Step(Step::ReadResultsBeforeArming) if self.broken == Broken::BlindPost => {
+                    Step::CreateRule { readable: true }
+                }
+                Next::Step(step) => step,
+                Next::Advance
+                    if self.broken == Broken::NoHandOver
+                        && decision.job.progress.stage == Stage::CreateRule =>
+                {
+                    decision = job::begin(decision.job, self.inputs(redelivered), &self.policy);
+                    continue;
+                }
+                next => break next,
+            };
+            let answer = self.nbi.call(&step.call(&decision.job, &self.policy)).await;
+            let inputs = self.inputs(redelivered);
+            decision = job::decide(decision.job, step, answer, inputs, &self.policy);
+        };
+        let (to, not_due_before) = match next {
+            Next::Wait { until } | Next::Retry { until } | Next::Release { until } => {
+                (Destination::At(until), Some(until))
+            }
+            Next::Advance | Next::Step(_) => (Destination::Now, None),
+            Next::Finish(_) => (Destination::Nowhere, None),
+        };
+        let work = Work {
+            job: decision.job,
+            carried,
+            not_due_before,
+        };
+        let events = self
+            .codec
+            .published_events(&work, &happened, (self.clock)());
+        // The broker brings it again.
+        let _ = self
+            .driver
+            .carry_out(token, HandOver { work, to, events })
+            .await;
+    }
+}
+
+/// What the sweep finds wrong with such a worker.
+fn found(broken: Broken, scenarios: impl IntoIterator<Item = Scenario>) -> Vec<String> {
+    let mut found = Vec::new();
+    for mut scenario in scenarios {
+        scenario.broken = Some(broken);
+        let cases = every_single_crash(&scenario);
+        found.extend(
+            cases
+                .failed
+                .into_iter()
+                .flat_map(|case| case.run.violations),
+        );
+    }
+    found
+}
+
+/// Asserts that among what was found is this.
+fn assert_found(found: &[String], what: &str) {
+    assert!(
+        found.iter().any(|violation| violation.contains(what)),
+        "{what:?} is not among {} violations: {found:#?}",
+        found.len()
+    );
+}
+
+#[test]
+fn an_acknowledgement_before_the_confirm_is_found_out() {
+    let found = found(Broken::AckFirst, [scenarios::named("success")]);
+    assert_found(&found, "has no outcome");
+    assert_found(&found, "are left armed");
+}
+
+#[test]
+fn random_event_ids_are_found_out() {
+    let found = found(Broken::RandomEventId, [scenarios::named("success")]);
+    assert_found(&found, "one outcome under two ids");
+}
+
+#[test]
+fn a_baseline_that_is_not_handed_over_is_found_out() {
+    let scenarios = ["transient_fault", "transient_fault+600s"].map(scenarios::named);
+    let found = found(Broken::NoHandOver, scenarios);
+    assert!(!found.is_empty());
+}
+
+#[test]
+fn a_rule_that_is_created_blindly_is_found_out() {
+    let scenarios = ["success", "success+100s"].map(scenarios::named);
+    let found = found(Broken::BlindPost, scenarios);
+    assert_found(&found, "was flashed 2 times");
+}

@@ -1,0 +1,419 @@
+//! A model of RabbitMQ as the worker sees it: two queues, the delay ladder, confirms and acknowledgements, redelivery and dead letters.
+//!
+//! It outlives every worker. Nothing here waits: each operation has its effect at once and says what the worker gets to see, so that a
+//! crash point can stand on either side of the effect. It never loses a message that it confirmed; everything else is allowed by seed.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use nbi_upgrade::clock;
+use nbi_upgrade::message::EventMessage;
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use super::faults::{Draws, Fate, Faults};
+use super::history::History;
+
+/// Deliveries of one message before it is dead-lettered (`x-delivery-limit`).
+const DELIVERY_LIMIT: u32 = 20;
+
+/// A queue that workers consume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Queue {
+    Requests,
+    Steps,
+}
+
+/// A message of a job.
+#[derive(Debug, Clone)]
+pub(crate) struct Message {
+    pub(crate) queue: Queue,
+    pub(crate) job: String,
+    pub(crate) body: Vec<u8>,
+    /// The worker's own mark: it, or what it was made from, may have been worked on before.
+    pub(crate) marked: bool,
+    deliveries: u32,
+}
+
+impl Message {
+    pub(crate) fn new(queue: Queue, job: &str, body: Vec<u8>, marked: bool) -> Self {
+        Self {
+            queue,
+            job: job.to_owned(),
+            body,
+            marked,
+            deliveries: 0,
+        }
+    }
+
+    /// The broker's flag, or the worker's mark.
+    pub(crate) fn is_redelivered(&self) -> bool {
+        self.deliveries > 0 || self.marked
+    }
+}
+
+#[derive(Debug)]
+struct Unacked {
+    message: Message,
+    worker: usize,
+    /// Something took its place already: it is no copy of its own unless it comes back.
+    is_replaced: bool,
+}
+
+#[derive(Debug)]
+struct Later {
+    at: Timestamp,
+    message: Message,
+    /// Out of a delay queue, which may repeat it.
+    by_dead_lettering: bool,
+}
+
+#[derive(Debug)]
+struct State {
+    draws: Draws,
+    steps: VecDeque<Message>,
+    requests: VecDeque<Message>,
+    later: Vec<Later>,
+    unacked: BTreeMap<u64, Unacked>,
+    tags: u64,
+    dead: Vec<(Message, String)>,
+    /// Most copies of a job at any time, and what may have made copies of it.
+    copies: BTreeMap<String, usize>,
+    forks: BTreeMap<String, usize>,
+}
+
+/// The broker; clones share it.
+#[derive(Clone)]
+pub(crate) struct Broker {
+    state: Arc<Mutex<State>>,
+    history: History,
+    changed: Arc<Notify>,
+    pub(crate) settled: Arc<Notify>,
+}
+
+/// What a worker that wants a message gets.
+pub(crate) enum Taken {
+    Delivery(u64, Message),
+    /// Nothing before then, if at all.
+    Empty(Option<Duration>),
+}
+
+impl Broker {
+    pub(crate) fn new(faults: Faults, history: History) -> Self {
+        let state = State {
+            draws: Draws::new(faults),
+            steps: VecDeque::new(),
+            requests: VecDeque::new(),
+            later: Vec::new(),
+            unacked: BTreeMap::new(),
+            tags: 0,
+            dead: Vec::new(),
+            copies: BTreeMap::new(),
+            forks: BTreeMap::new(),
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            history,
+            changed: Arc::default(),
+            settled: Arc::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request of upstream.
+    pub(crate) fn submit(&self, job: &str, body: Vec<u8>) {
+        self.history.note(0, format!("request of {job}"));
+        let mut state = self.state();
+        *state.forks.entry(job.to_owned()).or_default() += 1;
+        state
+            .requests
+            .push_back(Message::new(Queue::Requests, job, body, false));
+        state.count_copies(job);
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// The next message for this worker.
+    pub(crate) fn take(&self, worker: usize) -> Taken {
+        let now = self.history.now();
+        let mut state = self.state();
+        state.promote(now);
+        let count = if state.steps.is_empty() {
+            state.requests.len()
+        } else {
+            state.steps.len()
+        };
+        let index = state.draws.next_of(count, now);
+        let message = match state.steps.remove(index) {
+            Some(message) => Some(message),
+            None => state.requests.remove(index),
+        };
+        let Some(message) = message else {
+            let next = state.later.iter().map(|later| later.at).min();
+            return Taken::Empty(next.map(|at| clock::until(now, at)));
+        };
+        state.tags += 1;
+        let tag = state.tags;
+        let unacked = Unacked {
+            message: message.clone(),
+            worker,
+            is_replaced: false,
+        };
+        state.unacked.insert(tag, unacked);
+        Taken::Delivery(tag, message)
+    }
+
+    /// Waits until something may have changed; to be created before looking.
+    pub(crate) fn changed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.changed.notified()
+    }
+
+    /// Publishes a continuation in place of the delivery `tag`, to `steps` or to a delay queue.
+    pub(crate) fn publish_step(
+        &self,
+        worker: usize,
+        tag: u64,
+        message: Message,
+        ttl: Option<Duration>,
+    ) -> Fate {
+        let now = self.history.now();
+        let mut state = self.state();
+        let fate = state.draws.publish(now);
+        let job = message.job.clone();
+        if fate.takes_effect() {
+            match ttl {
+                None => state.queue(message),
+                Some(ttl) => {
+                    let stay = state.draws.stay(ttl, now);
+                    let at = now + SignedDuration::try_from(stay).unwrap();
+                    state.later.push(Later {
+                        at,
+                        message,
+                        by_dead_lettering: true,
+                    });
+                }
+            }
+            if fate != Fate::Confirmed {
+                // It will be published again: the first one is a copy.
+                *state.forks.entry(job.clone()).or_default() += 1;
+            } else if let Some(unacked) = state.unacked.get_mut(&tag) {
+                unacked.is_replaced = true;
+            }
+            state.count_copies(&job);
+        }
+        drop(state);
+        if fate != Fate::Confirmed {
+            self.history.note(
+                worker,
+                format!("publish of a continuation of {job}: {fate:?}"),
+            );
+        }
+        self.changed.notify_waiters();
+        fate
+    }
+
+    /// Publishes an event.
+    pub(crate) fn publish_event(&self, worker: usize, event: &EventMessage) -> Fate {
+        let fate = self.state().draws.publish(self.history.now());
+        if fate.takes_effect() {
+            let body: Value = serde_json::from_slice(&event.body).unwrap();
+            let reason = body["data"]["reason"].as_str().unwrap_or_default();
+            let job = body["data"]["job_id"].as_str().unwrap_or_default();
+            let (kind, id) = (event.event_type, &event.id[..8]);
+            self.history.note(
+                worker,
+                format!("event {kind} {reason} of {job}, id {id}…, {fate:?}"),
+            );
+            if event.kind.is_final() {
+                self.history.add_final(event.id.clone(), body);
+            }
+        }
+        fate
+    }
+
+    /// The delivery is over: nothing takes its place but events.
+    pub(crate) fn is_over(&self, tag: u64) {
+        if let Some(unacked) = self.state().unacked.get_mut(&tag) {
+            unacked.is_replaced = true;
+        }
+    }
+
+    /// Acknowledges; false: the connection was gone, and the message comes again.
+    pub(crate) fn ack(&self, worker: usize, tag: u64) -> bool {
+        let now = self.history.now();
+        let mut state = self.state();
+        if state.draws.ack_is_lost(now) {
+            drop(state);
+            self.history.note(worker, "acknowledgement lost");
+            self.redeliver(|key, _| *key == tag, Duration::ZERO);
+            return false;
+        }
+        let was_there = state.unacked.remove(&tag).is_some();
+        let is_settled = state.depth() == 0;
+        drop(state);
+        if is_settled {
+            self.settled.notify_waiters();
+        }
+        was_there
+    }
+
+    /// Gives a delivery back.
+    pub(crate) fn nack(&self, tag: u64) {
+        self.redeliver(|key, _| *key == tag, Duration::ZERO);
+    }
+
+    /// Puts a message aside for good, with the reason, and acknowledges it.
+    pub(crate) fn dead_letter(&self, worker: usize, tag: u64, reason: &str) {
+        self.history
+            .note(worker, format!("dead-lettered: {reason}"));
+        let mut state = self.state();
+        if let Some(unacked) = state.unacked.remove(&tag) {
+            state.dead.push((unacked.message, reason.to_owned()));
+        }
+        let is_settled = state.depth() == 0;
+        drop(state);
+        if is_settled {
+            self.settled.notify_waiters();
+        }
+    }
+
+    /// A worker is gone: what it had in hand comes again once the broker notices.
+    pub(crate) fn consumer_died(&self, worker: usize) {
+        let after = self.state().draws.faults.redelivers_after;
+        self.redeliver(|_, unacked| unacked.worker == worker, after);
+    }
+
+    /// The broker restarts: everything in hand comes again.
+    pub(crate) fn restart(&self) {
+        self.history.note(0, "the broker restarts");
+        self.redeliver(|_, _| true, Duration::from_secs(1));
+    }
+
+    fn redeliver(&self, which: impl Fn(&u64, &Unacked) -> bool, after: Duration) {
+        let at = self.history.now() + SignedDuration::try_from(after).unwrap();
+        let mut state = self.state();
+        let tags: Vec<u64> = state
+            .unacked
+            .iter()
+            .filter(|(tag, unacked)| which(tag, unacked))
+            .map(|(tag, _)| *tag)
+            .collect();
+        for tag in tags {
+            let Some(Unacked { mut message, .. }) = state.unacked.remove(&tag) else {
+                continue;
+            };
+            message.deliveries += 1;
+            let job = message.job.clone();
+            *state.forks.entry(job.clone()).or_default() += 1;
+            if message.deliveries > DELIVERY_LIMIT {
+                state.dead.push((message, "delivery_limit".to_owned()));
+            } else {
+                state.later.push(Later {
+                    at,
+                    message,
+                    by_dead_lettering: false,
+                });
+            }
+            state.count_copies(&job);
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Draws how long something takes.
+    pub(crate) fn latency(&self) -> Duration {
+        let now = self.history.now();
+        self.state().draws.latency(now)
+    }
+
+    /// Messages that wait or are in hand.
+    pub(crate) fn depth(&self) -> usize {
+        self.state().depth()
+    }
+
+    /// What was dead-lettered, with the reason.
+    pub(crate) fn dead(&self) -> Vec<String> {
+        self.state()
+            .dead
+            .iter()
+            .map(|(message, reason)| format!("{} {reason}", message.job))
+            .collect()
+    }
+
+    /// By job: most copies at any time, and how many there may be (requests, and whatever may have made copies).
+    pub(crate) fn copies(&self) -> BTreeMap<String, (usize, usize)> {
+        let state = self.state();
+        state
+            .copies
+            .iter()
+            .map(|(job, most)| {
+                (
+                    job.clone(),
+                    (*most, state.forks.get(job).copied().unwrap_or(0)),
+                )
+            })
+            .collect()
+    }
+}
+
+impl State {
+    fn queue(&mut self, message: Message) {
+        match message.queue {
+            Queue::Steps => self.steps.push_back(message),
+            Queue::Requests => self.requests.push_back(message),
+        }
+    }
+
+    /// Moves what is due into its queue.
+    fn promote(&mut self, now: Timestamp) {
+        while let Some(index) = self
+            .later
+            .iter()
+            .enumerate()
+            .filter(|(_, later)| later.at <= now)
+            .min_by_key(|(index, later)| (later.at, *index))
+            .map(|(index, _)| index)
+        {
+            let Later {
+                message,
+                by_dead_lettering,
+                ..
+            } = self.later.remove(index);
+            if by_dead_lettering && self.draws.is_duplicated(now) {
+                *self.forks.entry(message.job.clone()).or_default() += 1;
+                let job = message.job.clone();
+                self.queue(message.clone());
+                self.queue(message);
+                self.count_copies(&job);
+            } else {
+                self.queue(message);
+            }
+        }
+    }
+
+    fn count_copies(&mut self, job: &str) {
+        let is_job = |message: &Message| message.job == job;
+        let waiting = self
+            .steps
+            .iter()
+            .chain(&self.requests)
+            .filter(|m| is_job(m));
+        let later = self.later.iter().filter(|later| is_job(&later.message));
+        let in_hand = self
+            .unacked
+            .values()
+            .filter(|unacked| !unacked.is_replaced && is_job(&unacked.message));
+        let count = waiting.count() + later.count() + in_hand.count();
+        let most = self.copies.entry(job.to_owned()).or_default();
+        *most = (*most).max(count);
+    }
+
+    fn depth(&self) -> usize {
+        self.steps.len() + self.requests.len() + self.later.len() + self.unacked.len()
+    }
+}

@@ -1,0 +1,344 @@
+//! What is run: a world, the requests and what may come of them.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use nbi_upgrade::job::policy::OnBusy;
+use nbi_upgrade::simulator::{
+    AttemptResult, Device, FailedAttempt, Operation, PostOnExisting, ReadingRules, Results,
+    Trouble, TroublePlan,
+};
+use serde_json::{Value, json};
+
+use super::broken::Broken;
+use super::faults::Faults;
+use crate::support::world::{Setup, request, start};
+
+/// A request, so long after the beginning.
+#[derive(Debug, Clone)]
+pub(crate) struct Send {
+    pub(crate) after: Duration,
+    pub(crate) job: String,
+    pub(crate) body: Value,
+}
+
+/// What may come of a job.
+#[derive(Debug, Clone)]
+pub(crate) struct JobExpectation {
+    pub(crate) job_id: String,
+    pub(crate) cpe_id: String,
+    pub(crate) file: String,
+    pub(crate) not_before: Option<Timestamp>,
+    pub(crate) max_attempts: usize,
+    /// `outcome/reason`; empty: any.
+    pub(crate) allowed: Vec<&'static str>,
+    /// Whether copies may judge differently: a known limit.
+    pub(crate) may_differ: bool,
+}
+
+/// A scenario.
+#[derive(Debug, Clone)]
+pub(crate) struct Scenario {
+    pub(crate) name: String,
+    pub(crate) setup: Setup,
+    pub(crate) workers: usize,
+    /// How wrong the clocks of the workers are, in turn.
+    pub(crate) skews: Vec<SignedDuration>,
+    pub(crate) faults: Faults,
+    pub(crate) sends: Vec<Send>,
+    pub(crate) jobs: Vec<JobExpectation>,
+    /// Rows of two days ago: device, code, message.
+    pub(crate) old_results: Vec<(String, i64, String)>,
+    pub(crate) leaves_rule: bool,
+    /// When everything must be over.
+    pub(crate) patience: Duration,
+    /// How long devices go on living afterwards.
+    pub(crate) aftermath: Duration,
+    /// NBI calls without a crash; 0 while that is not known.
+    pub(crate) calls: usize,
+    pub(crate) broken: Option<Broken>,
+}
+
+impl Scenario {
+    /// A world of one device without requests.
+    pub(crate) fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            setup: Setup::default(),
+            workers: 2,
+            skews: vec![SignedDuration::ZERO],
+            faults: Faults::default(),
+            sends: Vec::new(),
+            jobs: Vec::new(),
+            old_results: Vec::new(),
+            leaves_rule: false,
+            patience: Duration::from_hours(12),
+            aftermath: Duration::from_hours(3),
+            calls: 0,
+            broken: None,
+        }
+    }
+
+    /// The same after this change.
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
+
+    /// Sends a request and says what may come of it.
+    pub(crate) fn send(mut self, after_secs: u64, body: &Value, allowed: &[&'static str]) -> Self {
+        let text = |field: &str| body[field].as_str().unwrap_or_default().to_owned();
+        let job = text("job_id");
+        self.sends.push(Send {
+            after: Duration::from_secs(after_secs),
+            job: job.clone(),
+            body: body.clone(),
+        });
+        if self.jobs.iter().all(|known| known.job_id != job) {
+            self.jobs.push(JobExpectation {
+                job_id: job,
+                cpe_id: text("cpe_id"),
+                file: text("firmware_url"),
+                not_before: text("not_before").parse().ok(),
+                max_attempts: usize::try_from(body["max_attempts"].as_u64().unwrap_or(1)).unwrap(),
+                allowed: allowed.to_vec(),
+                may_differ: false,
+            });
+        }
+        self
+    }
+
+    /// Whether what a crash leaves is delivered again at once.
+    pub(crate) fn comes_at_once(&self) -> bool {
+        self.faults.redelivers_after.is_zero()
+    }
+
+    /// Whether the broker does nothing wrong by itself.
+    pub(crate) fn is_calm(&self) -> bool {
+        let faults = &self.faults;
+        let chances = [
+            faults.duplicate,
+            faults.confirm_lost,
+            faults.confirm_late,
+            faults.ack_lost,
+        ];
+        faults.restarts.is_empty() && chances.iter().all(|chance| *chance == 0.0)
+    }
+
+    /// The most NBI calls that so many crashes may cause: each copy does what one job does, and a job
+    /// that waits for another one's crash twice that.
+    pub(crate) fn calls_max(&self, crashes: usize) -> usize {
+        if self.calls == 0 {
+            return usize::MAX;
+        }
+        2 * (self.calls << crashes)
+    }
+}
+
+const DONE: &[&str] = &["completed/upgraded", "completed/already_done"];
+const TAKEN: &[&str] = &[
+    "completed/upgraded",
+    "completed/already_done",
+    "failed/superseded",
+];
+const FAULT: &[&str] = &["failed/device_fault"];
+const LATE: &[&str] = &["failed/timed_out"];
+
+/// A request with its time, as a careful publisher sends it.
+fn asked(job: &str) -> Value {
+    let mut body = request(job, "CPE1", &format!("{job}.bin"));
+    body["requested_at"] = json!("2026-11-23T12:00:00Z");
+    body
+}
+
+fn one(name: &str, allowed: &[&'static str]) -> Scenario {
+    Scenario::new(name).send(0, &asked("job-1"), allowed)
+}
+
+fn troubled(name: &str, plan: TroublePlan) -> Scenario {
+    one(name, DONE).with(|scenario| scenario.setup.troubles = plan)
+}
+
+fn spell(trouble: Trouble, from_secs: i64, until_secs: i64) -> TroublePlan {
+    let at = |secs| start() + SignedDuration::from_secs(secs);
+    TroublePlan::new(1).spell(trouble, at(from_secs), at(until_secs))
+}
+
+fn device(change: impl FnOnce(&mut Device)) -> Vec<Device> {
+    let mut device = Device::new("CPE1");
+    change(&mut device);
+    vec![device]
+}
+
+fn plain() -> Vec<Scenario> {
+    let transient = || {
+        Device::new("CPE1").with_attempts(&[
+            AttemptResult::fault(9017, "broken off"),
+            AttemptResult::Success,
+        ])
+    };
+    let mut twice = asked("job-1");
+    twice["max_attempts"] = json!(2);
+    let mut brief = asked("job-1");
+    brief["deadline"] = json!("2026-11-23T12:20:00Z");
+    let mut delete = asked("job-1");
+    delete["cleanup"] = json!("delete");
+    let mut keep = asked("job-1");
+    keep["cleanup"] = json!("keep");
+    let mut tonight = asked("job-1");
+    tonight["not_before"] = json!("2026-11-23T13:30:00Z");
+    let fault = AttemptResult::fault(9010, "Download failure. File not found.");
+    vec![
+        one("success", DONE),
+        one("history", DONE).with(|s| {
+            s.old_results = vec![("CPE1".to_owned(), 200, "OK".to_owned())];
+        }),
+        one("permanent_fault", FAULT).with(|s| {
+            s.setup.devices = vec![Device::new("CPE1").with_attempts(&[fault])];
+        }),
+        Scenario::new("transient_fault")
+            .send(0, &twice, DONE)
+            .with(|s| s.setup.devices = vec![transient()]),
+        Scenario::new("transient_fault_keeps_execution")
+            .send(0, &twice, DONE)
+            .with(|s| {
+                s.setup.devices = vec![transient()];
+                s.setup.semantics.failed_attempt = FailedAttempt::KeepsExecution;
+                s.setup.semantics.results = Results::RowRewritten;
+            }),
+        Scenario::new("timeout").send(0, &brief, LATE).with(|s| {
+            s.setup.devices = vec![Device::new("CPE1").with_attempts(&[AttemptResult::Silent])];
+        }),
+        one("offline", DONE).with(|s| {
+            s.setup.devices = device(|device| {
+                device.offline_until = Some(start() + SignedDuration::from_mins(12));
+            });
+        }),
+        Scenario::new("never_online")
+            .send(0, &brief, LATE)
+            .with(|s| {
+                s.setup.devices = device(|device| device.offline_until = Some(Timestamp::MAX));
+            }),
+        Scenario::new("not_before").send(0, &tonight, DONE),
+        Scenario::new("cleanup_delete").send(0, &delete, DONE),
+        Scenario::new("cleanup_keep")
+            .send(0, &keep, DONE)
+            .with(|s| s.leaves_rule = true),
+    ]
+}
+
+/// Copies may judge a take-over differently; a known limit.
+fn either_way(scenario: &mut Scenario) {
+    for job in &mut scenario.jobs {
+        job.allowed = TAKEN.to_vec();
+        job.may_differ = true;
+    }
+}
+
+fn several() -> Vec<Scenario> {
+    let twins = |name: &str, after| one(name, DONE).send(after, &asked("job-1"), DONE);
+    let mut long = asked("job-1");
+    long["deadline"] = json!("2026-11-24T12:00:00Z");
+    let two_jobs = |name: &str, on_busy, first: &[&'static str]| {
+        Scenario::new(name)
+            .send(0, &asked("job-1"), first)
+            .send(10, &asked("job-2"), DONE)
+            .with(|s| {
+                s.setup.policy.on_busy = on_busy;
+                s.setup.devices = device(|device| {
+                    device.session_delay = SignedDuration::from_secs(25);
+                });
+            })
+    };
+    vec![
+        twins("duplicate_at_once", 0),
+        twins("duplicate_while_flashing", 60),
+        Scenario::new("duplicate_later")
+            .send(0, &long, DONE)
+            .send(7_200, &long, DONE),
+        // Without tags, a copy that looks when the other job has the rule cannot tell whose the result is.
+        two_jobs("two_jobs_wait", OnBusy::Wait, TAKEN).with(either_way),
+        two_jobs("two_jobs_tagged_delete", OnBusy::Wait, DONE).with(|s| {
+            s.sends
+                .iter_mut()
+                .for_each(|send| send.body["cleanup"] = json!("delete"));
+            s.setup.policy.tag_rules = true;
+        }),
+        two_jobs("two_jobs_tagged", OnBusy::Wait, DONE).with(|s| {
+            s.setup.policy.tag_rules = true;
+        }),
+        // A crash may bring the first request after the second one: then it is the one that takes over.
+        two_jobs("two_jobs_supersede", OnBusy::Supersede, TAKEN).with(either_way),
+    ]
+}
+
+fn nbi() -> Vec<Scenario> {
+    let lost = |operation| {
+        TroublePlan::new(1)
+            .with(Trouble::AnswerLost, 1.0)
+            .only(&[operation])
+            .quiet_from(start() + SignedDuration::from_secs(1))
+    };
+    let minutes = SignedDuration::from_mins;
+    let ahead = |name: &str, offset| {
+        one(name, DONE).with(|s| s.setup.semantics.clock_offset = minutes(offset))
+    };
+    let skewed = |name: &str, skews: [i64; 2]| {
+        one(name, DONE).with(|s| s.skews = skews.map(minutes).to_vec())
+    };
+    vec![
+        troubled("rule_answer_lost", lost(Operation::CreateRule)),
+        troubled("cnr_answer_lost", lost(Operation::ConnectionRequest)),
+        troubled("nbi_down", spell(Trouble::Refused, 20, 400)),
+        troubled("nbi_down_at_first", spell(Trouble::Unavailable, 0, 200)),
+        troubled("credentials_refused", spell(Trouble::Unauthorized, 30, 200)),
+        ahead("nbi_clock_ahead", 10),
+        ahead("nbi_clock_behind", -10),
+        skewed("worker_clocks_ahead", [0, 10]),
+        skewed("worker_clocks_behind", [0, -10]),
+        one("results_rewritten", DONE).with(|s| {
+            s.setup.semantics.results = Results::RowRewritten;
+            s.old_results = vec![("CPE1".to_owned(), 200, "OK".to_owned())];
+        }),
+        one("post_duplicates", DONE).with(|s| {
+            s.setup.semantics.post_on_existing = PostOnExisting::Duplicate;
+        }),
+        // A crash around the one write may leave the rule unarmed: the safe side.
+        one("rules_unreadable", &[]).with(|s| {
+            s.jobs[0].allowed = vec![DONE[0], DONE[1], LATE[0]];
+            s.jobs[0].may_differ = true;
+            s.setup.semantics.reading_rules = ReadingRules::Forbidden403;
+        }),
+    ]
+}
+
+/// How long the broker takes to bring again what a crash left, in seconds.
+const LAGS: [u64; 4] = [0, 100, 200, 600];
+
+/// Every scenario, each with what a crash leaves coming again at once, while the device flashes, and after it is done.
+pub(crate) fn all() -> Vec<Scenario> {
+    let base: Vec<Scenario> = plain().into_iter().chain(several()).chain(nbi()).collect();
+    let names: BTreeSet<&str> = base.iter().map(|scenario| scenario.name.as_str()).collect();
+    assert_eq!(names.len(), base.len(), "two scenarios of one name");
+    let mut all = Vec::new();
+    for scenario in base {
+        for secs in LAGS {
+            let mut scenario = scenario.clone();
+            scenario.faults.redelivers_after = Duration::from_secs(secs);
+            if secs > 0 {
+                scenario.name = format!("{}+{secs}s", scenario.name);
+            }
+            all.push(scenario);
+        }
+    }
+    all
+}
+
+/// The scenario of that name.
+pub(crate) fn named(name: &str) -> Scenario {
+    all()
+        .into_iter()
+        .find(|scenario| scenario.name == name)
+        .unwrap_or_else(|| panic!("there is no scenario {name:?}"))
+}

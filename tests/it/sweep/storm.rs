@@ -1,0 +1,219 @@
+//! Storms: everything at once, drawn from a seed. Devices of every character under any of the vendor's semantics, several jobs, an NBI and a
+//! broker with every fault, clocks that are wrong, workers that die anywhere; then quiet, in which all must end well.
+//!
+//! What cannot be had is not asked for: a device whose rules cannot be read may be left alone after a crash, copies that look at different
+//! moments around a deadline or a take-over may judge differently. No storm may flash a device twice for one job, lose a job, give an
+//! outcome two ids, leave a rule armed or a message behind.
+
+use std::time::{Duration, Instant};
+
+use jiff::SignedDuration;
+use nbi_upgrade::simulator::{
+    AttemptResult, Device, FailedAttempt, Filter, HttpStatus, Incomplete, PostOnExisting, Put,
+    ReadingRules, Results, RowOrder, Semantics, TroublePlan,
+};
+use serde_json::json;
+
+use super::points::Plan;
+use super::run::{Run, run};
+use super::scenarios::Scenario;
+use crate::support::world::{request, start};
+
+/// Storms in the default run.
+const STORMS: u64 = 1_500;
+
+/// Faults end this long after the beginning.
+const QUIET_AFTER: SignedDuration = SignedDuration::from_hours(2);
+
+fn one_of<T: Copy>(rng: &mut fastrand::Rng, all: &[T]) -> T {
+    all[rng.usize(..all.len())]
+}
+
+/// The likeliest answer more often than all others together, so that not every storm is exotic.
+fn semantics(rng: &mut fastrand::Rng) -> Semantics {
+    let mut drawn = Semantics::default();
+    macro_rules! maybe {
+        ($($field:ident $switch:ident),+) => {
+            $(if rng.u8(..3) == 0 { drawn.$field = one_of(rng, $switch::ALL); })+
+        };
+    }
+    maybe!(
+        post_on_existing PostOnExisting, put Put, filter Filter, http_status HttpStatus,
+        reading_rules ReadingRules, failed_attempt FailedAttempt, results Results,
+        row_order RowOrder, incomplete Incomplete
+    );
+    if rng.u8(..3) == 0 {
+        drawn.clock_offset = SignedDuration::from_secs(rng.i64(-600..=600));
+    }
+    drawn
+}
+
+fn device(rng: &mut fastrand::Rng, cpe_id: &str) -> Device {
+    let flaky = [
+        AttemptResult::fault(9017, "broken off"),
+        AttemptResult::Success,
+    ];
+    let mut device = match rng.u8(..8) {
+        0 => Device::new(cpe_id).with_attempts(&flaky),
+        1 => Device::new(cpe_id).with_attempts(&[AttemptResult::fault(9018, "corrupted")]),
+        2 => Device::new(cpe_id).with_attempts(&[AttemptResult::Silent]),
+        _ => Device::new(cpe_id),
+    };
+    device.session_delay = SignedDuration::from_secs(rng.i64(1..=30));
+    device.download = SignedDuration::from_secs(rng.i64(1..=300));
+    device.reboot = SignedDuration::from_secs(rng.i64(1..=120));
+    if rng.u8(..4) == 0 {
+        device.offline_until = Some(start() + SignedDuration::from_secs(rng.i64(0..=7_200)));
+    }
+    device.accepts_connection_requests = rng.u8(..6) != 0;
+    device
+}
+
+/// The storm of a seed, and who dies in it.
+fn storm(seed: u64) -> (Scenario, Plan) {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut scenario = Scenario::new(&format!("storm {seed}"));
+    let setup = &mut scenario.setup;
+    setup.semantics = semantics(&mut rng);
+    let quiet_from = start() + QUIET_AFTER;
+    if rng.bool() {
+        setup.troubles = TroublePlan::storm(seed, rng.f64() * 0.3).quiet_from(quiet_from);
+    }
+    let devices = rng.usize(1..=2);
+    let cpe_ids: Vec<String> = (1..=devices).map(|number| format!("CPE{number}")).collect();
+    setup.devices = cpe_ids.iter().map(|id| device(&mut rng, id)).collect();
+    scenario.workers = rng.usize(1..=3);
+    if rng.u8(..3) == 0 {
+        scenario.skews = (0..3)
+            .map(|_| SignedDuration::from_secs(rng.i64(-600..=600)))
+            .collect();
+    }
+    let chance = |rng: &mut fastrand::Rng| {
+        if rng.bool() {
+            rng.f64().powi(2) * 0.2
+        } else {
+            0.0
+        }
+    };
+    let faults = &mut scenario.faults;
+    faults.seed = seed;
+    faults.quiet_from = Some(quiet_from);
+    for fault in [
+        &mut faults.duplicate,
+        &mut faults.reorder,
+        &mut faults.nack,
+        &mut faults.returned,
+        &mut faults.confirm_lost,
+        &mut faults.publish_lost,
+        &mut faults.confirm_late,
+        &mut faults.ack_lost,
+        &mut faults.early,
+        &mut faults.late,
+    ] {
+        *fault = chance(&mut rng);
+    }
+    faults.redelivers_after = Duration::from_secs(one_of(&mut rng, &[0, 0, 1, 40, 100, 300, 900]));
+    faults.latency = Duration::from_millis(one_of(&mut rng, &[0, 50, 2_000, 9_000]));
+    faults.restarts = (0..rng.usize(..3))
+        .map(|_| start() + SignedDuration::from_secs(rng.i64(0..7_200)))
+        .collect();
+    let is_blind = scenario.setup.semantics.reading_rules != ReadingRules::Allowed;
+    for cpe_id in &cpe_ids {
+        scenario = jobs(scenario, &mut rng, cpe_id, is_blind);
+    }
+    // Two jobs of a device are told apart for certain by their tags alone.
+    scenario.setup.policy.tag_rules = scenario.jobs.len() > devices || rng.bool();
+    scenario.patience = Duration::from_hours(24);
+    let crashes = rng.usize(..=4);
+    let plan = Plan {
+        chance: Some((seed, 0.01, crashes)),
+        ..Plan::default()
+    };
+    (scenario, plan)
+}
+
+/// One job for a device, or the same twice, or two; never two where rules cannot be read, as nothing tells them apart there.
+fn jobs(mut scenario: Scenario, rng: &mut fastrand::Rng, cpe_id: &str, is_blind: bool) -> Scenario {
+    let count = if is_blind {
+        1
+    } else {
+        one_of(rng, &[1, 1, 1, 2])
+    };
+    for number in 1..=count {
+        let job = format!("{cpe_id}-{number}");
+        let mut body = request(&job, cpe_id, &format!("{job}.bin"));
+        body["requested_at"] = json!(start().to_string());
+        let deadline = start() + SignedDuration::from_secs(rng.i64(3_600..28_800));
+        body["deadline"] = json!(deadline.to_string());
+        body["max_attempts"] = json!(rng.u8(1..=3));
+        body["cleanup"] = json!(one_of(rng, &["deactivate", "deactivate", "delete"]));
+        let after = rng.u64(..600);
+        scenario = scenario.send(after, &body, &[]);
+        if !is_blind && rng.u8(..4) == 0 {
+            scenario = scenario.send(after + rng.u64(..5_000), &body, &[]);
+        }
+    }
+    scenario
+        .jobs
+        .iter_mut()
+        .for_each(|job| job.may_differ = true);
+    scenario
+}
+
+fn report(seed: u64, run: &Run) -> String {
+    run.report(&format!("NBI_UPGRADE_STORM_SEED={seed}"))
+}
+
+#[test]
+fn storms() {
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .map(|text| text.parse::<u64>().unwrap())
+    };
+    if let Some(seed) = number("NBI_UPGRADE_STORM_SEED") {
+        let (scenario, plan) = storm(seed);
+        println!("{scenario:#?}");
+        let run = run(&scenario, plan);
+        println!("{}", report(seed, &run));
+        assert!(run.violations.is_empty(), "{:#?}", run.violations);
+        return;
+    }
+    let begun = Instant::now();
+    let count = number("NBI_UPGRADE_STORMS").unwrap_or(STORMS);
+    let (mut crashes, mut calls, mut differing, mut failed) = (0, 0, 0, Vec::new());
+    for seed in 0..count {
+        let (scenario, plan) = storm(seed);
+        let run = run(&scenario, plan);
+        crashes += run.crashes;
+        calls += run.calls;
+        differing += run
+            .verdicts
+            .values()
+            .filter(|verdicts| {
+                let outcomes = verdicts.iter().filter_map(|text| text.split('/').next());
+                outcomes.collect::<std::collections::BTreeSet<_>>().len() > 1
+            })
+            .count();
+        if !run.violations.is_empty() {
+            failed.push((seed, run));
+        }
+    }
+    println!(
+        "{count} storms, {crashes} crashes, {calls} NBI calls, {differing} jobs judged in two ways, {} wrong, {:.1} s",
+        failed.len(),
+        begun.elapsed().as_secs_f64()
+    );
+    let Some((seed, run)) = failed.first() else {
+        return;
+    };
+    let mut list = String::new();
+    for (seed, run) in failed.iter().take(60) {
+        list.push_str(&format!("seed {seed}: {}\n", run.violations.join("; ")));
+    }
+    panic!(
+        "{} storms are wrong:\n{list}\nthe first one:\n{}",
+        failed.len(),
+        report(*seed, run)
+    );
+}
