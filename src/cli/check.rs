@@ -67,9 +67,6 @@ async fn broker(config: &Config) -> Result<String, String> {
             "connected, every object under {:?} stands",
             settings.prefix
         )),
-        Err(error) if error.code == Some(404) => Err(format!(
-            "{error}; run `nbi-upgrade topology declare`, or start a worker with amqp.topology = \"declare\""
-        )),
         Err(error) => Err(error.to_string()),
     }
 }

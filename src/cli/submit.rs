@@ -25,7 +25,10 @@ Examples:
   nbi-upgrade submit --cpe-id 001122-ABC --firmware-url https://files.example/fw-2.bin --wait
 
 A line of jobs.jsonl:
-  {\"job_id\":\"order-4711\",\"cpe_id\":\"001122-ABC\",\"firmware_url\":\"https://files.example/fw-2.bin\"}")]
+  {\"job_id\":\"order-4711\",\"cpe_id\":\"001122-ABC\",\"firmware_url\":\"https://files.example/fw-2.bin\",
+   \"requested_at\":\"2026-06-01T02:07:15Z\"}   (on one line)
+
+Keep requested_at when you send a request again: by it a job that is done is known as done.")]
 pub(super) struct Submit {
     #[command(flatten)]
     source: Source,
@@ -114,7 +117,7 @@ async fn publish(requester: &Requester, requests: &[Request]) -> anyhow::Result<
     let mut under_way = stream::iter(publishes).buffered(WINDOW);
     while let Some(published) = under_way.next().await {
         published.with_context(|| {
-            format!("{confirmed} of {} requests are with the broker; send all again, known ones are not carried out twice", requests.len())
+            format!("{confirmed} of {} requests are with the broker; send all again; those with a `requested_at` are not carried out twice", requests.len())
         })?;
         confirmed += 1;
     }

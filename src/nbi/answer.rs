@@ -2,7 +2,7 @@
 //!
 //! The NBI says how it went twice, as HTTP status and as `code` in the body (`{code, message, details}`, for methods
 //! `{result: {code, message}}`); the vendor's page shows only bodies, so which HTTP status surrounds them is unknown. Both are
-//! judged by the same table ([`Class::of`]), and where they disagree the worse one counts, in the order of [`Class`]. So HTTP 200
+//! judged by the same table (`Class::of`), and where they disagree the worse one counts, in the order of `Class`. So HTTP 200
 //! around a body that says 404 is "no row", and HTTP 500 around a body that says 200 is an NBI in trouble.
 //!
 //! An answer that should carry the NBI's envelope and does not is not believed: 404 without it is a wrong path or a proxy, not an
