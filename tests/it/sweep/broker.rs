@@ -15,44 +15,10 @@ use tokio::sync::Notify;
 
 use super::faults::{Draws, Fate, Faults};
 use super::history::History;
+use super::message::{Message, Queue};
 
 /// Deliveries of one message before it is dead-lettered (`x-delivery-limit`).
 const DELIVERY_LIMIT: u32 = 20;
-
-/// A queue that workers consume.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Queue {
-    Requests,
-    Steps,
-}
-
-/// A message of a job.
-#[derive(Debug, Clone)]
-pub(crate) struct Message {
-    pub(crate) queue: Queue,
-    pub(crate) job: String,
-    pub(crate) body: Vec<u8>,
-    /// The worker's own mark: it, or what it was made from, may have been worked on before.
-    pub(crate) marked: bool,
-    deliveries: u32,
-}
-
-impl Message {
-    pub(crate) fn new(queue: Queue, job: &str, body: Vec<u8>, marked: bool) -> Self {
-        Self {
-            queue,
-            job: job.to_owned(),
-            body,
-            marked,
-            deliveries: 0,
-        }
-    }
-
-    /// The broker's flag, or the worker's mark.
-    pub(crate) fn is_redelivered(&self) -> bool {
-        self.deliveries > 0 || self.marked
-    }
-}
 
 #[derive(Debug)]
 struct Unacked {

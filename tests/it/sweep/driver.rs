@@ -16,8 +16,9 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 
 use super::broken::Broken;
-use super::broker::{Broker, Message, Queue, Taken};
+use super::broker::{Broker, Taken};
 use super::faults::Fate;
+use super::message::{Message, Queue};
 use super::points::Life;
 
 /// How long a hand-over is tried before the delivery goes back.

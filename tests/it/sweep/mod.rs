@@ -5,11 +5,14 @@
 //!
 //! - `NBI_UPGRADE_REPLAY=scenario:point[:point]` runs one case and prints its history.
 //! - `NBI_UPGRADE_SWEEP_PAIRS=all` crashes at every pair of points (a night), a number at so many sampled pairs a scenario.
+//! - `NBI_UPGRADE_SWEEP_ONLY=text` takes the scenarios whose name contains it.
 //! - `NBI_UPGRADE_STORMS=N` runs N storms, `NBI_UPGRADE_STORM_SEED=S` one, with its history.
 
 mod history; // what happened in a run, in order; printed when it is wrong
 
 mod points; // where a worker can die, and the plan that says where it does
+
+mod message; // what the model broker holds
 
 mod broker; // the model of RabbitMQ: outlives workers, loses nothing, repeats much
 
