@@ -42,6 +42,8 @@ pub enum Owner {
     Ours,
     /// Another job's.
     Other,
+    /// Nobody can tell: an NBI whose PUT replaces the row has dropped the file with the seed's disarming PUT.
+    Unknown,
 }
 
 impl<'a> Turn<'a> {
@@ -341,10 +343,11 @@ impl<'a> Turn<'a> {
                 .description
                 .as_deref()
                 .is_some_and(|text| text.starts_with(TAG_PREFIX) && text != self.tag());
-        if is_same_file && !is_other_tag {
-            Owner::Ours
-        } else {
-            Owner::Other
+        match &rule.file {
+            _ if is_other_tag => Owner::Other,
+            _ if is_same_file => Owner::Ours,
+            Some(_) => Owner::Other,
+            None => Owner::Unknown,
         }
     }
 
@@ -357,13 +360,13 @@ impl<'a> Turn<'a> {
         } else {
             armed
         };
-        if deciding.is_empty() {
-            return None;
-        }
-        let is_ours = deciding
+        let owners: Vec<Owner> = deciding
             .into_iter()
-            .any(|rule| self.owner_of(rule) == Owner::Ours);
-        Some(if is_ours { Owner::Ours } else { Owner::Other })
+            .map(|rule| self.owner_of(rule))
+            .collect();
+        [Owner::Ours, Owner::Other, Owner::Unknown]
+            .into_iter()
+            .find(|owner| owners.contains(owner))
     }
 
     /// An ending decided now.

@@ -53,7 +53,9 @@ pub fn on_rule(
     let owner = turn.owner_of_all(&rules);
     let is_armed = rules.iter().any(RuleRow::is_armed);
     match (owner, is_armed, has_run) {
-        (Some(Owner::Ours), true, _) | (Some(Owner::Ours) | None, false, true) => stands(turn),
+        (Some(Owner::Ours), true, _)
+        | (Some(Owner::Ours | Owner::Unknown) | None, false, true)
+        | (Some(Owner::Unknown), true, true) => stands(turn),
         // Cannot be: no rule is no armed rule.
         (None, true, _) => stands(turn),
         (Some(Owner::Other), _, true) if may_have_been_taken_over(&turn) => taken_over(turn),
@@ -64,9 +66,8 @@ pub fn on_rule(
             turn.enter(Stage::Preflight);
             turn.advance()
         }
-        (Some(Owner::Ours | Owner::Other), false, false) => {
-            turn.step(Step::UpdateRule { readable: true })
-        }
+        (Some(Owner::Ours | Owner::Other | Owner::Unknown), false, false)
+        | (Some(Owner::Unknown), true, false) => turn.step(Step::UpdateRule { readable: true }),
         (None, false, false) => turn.step(Step::CreateRule { readable: true }),
     }
 }
@@ -118,8 +119,8 @@ pub fn on_rule_after_arming(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure
         // The write was accepted and the rule is not to be seen (a storage that lags, or a filter of another name): the answer to the
         // write counts, as a second write could arm it twice.
         None => stands(turn),
-        Some(Owner::Ours) if is_armed => stands(turn),
-        Some(Owner::Ours) => {
+        Some(Owner::Ours | Owner::Unknown) if is_armed => stands(turn),
+        Some(Owner::Ours | Owner::Unknown) => {
             let message = "the rule was written and is not armed".to_owned();
             fail(
                 turn,

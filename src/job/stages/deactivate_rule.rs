@@ -33,7 +33,7 @@ pub fn on_rule(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Dec
             put_away(turn)
         }
         Some(Owner::Other) => not_ours(turn),
-        Some(Owner::Ours) => {
+        Some(Owner::Ours | Owner::Unknown) => {
             let is_armed = rules.iter().any(RuleRow::is_armed);
             write(turn, is_armed, filter_ignored)
         }

@@ -76,9 +76,10 @@ pub fn on_rule(
     let is_ours = match answer {
         Ok(NbiAnswer::Rules { rows: rules, .. }) => match turn.owner_of_all(&rules) {
             Some(Owner::Ours) if is_held_by_a_copy(&turn, &rules) => return wait_for_copy(turn),
-            Some(owner) => owner == Owner::Ours,
-            // Gone: a copy of this job may have deleted it; but after waiting for another job it is more likely that one's.
-            None => !turn.job.progress.waited_for_other,
+            Some(Owner::Ours) => true,
+            Some(Owner::Other) => false,
+            // Without a file, or gone: a copy of this job may have deleted it; but after waiting for another job it is more likely that one's.
+            Some(Owner::Unknown) | None => !turn.job.progress.waited_for_other,
         },
         Ok(NbiAnswer::RulesUnreadable) => !turn.job.progress.waited_for_other,
         Ok(other) => return fail(turn, &unexpected(&other)),
@@ -119,8 +120,9 @@ fn newer_than_request(
     let ahead = nbi_time.map_or(SignedDuration::ZERO, |nbi_time| {
         nbi_time.duration_since(turn.inputs.now)
     });
-    // `Date` has whole seconds and the answer took a moment: a small difference is none.
-    let ahead_secs = if ahead.abs() < SignedDuration::from_secs(5) {
+    // `Date` has whole seconds and the answer took a moment: a small difference is none. An NBI that is ahead is not taken into account:
+    // the worker's own clock may be the one that is wrong, and a result taken for too old would let the device run again.
+    let behind_secs = if ahead > -SignedDuration::from_secs(5) {
         0
     } else {
         ahead.as_secs()
@@ -130,7 +132,7 @@ fn newer_than_request(
         .order
         .requested_at
         .as_second()
-        .saturating_add(ahead_secs);
+        .saturating_add(behind_secs);
     rows.iter()
         .filter(|row| row.ts >= requested || turn.is_tagged_as_ours(row))
         .cloned()

@@ -150,6 +150,36 @@ fn the_nbis_clock_is_taken_into_account_where_it_shows_one() {
 }
 
 #[test]
+fn a_rule_that_lost_its_file_keeps_a_new_result_from_being_taken_for_anothers() {
+    let bare = || {
+        rules(&[RuleRow {
+            file: None,
+            ..our_rule(false)
+        }])
+    };
+    let ran = Step::ReadRuleBeforeArming {
+        rows: vec![success(30)],
+    };
+    let decision = decide(
+        job(Stage::CreateRule),
+        ran,
+        bare(),
+        inputs(60),
+        &Policy::default(),
+    );
+    expect_step(&decision, "SendConnectionRequest");
+    let fresh = Step::ReadRuleBeforeArming { rows: vec![] };
+    let decision = decide(
+        job(Stage::CreateRule),
+        fresh,
+        bare(),
+        inputs(60),
+        &Policy::default(),
+    );
+    expect_step(&decision, "UpdateRule");
+}
+
+#[test]
 fn a_new_result_keeps_the_rule_from_being_armed_again() {
     let step = Step::ReadRuleBeforeArming {
         rows: vec![success(30)],
