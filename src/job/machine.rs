@@ -33,6 +33,11 @@ pub enum Step {
         /// Every row seen just before.
         rows: Vec<ResultRow>,
     },
+    /// `create_rule`: has it run while the rule was read? A copy may have seen the result and put the rule away in between.
+    ReadResultsBeforeWriting {
+        /// Whether a rule of this id is there to be updated.
+        exists: bool,
+    },
     /// `create_rule`: POST.
     CreateRule {
         /// Whether rules can be read here.
@@ -74,6 +79,7 @@ impl Step {
             Self::ReadVersionFirst | Self::ReadVersion => NbiCall::ReadVersion { cpe_id: cpe_id() },
             Self::ReadOldResults
             | Self::ReadResultsBeforeArming
+            | Self::ReadResultsBeforeWriting { .. }
             | Self::ReadResults
             | Self::ReadResultsOnceMore => NbiCall::ReadResults {
                 rule_id: rule_id(),
@@ -175,6 +181,9 @@ pub fn decide(
         Step::ReadRuleOfOldResult { rows } => preflight::on_rule(turn, &rows, answer),
         Step::ReadResultsBeforeArming => create_rule::on_results(turn, answer),
         Step::ReadRuleBeforeArming { rows } => create_rule::on_rule(turn, &rows, answer),
+        Step::ReadResultsBeforeWriting { exists } => {
+            create_rule::on_results_again(turn, exists, answer)
+        }
         Step::CreateRule { readable } => create_rule::on_created(turn, readable, answer),
         Step::UpdateRule { readable } => create_rule::on_updated(turn, readable, answer),
         Step::ReadRuleAfterArming => create_rule::on_rule_after_arming(turn, answer),

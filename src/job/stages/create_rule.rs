@@ -1,6 +1,6 @@
 //! `create_rule`: the rule stands, and is not armed twice.
 //!
-//! Before any write, results and rule are read: what has run for this job is not armed again, what another job holds is not taken
+//! Before any write, results and rule are read, and where a rule stands already the results once more: what has run for this job is not armed again, what another job holds is not taken
 //! (unless the operator wants it), and what stands already is left alone. After the write the rule is read again, as another worker may
 //! have written in the same moment and the last write wins.
 //!
@@ -13,7 +13,7 @@ use super::super::event::WaitingFor;
 use super::super::machine::Step;
 use super::super::outcome::{Impact, Outcome, Reason, RuleState};
 use super::super::policy::OnBusy;
-use super::super::state::Stage;
+use super::super::state::{Cleanup, Stage};
 use super::super::turn::{Owner, Turn};
 use super::unexpected;
 
@@ -67,8 +67,33 @@ pub fn on_rule(
             turn.advance()
         }
         (Some(Owner::Ours | Owner::Other | Owner::Unknown), false, false)
-        | (Some(Owner::Unknown), true, false) => turn.step(Step::UpdateRule { readable: true }),
+        | (Some(Owner::Unknown), true, false) => {
+            turn.step(Step::ReadResultsBeforeWriting { exists: true })
+        }
+        (None, false, false) if turn.job.order.cleanup == Cleanup::Delete => {
+            turn.step(Step::ReadResultsBeforeWriting { exists: false })
+        }
+        // A copy that was done would have left the rule here.
         (None, false, false) => turn.step(Step::CreateRule { readable: true }),
+    }
+}
+
+/// The results once more, right before the write: while the rule was read, a copy of this job may have seen the device's result and
+/// put the rule away, and what looks like an old rule is this job's, done.
+#[must_use]
+pub fn on_results_again(
+    turn: Turn<'_>,
+    exists: bool,
+    answer: Result<NbiAnswer, NbiFailure>,
+) -> Decision {
+    match answer {
+        Ok(NbiAnswer::Results { rows, .. }) if turn.newest_fresh(&rows).is_some() => {
+            turn.step(Step::ReadRuleBeforeArming { rows })
+        }
+        Ok(NbiAnswer::Results { .. }) if exists => turn.step(Step::UpdateRule { readable: true }),
+        Ok(NbiAnswer::Results { .. }) => turn.step(Step::CreateRule { readable: true }),
+        Ok(other) => fail(turn, &unexpected(&other)),
+        Err(failure) => fail(turn, &failure),
     }
 }
 

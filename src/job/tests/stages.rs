@@ -176,7 +176,32 @@ fn a_rule_that_lost_its_file_keeps_a_new_result_from_being_taken_for_anothers() 
         inputs(60),
         &Policy::default(),
     );
-    expect_step(&decision, "UpdateRule");
+    expect_step(&decision, "ReadResultsBeforeWriting");
+}
+
+#[test]
+fn a_copy_that_puts_the_rule_away_while_it_is_read_is_noticed_before_the_write() {
+    let policy = Policy::default();
+    let none_yet = Step::ReadRuleBeforeArming { rows: vec![] };
+    let looks_old = decide(
+        job(Stage::CreateRule),
+        none_yet,
+        rules(&[our_rule(false)]),
+        inputs(60),
+        &policy,
+    );
+    let again = Step::ReadResultsBeforeWriting { exists: true };
+    expect_step(&looks_old, "ReadResultsBeforeWriting");
+    let done = decide(
+        looks_old.job.clone(),
+        again.clone(),
+        results(&[success(30)]),
+        inputs(61),
+        &policy,
+    );
+    expect_step(&done, "ReadRuleBeforeArming");
+    let old_indeed = decide(looks_old.job, again, results(&[]), inputs(61), &policy);
+    expect_step(&old_indeed, "UpdateRule");
 }
 
 #[test]

@@ -27,6 +27,14 @@ fn steps() -> Vec<(Stage, Step)> {
                 rows: vec![success(60)],
             },
         ),
+        (
+            Stage::CreateRule,
+            Step::ReadResultsBeforeWriting { exists: true },
+        ),
+        (
+            Stage::CreateRule,
+            Step::ReadResultsBeforeWriting { exists: false },
+        ),
         (Stage::CreateRule, Step::CreateRule { readable: true }),
         (Stage::CreateRule, Step::CreateRule { readable: false }),
         (Stage::CreateRule, Step::UpdateRule { readable: true }),
