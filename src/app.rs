@@ -25,6 +25,9 @@ use crate::worker::{Grace, Worker};
 /// What giving jobs back to the broker may take at the end of the time of grace.
 const GIVE_BACK: Duration = Duration::from_secs(5);
 
+/// What closing the connections may take after that.
+const CLOSE: Duration = Duration::from_secs(5);
+
 /// Runs the service until a signal ends it.
 ///
 /// # Errors
@@ -199,13 +202,13 @@ pub fn amqp_settings(config: &Config) -> AmqpSettings {
     }
 }
 
-/// `shutdown.grace`, split: most of it for finishing, the last seconds for giving back.
+/// `shutdown.grace`, split: most of it for finishing, the last seconds for giving back and for closing.
 #[must_use]
 pub fn grace(config: &Config) -> Grace {
     let all = duration(config.shutdown.grace);
-    let give_back = GIVE_BACK.min(all / 2);
+    let give_back = GIVE_BACK.min(all / 3);
     Grace {
-        finish: all.saturating_sub(give_back),
+        finish: all.saturating_sub(give_back + CLOSE.min(all / 3)),
         give_back,
     }
 }

@@ -103,8 +103,7 @@ impl<N: Nbi, D: Driver> Worker<N, D> {
             }
         }
         self.parts.telemetry.stopping();
-        self.parts.driver.stop().await;
-        self.finish(tasks, grace).await;
+        tokio::join!(self.parts.driver.stop(), self.finish(tasks, grace));
         self.parts.driver.close().await;
     }
 

@@ -32,7 +32,7 @@ pub(super) struct Demo {
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     devices: u32,
     /// Seed of the fleet: the same seed, the same devices.
-    #[arg(long, value_name = "N", default_value_t = 26)]
+    #[arg(long, value_name = "N", default_value_t = 4)]
     seed: u64,
 }
 
@@ -239,12 +239,13 @@ impl Screen {
             return;
         }
         let outcome = format!("{} ({})", text("outcome"), text("reason"));
+        let reason = text("reason");
         let look = if event.kind == EventKind::Completed {
             Look::Good
         } else {
             Look::Bad
         };
-        job.outcome = Some((outcome.clone(), look));
+        job.outcome = Some((reason, look));
         let device = self
             .simulator
             .with(|simulator, now| simulator.device(&cpe_id, now));
@@ -270,7 +271,7 @@ impl Screen {
             .filter_map(|device| {
                 let job = self.jobs.get(&device.cpe_id)?;
                 let (state, look) = match &job.outcome {
-                    Some((outcome, look)) => (outcome.clone(), *look),
+                    Some((reason, look)) => (reason.clone(), *look),
                     None => {
                         let tries = if job.attempt > 1 {
                             format!(" #{}", job.attempt)
@@ -282,10 +283,11 @@ impl Screen {
                         } else {
                             Look::Working
                         };
-                        (
-                            format!("{}{tries}, {}", job.stage.name(), device.state.name()),
-                            look,
-                        )
+                        let doing = match job.stage {
+                            Stage::AwaitResult => device.state.name(),
+                            stage => stage.name(),
+                        };
+                        (format!("{doing}{tries}"), look)
                     }
                 };
                 Some(Cell {

@@ -96,7 +96,12 @@ pub fn main() -> ExitCode {
         | Command::Topology(_)
         | Command::Check => 1,
     };
-    let outcome = output::runtime(threads).and_then(|runtime| runtime.block_on(run(arguments)));
+    let outcome = output::runtime(threads).and_then(|runtime| {
+        let outcome = runtime.block_on(run(arguments));
+        // A look-up of a name that hangs in the system's resolver must not hold the process.
+        runtime.shutdown_timeout(std::time::Duration::from_millis(500));
+        outcome
+    });
     match outcome {
         Ok(status) => status.into(),
         Err(error) => {

@@ -39,18 +39,22 @@ impl Look {
     }
 }
 
-/// Width of a cell, in columns: mark, id, character, state.
-const CELL_WIDTH: usize = 52;
+/// Width of a cell with mark, id, character and state.
+const WIDE: usize = 50;
+
+/// Width of a cell without the character.
+const NARROW: usize = 33;
 
 /// The table's lines for a terminal of this width, at most `height` of them.
 pub(super) fn render(cells: &[Cell], width: usize, height: usize) -> Vec<String> {
-    let columns = (width / CELL_WIDTH).max(1);
+    let cell_width = if width >= 2 * WIDE { WIDE } else { NARROW };
+    let columns = (width / cell_width).max(1);
     let rows = cells.len().div_ceil(columns);
     let shown = rows.min(height.max(1));
     let mut lines: Vec<String> = (0..shown)
         .map(|row| {
             let in_row = (0..columns).filter_map(|column| cells.get(column * rows + row));
-            let line: String = in_row.map(render_cell).collect();
+            let line: String = in_row.map(|cell| render_cell(cell, cell_width)).collect();
             line.trim_end().to_owned()
         })
         .collect();
@@ -63,11 +67,16 @@ pub(super) fn render(cells: &[Cell], width: usize, height: usize) -> Vec<String>
     lines
 }
 
-fn render_cell(cell: &Cell) -> String {
+fn render_cell(cell: &Cell, width: usize) -> String {
     let (mark, style) = cell.look.mark();
-    let text = format!("{:<10} {:<17}{}", cell.name, cell.character, cell.state);
-    let text = truncate_str(&text, CELL_WIDTH - 4, "…");
-    let padding = " ".repeat((CELL_WIDTH - 2).saturating_sub(measure_text_width(&text)));
+    let character = if width == WIDE {
+        format!("{:<17}", cell.character)
+    } else {
+        String::new()
+    };
+    let text = format!("{:<10} {character}{}", cell.name, cell.state);
+    let text = truncate_str(&text, width - 3, "…");
+    let padding = " ".repeat((width - 2).saturating_sub(measure_text_width(&text)));
     format!("{} {}{padding}", style.apply_to(mark), style.apply_to(text))
 }
 
@@ -107,10 +116,7 @@ mod tests {
                 .map(|line| measure_text_width(line))
                 .max()
                 .unwrap_or(0);
-            assert!(
-                widest <= width.max(CELL_WIDTH),
-                "{widest} columns of {width}"
-            );
+            assert!(widest <= width.max(NARROW), "{widest} columns of {width}");
         }
     }
 

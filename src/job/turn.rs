@@ -131,14 +131,24 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Gives the job back: not its fault.
+    /// Gives the job back: not its fault. It rests as long as the failure says, else as long as the policy does; spread by half, as
+    /// everything in hand is given back at the same moment.
     #[must_use]
     pub fn release(mut self, failure: &NbiFailure) -> Decision {
+        let rest = match failure {
+            NbiFailure::NotSent { retry_after, .. } => {
+                (*retry_after).max(SignedDuration::from_secs(1))
+            }
+            NbiFailure::Refused { .. }
+            | NbiFailure::Transient { .. }
+            | NbiFailure::Rejected { .. }
+            | NbiFailure::Unintelligible { .. } => self.policy.release_pause,
+        };
         let spread = SignedDuration::try_from_secs_f64(
-            self.policy.release_pause.as_secs_f64() * (0.5 + self.inputs.jitter),
+            rest.as_secs_f64() * (1.0 + self.inputs.jitter / 2.0),
         )
-        .unwrap_or(self.policy.release_pause);
-        let until = self.after(spread.max(retry_after(failure)));
+        .unwrap_or(rest);
+        let until = self.after(spread);
         let stage = self.job.progress.stage;
         self.hand_over();
         self.events.push(JobEvent::Released {

@@ -2,6 +2,8 @@
 //!
 //! Wire types are separate from the core's types, because messages of the previous release are in the queues while a new one starts.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 
@@ -30,11 +32,32 @@ pub struct Work {
 }
 
 impl Work {
-    /// Names one continuation of one job: (`job_id`, hand-overs so far).
+    /// Names one continuation of one job.
     #[must_use]
-    pub fn key(&self) -> (JobId, u64) {
-        (self.job.order.job_id.clone(), self.job.progress.seq)
+    pub fn key(&self) -> StepKey {
+        let order = &self.job.order;
+        let mut hasher = DefaultHasher::new();
+        (&order.cpe_id, &order.firmware_url).hash(&mut hasher);
+        StepKey {
+            job_id: order.job_id.clone(),
+            seq: self.job.progress.seq,
+            order: hasher.finish(),
+        }
     }
+}
+
+/// Names one continuation of one job within a process.
+///
+/// What was ordered is part of it: two requests that carry one job id by mistake and name different devices are no copies of each other,
+/// and none of them may be dropped for the other.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct StepKey {
+    /// The job.
+    pub job_id: JobId,
+    /// Its hand-overs so far; 0 for a request.
+    pub seq: u64,
+    /// A hash of what was ordered.
+    pub order: u64,
 }
 
 /// What the requester sent along and gets back with every event.

@@ -10,3 +10,5 @@ mod driver_contract; // both drivers
 mod nbi_contract; // both transports
 
 mod amqp_driver; // the AMQP driver against a real RabbitMQ
+
+mod fleet; // the built program: worker processes, a simulated NBI over HTTP and a real RabbitMQ

@@ -19,7 +19,7 @@ use crate::telemetry::Telemetry;
 /// Bound of [`Driver::stop`]: a cancel and its leftovers take at most five seconds each.
 const STOP_TIMEOUT: Duration = Duration::from_secs(11);
 /// Bound of [`Driver::close`]: a channel and a connection take at most two seconds each.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(6);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The driver for RabbitMQ.
 pub struct AmqpDriver {

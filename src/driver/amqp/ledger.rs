@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 use tokio::sync::watch;
 
-use crate::job::JobId;
+use crate::message::StepKey;
 
-/// A continuation: the job and its hand-overs so far. A request has 0.
-pub(super) type Key = (JobId, u64);
+/// A continuation.
+pub(super) type Key = StepKey;
 
 /// Lost acknowledgements remembered.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(10_000).expect("10,000 is not 0");
@@ -152,7 +152,11 @@ mod tests {
     use super::*;
 
     fn key(seq: u64) -> Key {
-        (JobId::parse("job").unwrap(), seq)
+        Key {
+            job_id: crate::job::JobId::parse("job").unwrap(),
+            seq,
+            order: 0,
+        }
     }
 
     #[tokio::test]

@@ -50,7 +50,7 @@ pub(super) fn of_event(event: &EventMessage) -> BasicProperties {
 
 /// Of a continuation; what it carries stands in the body.
 pub(super) fn of_step(work: &Work, now: Timestamp) -> BasicProperties {
-    let (job_id, seq) = work.key();
+    let (job_id, seq) = (&work.job.order.job_id, work.job.progress.seq);
     BasicProperties::default()
         .with_delivery_mode(PERSISTENT)
         .with_content_type("application/json".into())

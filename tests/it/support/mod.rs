@@ -1,4 +1,9 @@
 //! What the tests share.
 
+pub(crate) mod collector; // events as a consumer of the results sees them
+pub(crate) mod http; // one HTTP exchange
+pub(crate) mod processes; // the program's own processes: simulator and workers
+pub(crate) mod proxy; // a TCP proxy that can be taken away
 pub(crate) mod rabbit; // private RabbitMQ nodes
+pub(crate) mod site; // simulator, workers and broker together
 pub(crate) mod world; // a whole world in virtual time

@@ -54,7 +54,7 @@ struct Ports {
 }
 
 /// A port that nobody listens on now.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0))
         .and_then(|listener| listener.local_addr())
         .expect("a free port")
@@ -288,6 +288,21 @@ pub(crate) struct Vhost {
 }
 
 impl Vhost {
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where the management API of its node listens.
+    pub(crate) fn management(&self) -> String {
+        format!("127.0.0.1:{}", self.ports.management)
+    }
+
+    /// Where its node listens.
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.ports.amqp)
+    }
+
     /// The URL to come in by.
     pub(crate) fn url(&self) -> String {
         format!(

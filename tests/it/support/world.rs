@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use nbi_upgrade::clock::{self, Clock};
+use nbi_upgrade::clock;
 use nbi_upgrade::driver::local::{LocalDriver, Properties};
 use nbi_upgrade::job::Policy;
 use nbi_upgrade::message::{Codec, EventSettings, RequestSettings};
@@ -55,7 +55,6 @@ impl Default for Setup {
 pub(crate) struct World {
     pub(crate) simulator: SharedSimulator,
     pub(crate) driver: Arc<LocalDriver>,
-    pub(crate) clock: Clock,
     events: mpsc::UnboundedReceiver<nbi_upgrade::message::EventMessage>,
     seen: Vec<Value>,
     stop: CancellationToken,
@@ -113,7 +112,6 @@ impl World {
         Self {
             simulator,
             driver,
-            clock,
             events,
             seen: Vec::new(),
             stop,

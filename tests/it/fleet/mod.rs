@@ -1,0 +1,10 @@
+//! Fleets of devices upgraded by the built program, with real parts: processes, HTTP, RabbitMQ.
+
+mod bad_input; // requests and steps that cannot be read
+mod broker_away; // lost connections, a broker killed, a broker that comes late
+mod memory; // jobs that wait are nowhere in the worker
+mod messages; // properties of events, and the metrics of a run
+mod nbi_away; // an NBI that is down, and one that refuses the password
+mod restarts; // workers killed and rolled
+mod switches; // every answer to the vendor's open questions
+mod whole; // many jobs from end to end
