@@ -11,4 +11,6 @@ mod nbi_contract; // both transports
 
 mod amqp_driver; // the AMQP driver against a real RabbitMQ
 
+mod chaos; // the same broken on purpose: alarms, cuts, clusters
+
 mod fleet; // the built program: worker processes, a simulated NBI over HTTP and a real RabbitMQ
