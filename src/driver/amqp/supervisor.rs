@@ -23,6 +23,8 @@ use super::topology;
 
 /// A generation that lived this long was healthy: the waits start from the shortest again.
 const HEALTHY_AFTER: Duration = Duration::from_secs(30);
+/// Besides two heartbeats, how long before its end a connection may have been dead already.
+const UNCERTAIN: Duration = Duration::from_secs(60);
 /// Full jitter may draw zero; this keeps a broker that refuses at once from being hammered.
 const WAIT_MIN: Duration = Duration::from_millis(100);
 /// The same for what no retry heals.
@@ -127,6 +129,9 @@ async fn generation(
         connection::close(&built.publishing)
     );
     shared.inbox.purge(number);
+    shared
+        .ledger
+        .generation_ended(number, 2 * shared.settings.heartbeat + UNCERTAIN);
     Ok(ending.reason())
 }
 
