@@ -81,11 +81,6 @@ impl AmqpProxy {
         format!("amqp://guest:guest@127.0.0.1:{}/{vhost}", self.port)
     }
 
-    /// Cuts every connection now; new ones are let through.
-    pub(crate) fn cut(&self) {
-        self.shared.cut();
-    }
-
     /// Cuts instead of forwarding the next frame of this method.
     pub(crate) fn cut_before(&self, from: From, method: (u16, u16)) {
         self.shared.plan(Cut::Before(from, method));
