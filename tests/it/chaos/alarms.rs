@@ -1,5 +1,6 @@
 //! Memory alarms: the broker takes no more publishes, and says so.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use nbi_upgrade::driver::amqp::AmqpSettings;
@@ -13,8 +14,14 @@ const ALARM: Duration = Duration::from_secs(8);
 
 #[tokio::test]
 async fn a_memory_alarm_pauses_the_intake_and_costs_only_time() {
-    let node = aside(Node::start).await;
+    let node = Arc::new(aside(Node::start).await);
     let vhost = node.vhost();
+    // Aside, as the connections' heartbeats live in this runtime.
+    let watermark = async |arguments: &'static [&'static str]| {
+        let node = Arc::clone(&node);
+        let all = [&["set_vm_memory_high_watermark"], arguments].concat();
+        aside(move || node.control(&all)).await;
+    };
     let bench = Bench::with(
         &vhost,
         AmqpSettings {
@@ -30,10 +37,10 @@ async fn a_memory_alarm_pauses_the_intake_and_costs_only_time() {
     }
     let first = bench.receive().await;
     let second = bench.receive().await;
-    node.control(&["set_vm_memory_high_watermark", "0.00001"]);
+    watermark(&["0.00001"]).await;
 
     // The broker says it to whoever publishes.
-    let driver = std::sync::Arc::clone(&bench.driver);
+    let driver = Arc::clone(&bench.driver);
     let carried = tokio::spawn(async move {
         driver
             .carry_out(first.token, to(next(first.work), Destination::Now))
@@ -48,7 +55,7 @@ async fn a_memory_alarm_pauses_the_intake_and_costs_only_time() {
     assert!(!carried.is_finished());
     assert_eq!(bench.metric("broker_connected"), 1.0);
 
-    node.control(&["set_vm_memory_high_watermark", "absolute", "4GB"]);
+    watermark(&["absolute", "4GB"]).await;
     carried.await.unwrap().unwrap();
     bench.metric_becomes("broker_blocked", 0.0).await;
     for _ in 0..3 {
@@ -64,8 +71,8 @@ async fn a_memory_alarm_pauses_the_intake_and_costs_only_time() {
     // A worker that stops during an alarm does not wait for its end.
     bench.submit("d").await;
     let delivery = bench.receive().await;
-    node.control(&["set_vm_memory_high_watermark", "0.00001"]);
-    let driver = std::sync::Arc::clone(&bench.driver);
+    watermark(&["0.00001"]).await;
+    let driver = Arc::clone(&bench.driver);
     let carried = tokio::spawn(async move {
         driver
             .carry_out(delivery.token, to(next(delivery.work), Destination::Now))

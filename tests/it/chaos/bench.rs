@@ -63,6 +63,10 @@ impl Bench {
 
     /// On this vhost, with these settings, which may lead there by a detour.
     pub(super) async fn with(vhost: &Vhost, settings: AmqpSettings) -> Self {
+        if let Ok(level) = std::env::var("NBI_UPGRADE_TEST_LOG") {
+            // Another test may have started it.
+            let _ = nbi_upgrade::telemetry::log::init_text(&level);
+        }
         let direct = AmqpSettings {
             urls: vec![SecretString::from(vhost.url())],
             ..settings.clone()
