@@ -1,17 +1,19 @@
-//! A stream that the broker does not find again: killed within a second of the declaration, RabbitMQ 3.10 leaves it inaccessible.
+//! Streams that the broker does not find again: killed within a second of the first declaration, RabbitMQ 3.10 loses sight of them.
 
 use std::time::{Duration, Instant};
 
-use lapin::types::AMQPValue;
 use nbi_upgrade::driver::Driver;
 
 use super::bench::{Bench, aside};
 use crate::support::rabbit::Node;
 use crate::support::site::is_long;
 
-/// Looks how long it lasts.
+/// Longer than a broker in order needs.
+const BY_ITSELF: Duration = Duration::from_secs(40);
+
+/// Whether it comes back by itself depends on the moment of the kill; after what `docs/reliability.md` recommends it must.
 #[tokio::test]
-async fn a_broker_killed_right_after_the_first_declaration_comes_back() {
+async fn a_broker_killed_right_after_the_first_declaration_can_be_brought_back() {
     if !is_long() {
         return;
     }
@@ -26,43 +28,30 @@ async fn a_broker_killed_right_after_the_first_declaration_comes_back() {
     })
     .await;
     let begun = Instant::now();
-    let look = async |what: &str, within: u64| {
-        let deadline = Instant::now() + Duration::from_secs(within);
-        while bench.metric("broker_connected") != 1.0 && Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        println!(
-            "{what}: after {:.0?}: {}",
-            begun.elapsed(),
-            bench.telemetry.readiness()
-        );
-    };
-    look("killed at once", 20).await;
-    let stream = ("x-queue-type", AMQPValue::LongString("stream".into()));
-    vhost.client().await.declare("another", &[stream]).await;
-    look("another stream declared", 35).await;
-    let vhost_name = vhost.name().to_owned();
+    while bench.metric("broker_connected") != 1.0 && begun.elapsed() < BY_ITSELF {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    println!(
+        "by itself: {:.0?}: {}",
+        begun.elapsed(),
+        bench.telemetry.readiness()
+    );
+    let is_lost = bench.metric("broker_connected") != 1.0;
     let node = aside(move || {
-        println!(
-            "{}",
-            node.control(&[
-                "list_queues",
-                "--vhost",
-                &vhost_name,
-                "name",
-                "type",
-                "state",
-                "messages"
-            ])
-        );
-        println!(
-            "{}",
-            node.control(&["delete_queue", "--vhost", &vhost_name, "upgrade.events"])
-        );
+        for stream in ["upgrade.events", "upgrade.control"] {
+            let delete = format!(
+                "rabbit_amqqueue:internal_delete(rabbit_misc:r(<<\"{}\">>, queue, <<\"{stream}\">>), <<\"operator\">>).",
+                vhost.name()
+            );
+            if is_lost {
+                node.control(&["eval", &delete]);
+            }
+        }
         node
     })
     .await;
-    look("deleted", 60).await;
+    bench.metric_becomes("broker_connected", 1.0).await;
+    println!("in the end: {:.0?}", begun.elapsed());
     bench.driver.stop().await;
     bench.driver.close().await;
     aside(move || drop(node)).await;
