@@ -82,7 +82,7 @@ impl Cluster {
         let deadline = Instant::now() + JOINED_WITHIN;
         loop {
             let queue = self.nodes[asked].api("GET", &path, None);
-            let leader = queue["leader"].as_str().or(queue["node"].as_str());
+            let leader = queue["leader"].as_str().or_else(|| queue["node"].as_str());
             let position = self
                 .nodes
                 .iter()
