@@ -20,8 +20,11 @@ use crate::job::state::Order;
 use crate::message::EventMessage;
 use crate::telemetry::Telemetry;
 
-/// How long a hand-over is tried before the delivery goes back.
-const PUBLISH_WITHIN: Duration = Duration::from_secs(60);
+/// How long a hand-over is tried before the delivery goes back: long, as going back counts towards the delivery limit.
+const PUBLISH_WITHIN: Duration = Duration::from_secs(600);
+/// Refusals for this long end the generation: a broker whose queue is no longer limited goes on refusing the channels it refused
+/// before (seen on 3.10), and only a new channel asks again.
+const REFUSED_MAX: Duration = Duration::from_secs(60);
 /// Pauses after a refusal grow from this…
 const REFUSED_PAUSE_MIN: Duration = Duration::from_millis(500);
 /// …to this.
@@ -142,6 +145,7 @@ async fn publish(shared: &Shared, mut messages: Vec<Outgoing>) -> Result<(), Dri
         target: "the broker".to_owned(),
         message: "not connected".to_owned(),
     };
+    let mut refused = Refused::default();
     while !messages.is_empty() {
         let left = deadline.saturating_duration_since(Instant::now());
         let Some(link) = shared.link_within(left).await else {
@@ -153,6 +157,7 @@ async fn publish(shared: &Shared, mut messages: Vec<Outgoing>) -> Result<(), Dri
                 target: message.target.name(&shared.settings.prefix),
                 message: error.to_string(),
             };
+            refused.note(error, &link);
             if Instant::now() + pause >= deadline || matches!(error, PublishError::BadName(_)) {
                 return Err(last);
             }
@@ -168,6 +173,56 @@ async fn publish(shared: &Shared, mut messages: Vec<Outgoing>) -> Result<(), Dri
             .collect();
     }
     Ok(())
+}
+
+/// Publishes until all is confirmed or this generation ends; whether all is.
+pub(super) async fn publish_on(
+    link: &Arc<Link>,
+    mut messages: Vec<Outgoing>,
+    telemetry: &Telemetry,
+) -> bool {
+    let mut pause = REFUSED_PAUSE_MIN;
+    let mut refused = Refused::default();
+    loop {
+        let failed = publish_once(link, messages, telemetry).await;
+        let Some((_, error)) = failed.first() else {
+            return true;
+        };
+        refused.note(error, link);
+        tokio::select! {
+            biased;
+            () = link.ending.ended() => return false,
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(REFUSED_PAUSE_MAX),
+        }
+        messages = failed
+            .into_iter()
+            .map(|(message, error)| again(message, &error))
+            .collect();
+    }
+}
+
+/// Since when the broker refuses a hand-over, and by which generation.
+#[derive(Debug, Default)]
+struct Refused(Option<(usize, Instant)>);
+
+impl Refused {
+    /// Ends a generation that was refused for too long.
+    fn note(&mut self, error: &PublishError, link: &Link) {
+        if *error != PublishError::Nacked {
+            self.0 = None;
+            return;
+        }
+        let now = Instant::now();
+        match self.0 {
+            Some((number, since)) if number == link.number => {
+                if now.duration_since(since) >= REFUSED_MAX {
+                    link.ending
+                        .end(format!("{error}, for {} s", REFUSED_MAX.as_secs()));
+                }
+            }
+            _ => self.0 = Some((link.number, now)),
+        }
+    }
 }
 
 /// Publishes in order on one generation; what is not confirmed comes back. A reply that fails is only reported.

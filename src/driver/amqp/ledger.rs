@@ -2,9 +2,9 @@
 //!
 //! RabbitMQ has no atomicity between publish and acknowledgement. What this process knows helps all the same: a copy of a continuation
 //! that is being worked on waits for the end of that work, and a redelivery of one whose replacement is confirmed is acknowledged without
-//! running. Copies made by a killed process are not caught here; they converge because every stage may run twice.
+//! running. The broker never confirms an acknowledgement: one written shortly before its connection ended may be lost as well. Copies made by a killed process are not caught here; they converge because every stage may run twice.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,6 +19,8 @@ pub(super) type Key = StepKey;
 
 /// Lost acknowledgements remembered.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(10_000).expect("10,000 is not 0");
+/// Written acknowledgements kept in view: more than can be unacknowledged at a time, and so more than one connection can lose.
+const IN_VIEW: usize = 4_096;
 /// A lost acknowledgement is answered by a redelivery soon, or by another worker. Later the same key may be a new life of the job.
 const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 
@@ -35,6 +37,8 @@ struct Entries {
     /// A channel only where a copy waits.
     in_hand: HashMap<Key, Option<watch::Sender<Fate>>>,
     lost_acks: LruCache<Key, Instant>,
+    /// Acknowledgements that were written, with their generation, oldest first.
+    written_acks: VecDeque<(Key, usize, Instant)>,
 }
 
 /// The books of one process.
@@ -60,6 +64,7 @@ impl Ledger {
             entries: Mutex::new(Entries {
                 in_hand: HashMap::new(),
                 lost_acks: LruCache::new(REMEMBERED),
+                written_acks: VecDeque::new(),
             }),
         })
     }
@@ -97,9 +102,31 @@ impl Ledger {
         self.entries().lost_acks.put(key, Instant::now());
     }
 
-    /// The redelivery came and is acknowledged.
-    pub(super) fn forget(&self, key: &Key) {
-        self.entries().lost_acks.pop(key);
+    /// The acknowledgement is written; whether it arrives is not known.
+    pub(super) fn acknowledged(&self, key: Key, generation: usize) {
+        let mut entries = self.entries();
+        entries.lost_acks.pop(&key);
+        if entries.written_acks.len() >= IN_VIEW {
+            entries.written_acks.pop_front();
+        }
+        entries
+            .written_acks
+            .push_back((key, generation, Instant::now()));
+    }
+
+    /// A generation is over: what it wrote within this time may be lost. What it wrote before has arrived, as the connection was alive.
+    pub(super) fn generation_ended(&self, generation: usize, uncertain_for: Duration) {
+        let mut entries = self.entries();
+        let now = Instant::now();
+        while let Some((key, of, since)) = entries.written_acks.pop_front() {
+            if of > generation {
+                entries.written_acks.push_front((key, of, since));
+                return;
+            }
+            if now.duration_since(since) <= uncertain_for {
+                entries.lost_acks.put(key, now);
+            }
+        }
     }
 }
 
@@ -196,7 +223,20 @@ mod tests {
             Admission::Claimed(_)
         ));
         assert!(matches!(ledger.admit(&key(1), true), Admission::Replaced));
-        ledger.forget(&key(1));
+        ledger.acknowledged(key(1), 1);
         assert!(matches!(ledger.admit(&key(1), true), Admission::Claimed(_)));
+    }
+
+    #[test]
+    fn an_acknowledgement_written_shortly_before_the_end_counts_as_lost() {
+        let ledger = Ledger::new();
+        ledger.acknowledged(key(1), 1);
+        ledger.generation_ended(1, Duration::ZERO);
+        assert!(matches!(ledger.admit(&key(1), true), Admission::Claimed(_)));
+        ledger.acknowledged(key(2), 2);
+        ledger.acknowledged(key(3), 3);
+        ledger.generation_ended(2, Duration::from_secs(60));
+        assert!(matches!(ledger.admit(&key(2), true), Admission::Replaced));
+        assert!(matches!(ledger.admit(&key(3), true), Admission::Claimed(_)));
     }
 }

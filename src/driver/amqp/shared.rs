@@ -138,8 +138,11 @@ impl Token {
         if replacement == Some(self.claim.key()) {
             return outcome;
         }
-        if outcome.is_err() {
-            ledger.remember(self.claim.key().clone());
+        let (key, link) = (self.claim.key().clone(), &self.settler.link);
+        if outcome.is_err() || link.ending.is_over() {
+            ledger.remember(key);
+        } else {
+            ledger.acknowledged(key, link.number);
         }
         self.claim.replaced();
         outcome

@@ -1,7 +1,7 @@
 //! Keeps one generation of connections alive, and builds the next when it ends.
 //!
 //! A generation is two connections (RabbitMQ blocks publishers per connection), the topology, a publishing channel and two consumers. It
-//! lives and ends as a whole: one path for every failure. Between generations the wait grows from half a second to half a minute, with full
+//! lives and ends as a whole: one path for every failure. Between generations the wait grows from half a second to ten seconds, with full
 //! jitter, so that many workers do not come back in step; what no retry heals is tried at the longest wait, and said precisely.
 
 use std::sync::{Arc, Mutex};
@@ -23,6 +23,8 @@ use super::topology;
 
 /// A generation that lived this long was healthy: the waits start from the shortest again.
 const HEALTHY_AFTER: Duration = Duration::from_secs(30);
+/// Besides two heartbeats, how long before its end a connection may have been dead already.
+const UNCERTAIN: Duration = Duration::from_secs(60);
 /// Full jitter may draw zero; this keeps a broker that refuses at once from being hammered.
 const WAIT_MIN: Duration = Duration::from_millis(100);
 /// The same for what no retry heals.
@@ -74,7 +76,8 @@ fn waits() -> ExponentialBackoff {
         initial_interval: Duration::from_millis(250),
         randomization_factor: 1.0,
         multiplier: 2.0,
-        max_interval: Duration::from_secs(15),
+        // Jobs wait meanwhile: a broker that is back should not be waited for half a minute more.
+        max_interval: Duration::from_secs(5),
         max_elapsed_time: None,
         ..ExponentialBackoff::default()
     }
@@ -127,6 +130,9 @@ async fn generation(
         connection::close(&built.publishing)
     );
     shared.inbox.purge(number);
+    shared
+        .ledger
+        .generation_ended(number, 2 * shared.settings.heartbeat + UNCERTAIN);
     Ok(ending.reason())
 }
 
@@ -227,19 +233,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_to_half_a_minute_and_never_end() {
+    fn waits_grow_to_ten_seconds_and_never_end() {
         let mut waits = waits();
         let drawn: Vec<_> = (0..200).map(|_| next_wait(&mut waits, false)).collect();
         assert!(drawn[0] <= Duration::from_millis(501), "{:?}", drawn[0]);
         assert!(
             drawn
                 .iter()
-                .all(|wait| (WAIT_MIN..=Duration::from_millis(30_001)).contains(wait))
+                .all(|wait| (WAIT_MIN..=Duration::from_millis(10_001)).contains(wait))
         );
         assert!(
             drawn[100..]
                 .iter()
-                .any(|wait| *wait > Duration::from_secs(10))
+                .any(|wait| *wait > Duration::from_secs(5))
         );
     }
 

@@ -21,8 +21,8 @@ use super::shared::{Settler, Shared, Token};
 use crate::driver::Delivery;
 use crate::message::{DeadLetter, Rejection, StepError, Work};
 
-/// Pause before a delivery that could not be replaced goes back to its queue: the reason is rarely gone at once.
-const GIVE_BACK_AFTER: Duration = Duration::from_secs(5);
+/// What a publish that is under way may take when the worker stops.
+const STOPPING_WITHIN: Duration = Duration::from_secs(3);
 
 impl Intaker {
     pub(super) fn settler(&self, original: &Original) -> Settler {
@@ -171,7 +171,9 @@ impl Intaker {
 
     async fn drop_duplicate(&self, work: &Work, original: &Original) {
         if self.settler(original).ack().await.is_ok() {
-            self.shared.ledger.forget(&work.key());
+            self.shared
+                .ledger
+                .acknowledged(work.key(), self.link.number);
             self.shared.telemetry.duplicate_dropped(&work.job);
         }
     }
@@ -195,16 +197,21 @@ impl Intaker {
         let settler = self.settler(&original);
         let (shared, link) = (Arc::clone(&self.shared), Arc::clone(&self.link));
         self.shared.settlements.spawn(async move {
-            let failed = handover::publish_once(&link, messages, &shared.telemetry).await;
-            if failed.is_empty() {
+            // Refusals are waited out with the delivery in hand: going back to the queue would count towards the delivery limit.
+            let published = handover::publish_on(&link, messages, &shared.telemetry);
+            tokio::pin!(published);
+            let is_done = tokio::select! {
+                biased;
+                is_done = &mut published => is_done,
+                // What is on the wire already must not be given back too: that would make two of it.
+                () = shared.stopping() => {
+                    tokio::time::timeout(STOPPING_WITHIN, published).await.unwrap_or(false)
+                }
+            };
+            if is_done {
                 // Where it fails, the broker delivers it again, and it is replaced again.
                 drop(settler.ack().await);
                 return;
-            }
-            tokio::select! {
-                () = tokio::time::sleep(GIVE_BACK_AFTER) => {}
-                () = link.ending.ended() => {}
-                () = shared.stopping() => {}
             }
             settler.nack().await;
         });

@@ -327,7 +327,7 @@ fn with_remedy(
         }
         (Some(403), object) => permission(object, mode, prefix),
         (Some(404), _) if error.cause.contains("down or inaccessible") => {
-            "wait for the broker node that holds it; if it stays away for good, delete the object and let it be declared again".to_owned()
+            "wait for the broker node that holds it; if it stays away for good, delete the object and let it be declared again (docs/reliability.md says how)".to_owned()
         }
         (Some(404), _) if mode == TopologyMode::Check => {
             "declare it with `nbi-upgrade topology declare`, or set amqp.topology = \"declare\""

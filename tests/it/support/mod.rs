@@ -1,5 +1,8 @@
 //! What the tests share.
 
+pub(crate) mod amqp_proxy; // a TCP proxy that knows AMQP's frames
+pub(crate) mod client; // a vhost, and a client of it
+pub(crate) mod cluster; // three nodes as one broker
 pub(crate) mod collector; // events as a consumer of the results sees them
 pub(crate) mod http; // one HTTP exchange
 pub(crate) mod processes; // the program's own processes: simulator and workers

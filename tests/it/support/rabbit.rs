@@ -12,24 +12,24 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use lapin::options::{
-    BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions,
-    QueueDeclareOptions, QueueDeleteOptions,
-};
-use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 use serde_json::Value;
 
+pub(crate) use super::client::{Client, Vhost};
+
 const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+const CONTROL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
+/// A chroot that holds another RabbitMQ; it must have /proc, /dev and our /tmp (`tests/broker-4x` makes one).
+const ROOT: &str = "NBI_UPGRADE_TEST_RABBITMQ_ROOT";
+const COOKIE: &str = "test";
 const START_WITHIN: Duration = Duration::from_secs(90);
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 static SHARED: OnceLock<Node> = OnceLock::new();
 
-/// Starts the port mapper and the broker, waits for the end of standard input, and kills both. `keep` as last word keeps the directory.
+/// Starts the port mapper (in a cluster it may run already) and the broker, waits for the end of standard input, and kills both. `keep` as last word keeps the directory.
 const GUARD: &str = r#"
-epmd -address 127.0.0.1 -port "$ERL_EPMD_PORT" >/dev/null 2>&1 & mapper=$!
-"$SERVER" >"$NODE_DIR/stdout" 2>&1 & broker=$!
+$INSIDE epmd -address 127.0.0.1 -port "$ERL_EPMD_PORT" >/dev/null 2>&1 & mapper=$!
+$INSIDE "$SERVER" >"$NODE_DIR/stdout" 2>&1 & broker=$!
 echo "$broker" >"$NODE_DIR/broker.pid"
 read -r word
 kill -9 "$broker" "$mapper" 2>/dev/null
@@ -46,11 +46,21 @@ pub(crate) struct Node {
 }
 
 #[derive(Clone, Copy)]
-struct Ports {
-    amqp: u16,
+pub(super) struct Ports {
+    pub(super) amqp: u16,
     distribution: u16,
-    management: u16,
+    pub(super) management: u16,
     mapper: u16,
+}
+
+/// The words that bring a command into the chroot, if there is one.
+pub(super) fn inside() -> Vec<String> {
+    std::env::var(ROOT).map_or_else(|_| Vec::new(), |root| vec!["chroot".to_owned(), root])
+}
+
+/// Where RabbitMQ comes from: empty or the chroot.
+fn root() -> String {
+    std::env::var(ROOT).unwrap_or_default()
 }
 
 /// A port that nobody listens on now.
@@ -69,8 +79,15 @@ impl Node {
 
     /// A node of its own, for tests that break it.
     pub(crate) fn start() -> Self {
+        let mut node = Self::begin(free_port(), "");
+        node.wait_until_up();
+        node
+    }
+
+    /// Begins to start a node with a port mapper on this port and more lines of configuration.
+    pub(super) fn begin(mapper: u16, configuration: &str) -> Self {
         assert!(
-            Path::new(SERVER).exists(),
+            Path::new(&(root() + SERVER)).exists(),
             "RabbitMQ is not installed ({SERVER}); run the tests through `tests/run`"
         );
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
@@ -81,21 +98,49 @@ impl Node {
             amqp: free_port(),
             distribution: free_port(),
             management: free_port(),
-            mapper: free_port(),
+            mapper,
         };
-        write_configuration(&directory, ports);
+        write_configuration(&directory, ports, configuration);
         let (guard, stdin) = spawn(&directory, &name, ports);
-        let mut node = Self {
+        Self {
             guard,
             stdin: Some(stdin),
             directory,
             ports,
-        };
-        node.wait_until_up();
-        node
+        }
     }
 
-    fn wait_until_up(&mut self) {
+    /// Its Erlang name.
+    pub(super) fn name(&self) -> String {
+        let directory = self.directory.file_name().and_then(|name| name.to_str());
+        format!("{}@localhost", directory.expect("it was made from text"))
+    }
+
+    /// Runs `rabbitmqctl` on the node.
+    pub(crate) fn control(&self, arguments: &[&str]) -> String {
+        let mut words = inside();
+        words.push(CONTROL.to_owned());
+        let output = Command::new(&words[0])
+            .args(&words[1..])
+            .args(["--node", &self.name(), "--erlang-cookie", COOKIE, "--quiet"])
+            .args(arguments)
+            .env("HOME", &self.directory)
+            .env("ERL_EPMD_PORT", self.ports.mapper.to_string())
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            .env("RABBITMQ_CONF_ENV_FILE", self.directory.join("env.conf"))
+            .stdin(Stdio::null())
+            .output()
+            .expect("rabbitmqctl starts");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success(),
+            "rabbitmqctl {arguments:?}: {text}{errors}"
+        );
+        text
+    }
+
+    pub(super) fn wait_until_up(&mut self) {
         let deadline = Instant::now() + START_WITHIN;
         while !matches!(self.http("GET", "/api/overview", None), Ok((200, _)))
             || !self.accepts_amqp()
@@ -123,6 +168,12 @@ impl Node {
 
     /// Starts the broker again on the same directory and ports.
     pub(crate) fn restart(&mut self) {
+        self.begin_again();
+        self.wait_until_up();
+    }
+
+    /// As [`Node::restart`], without waiting.
+    pub(crate) fn begin_again(&mut self) {
         let name = self
             .directory
             .file_name()
@@ -131,7 +182,6 @@ impl Node {
             .to_owned();
         let (guard, stdin) = spawn(&self.directory, &name, self.ports);
         (self.guard, self.stdin) = (guard, Some(stdin));
-        self.wait_until_up();
     }
 
     /// A new vhost.
@@ -184,7 +234,15 @@ impl Node {
         names.len()
     }
 
-    fn api(&self, method: &str, path: &str, body: Option<&str>) -> Value {
+    /// The same vhost by way of this node, where the node is one of a cluster.
+    pub(crate) fn sees(&self, vhost: &Vhost) -> Vhost {
+        Vhost {
+            name: vhost.name.clone(),
+            ports: self.ports,
+        }
+    }
+
+    pub(crate) fn api(&self, method: &str, path: &str, body: Option<&str>) -> Value {
         let (status, body) = self
             .http(method, path, body)
             .expect("the management API answers");
@@ -228,7 +286,7 @@ impl Drop for Node {
     }
 }
 
-fn write_configuration(directory: &Path, ports: Ports) {
+fn write_configuration(directory: &Path, ports: Ports, more: &str) {
     let write = |name: &str, text: String| {
         std::fs::write(directory.join(name), text).expect("the directory is ours")
     };
@@ -237,7 +295,7 @@ fn write_configuration(directory: &Path, ports: Ports) {
         "rabbitmq.conf",
         format!(
             "listeners.tcp.1 = 127.0.0.1:{}\nmanagement.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {}\n\
-             collect_statistics_interval = 1000\nvm_memory_high_watermark.absolute = 4GB\ndisk_free_limit.absolute = 50MB\n",
+             collect_statistics_interval = 1000\nvm_memory_high_watermark.absolute = 4GB\ndisk_free_limit.absolute = 50MB\n{more}",
             ports.amqp, ports.management
         ),
     );
@@ -251,6 +309,7 @@ fn spawn(directory: &Path, name: &str, ports: Ports) -> (Child, ChildStdin) {
     let mut guard = Command::new("bash")
         .args(["-c", GUARD])
         .env("SERVER", SERVER)
+        .env("INSIDE", inside().join(" "))
         .env("NODE_DIR", directory)
         .env("HOME", directory)
         .env("ERL_EPMD_PORT", ports.mapper.to_string())
@@ -269,7 +328,7 @@ fn spawn(directory: &Path, name: &str, ports: Ports) -> (Child, ChildStdin) {
         .env("RABBITMQ_CONF_ENV_FILE", at("env.conf"))
         .env(
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
-            "-setcookie test +S 2:2 +sbwt none",
+            format!("-setcookie {COOKIE} +S 2:2 +sbwt none"),
         )
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -278,171 +337,4 @@ fn spawn(directory: &Path, name: &str, ports: Ports) -> (Child, ChildStdin) {
         .expect("bash starts");
     let stdin = guard.stdin.take().expect("it is piped");
     (guard, stdin)
-}
-
-/// A vhost of a node.
-#[derive(Clone)]
-pub(crate) struct Vhost {
-    name: String,
-    ports: Ports,
-}
-
-impl Vhost {
-    /// Its name.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Where the management API of its node listens.
-    pub(crate) fn management(&self) -> String {
-        format!("127.0.0.1:{}", self.ports.management)
-    }
-
-    /// Where its node listens.
-    pub(crate) fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.ports.amqp)
-    }
-
-    /// The URL to come in by.
-    pub(crate) fn url(&self) -> String {
-        format!(
-            "amqp://guest:guest@127.0.0.1:{}/{}",
-            self.ports.amqp, self.name
-        )
-    }
-
-    /// A client of its own, beside the code under test.
-    pub(crate) async fn client(&self) -> Client {
-        let connection = Connection::connect(&self.url(), ConnectionProperties::default())
-            .await
-            .expect("the broker is up");
-        Client { connection }
-    }
-}
-
-/// Looks at the broker and puts things there.
-pub(crate) struct Client {
-    connection: Connection,
-}
-
-/// A message as it lies in a queue.
-#[derive(Debug)]
-pub(crate) struct Message {
-    pub(crate) body: Vec<u8>,
-    pub(crate) properties: BasicProperties,
-}
-
-impl Message {
-    /// A header's text.
-    pub(crate) fn header(&self, name: &str) -> Option<String> {
-        match self.properties.headers().as_ref()?.inner().get(name)? {
-            AMQPValue::LongString(text) => Some(text.to_string()),
-            other => Some(format!("{other:?}")),
-        }
-    }
-}
-
-impl Client {
-    async fn channel(&self) -> Channel {
-        self.connection.create_channel().await.expect("a channel")
-    }
-
-    /// Declares a queue with integer and text arguments.
-    pub(crate) async fn declare(&self, queue: &str, arguments: &[(&str, AMQPValue)]) {
-        let mut table = FieldTable::default();
-        for (name, value) in arguments {
-            table.insert((*name).into(), value.clone());
-        }
-        let options = QueueDeclareOptions {
-            durable: true,
-            ..QueueDeclareOptions::default()
-        };
-        self.channel()
-            .await
-            .queue_declare(queue.into(), options, table)
-            .await
-            .expect("the queue can be declared");
-    }
-
-    /// Messages ready in a queue, at this moment.
-    pub(crate) async fn depth(&self, queue: &str) -> u32 {
-        let options = QueueDeclareOptions {
-            passive: true,
-            ..QueueDeclareOptions::default()
-        };
-        let channel = self.channel().await;
-        channel
-            .queue_declare(queue.into(), options, FieldTable::default())
-            .await
-            .expect("the queue stands")
-            .message_count()
-    }
-
-    /// Publishes and awaits the confirm.
-    pub(crate) async fn publish(
-        &self,
-        exchange: &str,
-        key: &str,
-        body: &[u8],
-        properties: BasicProperties,
-    ) {
-        let channel = self.channel().await;
-        channel
-            .confirm_select(ConfirmSelectOptions::default())
-            .await
-            .expect("confirms");
-        let options = BasicPublishOptions {
-            mandatory: true,
-            immediate: false,
-        };
-        let confirm = channel
-            .basic_publish(exchange.into(), key.into(), options, body, properties)
-            .await;
-        let confirmation = confirm
-            .expect("it is written")
-            .await
-            .expect("it is answered");
-        assert_eq!(confirmation, Confirmation::Ack(None));
-    }
-
-    /// Takes a message off a queue.
-    pub(crate) async fn take(&self, queue: &str) -> Option<Message> {
-        let channel = self.channel().await;
-        let got = channel
-            .basic_get(queue.into(), BasicGetOptions::default())
-            .await
-            .expect("the queue stands")?;
-        got.delivery
-            .acker
-            .ack(BasicAckOptions::default())
-            .await
-            .expect("it is ours");
-        let delivery = got.delivery;
-        Some(Message {
-            body: delivery.data,
-            properties: delivery.properties,
-        })
-    }
-
-    /// Waits for a message on a queue.
-    pub(crate) async fn wait_for(&self, queue: &str) -> Message {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
-            if let Some(message) = self.take(queue).await {
-                return message;
-            }
-            assert!(Instant::now() < deadline, "nothing arrived on {queue}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-
-    /// Deletes a queue.
-    pub(crate) async fn delete(&self, queue: &str) {
-        let deleted = self
-            .channel()
-            .await
-            .queue_delete(queue.into(), QueueDeleteOptions::default())
-            .await;
-        deleted.expect("the queue can be deleted");
-    }
 }

@@ -121,6 +121,13 @@ impl Site {
         self.environment.push((key.to_owned(), value.to_owned()));
     }
 
+    /// Gives processes that start from now on a list of brokers.
+    pub(crate) fn set_urls(&mut self, urls: &str) {
+        self.environment
+            .retain(|(key, _)| key != "NBI_UPGRADE_AMQP__URL");
+        self.set("NBI_UPGRADE_AMQP__URLS", urls);
+    }
+
     /// One more worker; it may not be ready yet.
     pub(crate) async fn start_worker(&mut self) {
         let worker = Worker::start(self.directory.path(), &self.environment).await;
