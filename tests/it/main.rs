@@ -15,5 +15,6 @@ mod nbi_trouble; // the client against everything that can go wrong on a socket
 mod amqp_driver; // the AMQP driver against a real RabbitMQ
 
 mod cli; // the built binary: help texts, exit statuses, what is printed
-mod fleet;
-mod tidy; // the house rules that no compiler keeps // the built program: worker processes, a simulated NBI over HTTP and a real RabbitMQ
+mod fleet; // the built binary: worker processes, a simulated NBI over HTTP and a real RabbitMQ
+
+mod tidy; // the house rules that no compiler keeps
