@@ -16,13 +16,14 @@ test *filter:
 story name="stories::":
     bash tests/run {{ name }}
 
-# Sends fleets through every trouble.
-storm:
-    bash tests/run storm
+# Sends fleets through storms of crashes and troubles: `just storm 1000`.
+storm times="100":
+    NBI_UPGRADE_STORMS={{ times }} bash tests/run storms
 
-# Runs the tests against a real RabbitMQ.
+# Runs the tests against a real RabbitMQ: the driver alone, and whole workers.
 broker:
     bash tests/run amqp_driver
+    bash tests/run fleet
 
 # Shows a fleet upgrading; nothing to install.
 demo *arguments:
