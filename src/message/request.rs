@@ -6,6 +6,7 @@
 use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
+use percent_encoding::percent_decode_str;
 use serde_json::value::RawValue;
 use url::Url;
 
@@ -53,24 +54,27 @@ pub const BODY_MAX: usize = 64 * 1024;
 /// Largest `context`, in bytes as it was sent.
 pub const CONTEXT_MAX: usize = 16 * 1024;
 
-/// Longest `expected_version`, in characters.
 /// Deepest nesting of `context`: readers of events stop at 127 (`serde_json`) or less, and it stands two levels deep in them.
 pub const CONTEXT_DEPTH_MAX: usize = 64;
 
+/// Longest `expected_version`, in characters.
 pub const VERSION_MAX: usize = 256;
 
 /// Longest `correlation_id`, `reply_to`, `traceparent` and `tracestate` carried, in bytes (AMQP's short strings end there; W3C allows
 /// trace states to be cut at 512).
 const CARRIED_MAX: usize = 512;
 
-/// Most tries of a device, rule executions and the highest priority that a request can ask for: a slip of the keyboard
 /// 0000-01-01T00:00:00Z in Unix seconds.
 const YEAR_ZERO: i64 = -62_167_219_200;
 
+/// Most tries of a device, rule executions and the highest priority that a request can ask for: a slip of the keyboard
 /// must not flash a device for days.
 const ATTEMPTS_MAX: u32 = 100;
 const EXECUTIONS_MAX: u32 = 1_000;
 const PRIORITY_MAX: u32 = 1_000_000;
+
+/// Printable characters that no URL has (RFC 3986).
+const NOT_IN_URLS: &str = "\"<>\\^`{|}";
 
 /// The fields of a request.
 pub const FIELDS: [&str; 15] = [
@@ -262,13 +266,13 @@ fn read_order(
     let executions = fields.integer("executions", 1, EXECUTIONS_MAX);
     let max_attempts = fields.integer("max_attempts", 1, ATTEMPTS_MAX);
     let expected_version = fields.optional("expected_version", |text| match text.chars().count() {
+        _ if text.chars().any(char::is_control) => {
+            Err("contains a control character; no version has one".to_owned())
+        }
         1..=VERSION_MAX => Ok(text.to_owned()),
         length => Err(format!(
             "must have 1 to {VERSION_MAX} characters, has {length}"
         )),
-        _ if text.chars().any(char::is_control) => {
-            Err("contains a control character; no version has one".to_owned())
-        }
     });
     if expected_version.is_some() && !settings.verify {
         fields.fault(
@@ -310,12 +314,6 @@ fn rule_id(template: &str, job_id: &JobId, cpe_id: &CpeId) -> Result<RuleId, Str
     })
 }
 
-fn timestamp(text: &str) -> Result<Timestamp, String> {
-    let time: Option<Timestamp> = text.parse().ok();
-    // The parser knows years before 0; events could not repeat them, as RFC 3339 does not.
-    time.filter(|time| time.as_second() >= YEAR_ZERO)
-        .ok_or_else(|| "is no RFC 3339 time; write it like 2026-11-23T18:00:00Z".to_owned())
-}
 /// A device's id. One of dots alone is a pattern for every id of its length where the NBI reads conditions as expressions.
 fn cpe_id(text: &str) -> Result<CpeId, String> {
     let id = CpeId::parse(text).map_err(|error| error.to_string())?;
@@ -326,13 +324,21 @@ fn cpe_id(text: &str) -> Result<CpeId, String> {
     }
 }
 
+fn timestamp(text: &str) -> Result<Timestamp, String> {
+    let time: Option<Timestamp> = text.parse().ok();
+    // The parser knows years before 0; events could not repeat them, as RFC 3339 does not.
+    time.filter(|time| time.as_second() >= YEAR_ZERO)
+        .ok_or_else(|| "is no RFC 3339 time; write it like 2026-11-23T18:00:00Z".to_owned())
+}
 
 fn firmware_url(text: &str, settings: &RequestSettings) -> Result<FirmwareUrl, String> {
-    if text
+    // The device gets the text and not what our parser makes of it, and parsers mend faulty URLs in different ways:
+    // `http://files.example\@elsewhere/fw` names one host for browsers and the other one for many a download tool.
+    if let Some(found) = text
         .chars()
-        .any(|character| character.is_control() || character == ' ')
+        .find(|found| !found.is_ascii_graphic() || NOT_IN_URLS.contains(*found))
     {
-        return Err("contains a space or a control character; percent-encode it".to_owned());
+        return Err(format!("contains {found:?}; percent-encode it"));
     }
     let url = Url::parse(text).map_err(|error| format!("is no absolute URL: {error}"))?;
     if !matches!(url.scheme(), "http" | "https" | "ftp") {
@@ -341,8 +347,12 @@ fn firmware_url(text: &str, settings: &RequestSettings) -> Result<FirmwareUrl, S
             url.scheme()
         ));
     }
-    if !url.has_host() {
-        return Err("has no host".to_owned());
+    let after_scheme = text.get(url.scheme().len()..).unwrap_or_default();
+    let names_host = after_scheme
+        .strip_prefix("://")
+        .is_some_and(|rest| !rest.starts_with('/'));
+    if !names_host || !url.has_host() {
+        return Err("has no host; write it as scheme://host/path".to_owned());
     }
     let has_credentials = !url.username().is_empty() || url.password().is_some();
     if has_credentials && !settings.allow_url_credentials {
@@ -360,7 +370,18 @@ fn firmware_url(text: &str, settings: &RequestSettings) -> Result<FirmwareUrl, S
             prefixes.join(", ")
         ));
     }
+    if !prefixes.is_empty() && climbs(&url) {
+        return Err(
+            "climbs with an encoded \"..\", perhaps out of the allowed prefixes".to_owned(),
+        );
+    }
     FirmwareUrl::checked(text).map_err(|error| error.to_string())
+}
+
+/// Whether a server that decodes the path before it takes it apart would find `..` in it; plain ones the parser has resolved.
+fn climbs(url: &Url) -> bool {
+    let path = percent_decode_str(url.path()).decode_utf8_lossy();
+    path.split(['/', '\\']).any(|segment| segment == "..")
 }
 
 fn read_context(fields: &mut Fields) -> Option<Box<RawValue>> {
@@ -384,10 +405,6 @@ fn read_context(fields: &mut Fields) -> Option<Box<RawValue>> {
     Some(raw)
 }
 
-/// A property that is passed through, unless it is longer than anything sensible.
-pub(super) fn carried(value: Option<&str>) -> Option<&str> {
-    value.filter(|text| !text.is_empty() && text.len() <= CARRIED_MAX)
-}
 /// Levels of arrays and objects; the parser has limited them to 127.
 fn depth(value: &serde_json::Value) -> usize {
     let inner = match value {
@@ -403,3 +420,7 @@ pub(super) fn traced(value: Option<&str>) -> Option<&str> {
     carried(value).filter(|text| !text.chars().any(char::is_control))
 }
 
+/// A property that is passed through, unless it is longer than anything sensible.
+pub(super) fn carried(value: Option<&str>) -> Option<&str> {
+    value.filter(|text| !text.is_empty() && text.len() <= CARRIED_MAX)
+}

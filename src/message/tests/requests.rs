@@ -385,6 +385,45 @@ fn times_at_the_edges_are_taken_or_refused() {
 }
 
 #[test]
+fn a_url_that_parsers_read_differently_is_refused() {
+    let mut codec = codec();
+    codec.requests.allowed_url_prefixes = vec!["https://files.example/fw/".to_owned()];
+    let is_taken = |url: &str| {
+        let body =
+            serde_json::json!({"job_id": "j", "cpe_id": "c", "firmware_url": url}).to_string();
+        let incoming = Incoming {
+            body: body.as_bytes(),
+            ..Incoming::default()
+        };
+        codec.decode_request(&incoming, noon()).is_ok()
+    };
+    for url in [
+        "https://files.example/fw/2.bin",
+        "HTTPS://FILES.example:443/fw/2.bin?token=a%2Fb",
+        "https://files.example/fw/a/../2..bin",
+    ] {
+        assert!(is_taken(url), "{url}");
+    }
+    for url in [
+        r"https://files.example/fw/\@elsewhere.example/2.bin",
+        r"https:\\files.example\fw\2.bin",
+        "https:files.example/fw/2.bin",
+        "https:/files.example/fw/2.bin",
+        "https:///files.example/fw/2.bin",
+        "https://files\u{3002}example/fw/2.bin",
+        "https://files.example/fw/ü.bin",
+        "https://files.example/fw/../other/2.bin",
+        "https://files.example/fw/%2e%2e/other/2.bin",
+        "https://files.example/fw/..%2fother/2.bin",
+        "https://files.example/fw/%2e%2e%5cother/2.bin",
+        "https://files.example.elsewhere/fw/2.bin",
+        "https://files.example@elsewhere.example/fw/2.bin",
+    ] {
+        assert!(!is_taken(url), "{url}");
+    }
+}
+
+#[test]
 fn faults_show_no_credentials() {
     for url in [
         r#""https://user:hunter2@files.example/fw""#,
