@@ -64,21 +64,19 @@ impl Follow {
             return;
         }
         let reason = data["reason"].as_str().unwrap_or("-");
-        *self
-            .counts
-            .entry(format!("{outcome}/{reason}"))
-            .or_default() += 1;
+        let ending = plain(&format!("{outcome}/{reason}"));
+        *self.counts.entry(ending.clone()).or_default() += 1;
         self.all_completed &= outcome == "completed";
         match self.format {
             Format::Json => (self.say)(&event.to_string()),
             Format::Text if outcome != "completed" => {
                 let text = |name: &str| data[name].as_str().unwrap_or("-").to_owned();
-                let line = format!(
-                    "{job_id}  {}  {outcome}/{reason}  impact {}  {}",
+                let line = plain(&format!(
+                    "{job_id}  {}  {ending}  impact {}  {}",
                     text("cpe_id"),
                     text("impact"),
                     text("message")
-                );
+                ));
                 self.bar.suspend(|| (self.say)(&line));
             }
             Format::Text => {}
@@ -117,5 +115,24 @@ impl Follow {
         } else {
             counts.join(", ")
         }
+    }
+}
+
+/// Text fit for a terminal: what others wrote must not move the cursor or pretend to be another line.
+fn plain(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_others_cannot_steer_the_terminal() {
+        let body = serde_json::json!({"data": {"job_id": "j", "outcome": "failed\u{1b}[2J", "reason": "x\ny"}}).to_string();
+        let mut follow = Follow::new(std::iter::once("j".to_owned()), Format::Text);
+        follow.take(body.as_bytes());
+        assert!(follow.is_done());
+        assert_eq!(follow.summary(), "1 failed [2J/x y");
     }
 }

@@ -142,7 +142,7 @@ pub enum NbiAnswer {
 /// One row of the result storage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResultRow {
-    /// The row's own id.
+    /// The row's own id, at most [`ResultRow::ID_MAX`] characters.
     pub id: String,
     /// Unix seconds by the NBI's clock (inferred).
     pub ts: i64,
@@ -150,13 +150,17 @@ pub struct ResultRow {
     pub code: Option<i64>,
     /// `result.message`, cut at [`ResultRow::MESSAGE_MAX`] characters.
     pub message: String,
-    /// `rule_description`: carries the job's tag where rules are tagged.
+    /// `rule_description`: carries the job's tag where rules are tagged. Cut at [`ResultRow::DESCRIPTION_MAX`] characters.
     pub rule_description: Option<String>,
 }
 
 impl ResultRow {
+    /// Longest id taken, in characters: up to [`super::state::Baseline::MAX`] of them travel in a continuation. The vendor's are UUIDs.
+    pub const ID_MAX: usize = 128;
     /// Longest message kept, in characters; TR-069 fault strings have at most 256 (documented in the CWMP schema).
     pub const MESSAGE_MAX: usize = 512;
+    /// Longest description kept, in characters: longer than any tag of ours, so that a cut one is equal to none.
+    pub const DESCRIPTION_MAX: usize = 256;
 }
 
 /// One rule as the NBI holds it.

@@ -3,6 +3,7 @@
 //! [`Order`] never changes after the request was accepted. [`Progress`] is all that a worker must know to go on where another
 //! one stopped; it travels in the continuation message, so every field here is bounded in size.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
@@ -380,7 +381,7 @@ impl StageRecord {
 ///
 /// A row is known by its `id` *and* `ts`: whether the vendor writes one row per attempt or writes one row again is unknown,
 /// and a row whose `ts` moved on is news either way. At most [`Baseline::MAX`] rows are remembered by name, the newest; what is older
-/// than all of them counts as known.
+/// than all of them, or as old as one that was forgotten, counts as known.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Baseline {
     known: Vec<(String, i64)>,
@@ -417,10 +418,16 @@ impl Baseline {
 
     /// Adds rows; a row that is known takes the newer time.
     pub fn extend<'a>(&mut self, rows: impl IntoIterator<Item = (&'a str, i64)>) {
+        // By place, as one answer can hold tens of thousands of rows.
+        let ids = self.known.iter().map(|(id, _)| id.clone());
+        let mut places: BTreeMap<String, usize> = ids.zip(0..).collect();
         for (id, ts) in rows {
-            match self.known.iter_mut().find(|(known_id, _)| known_id == id) {
+            match places.get(id).and_then(|at| self.known.get_mut(*at)) {
                 Some((_, known_ts)) => *known_ts = (*known_ts).max(ts),
-                None => self.known.push((id.to_owned(), ts)),
+                None => {
+                    places.insert(id.to_owned(), self.known.len());
+                    self.known.push((id.to_owned(), ts));
+                }
             }
         }
         self.bound();
@@ -430,8 +437,11 @@ impl Baseline {
         if self.known.len() > Self::MAX {
             self.known
                 .sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+            // A row that is forgotten must not look new: nor must one of the second of those that are kept.
+            let forgotten = self.known[Self::MAX].1.saturating_add(1);
             self.known.truncate(Self::MAX);
-            self.older_than = self.known.last().map(|(_, ts)| *ts);
+            let oldest = self.known.last().map(|(_, ts)| (*ts).max(forgotten));
+            self.older_than = self.older_than.max(oldest);
         }
     }
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::request::{carried, traced};
 use super::{Incoming, Rejection, Work};
 use crate::job::outcome::{Ending, RuleState};
 use crate::job::state::{Stage, StageRecord, elapsed};
@@ -327,10 +328,10 @@ pub(super) fn rejected(
             .filter(|cpe_id| !cpe_id.is_empty()),
         campaign: rejection.campaign_id.as_deref().unwrap_or("-"),
         time: now,
-        traceparent: incoming.traceparent,
-        tracestate: incoming.tracestate,
-        correlation_id: incoming.correlation_id,
-        reply_to: incoming.reply_to,
+        traceparent: traced(incoming.traceparent),
+        tracestate: traced(incoming.tracestate),
+        correlation_id: carried(incoming.correlation_id),
+        reply_to: carried(incoming.reply_to),
     };
     envelope.seal(settings, data)
 }

@@ -2,14 +2,20 @@
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::headers::truncate;
+use super::headers::{one_line, truncate};
 use super::request::FieldFault;
 
 /// Longest value shown in a fault, in characters.
 const SHOWN_MAX: usize = 100;
+
+/// Most fields of an object: each one can be at fault, and faults travel in an event.
+const FIELDS_MAX: usize = 100;
+
+/// Most faults told of one request.
+const FAULTS_MAX: usize = 50;
 
 /// A JSON object's fields in order, and what is wrong with them.
 #[derive(Debug, Default)]
@@ -39,12 +45,20 @@ impl Fields {
         Ok(fields)
     }
 
-    /// Notes a fault.
+    /// Notes a fault, as one line of text; what comes after [`FAULTS_MAX`] is only said to exist.
     pub(super) fn fault(&mut self, field: &str, message: impl Into<String>) {
-        self.faults.push(FieldFault {
-            field: truncate(field, SHOWN_MAX),
-            message: message.into(),
-        });
+        let fault = match self.faults.len() {
+            0..FAULTS_MAX => FieldFault {
+                field: one_line(truncate(field, SHOWN_MAX)),
+                message: one_line(message.into()),
+            },
+            FAULTS_MAX => FieldFault {
+                field: "body".to_owned(),
+                message: "has more faults, which are not listed".to_owned(),
+            },
+            _ => return,
+        };
+        self.faults.push(fault);
     }
 
     /// Notes the fault of a check.
@@ -66,10 +80,10 @@ impl Fields {
         Some(value.clone())
     }
 
-    /// The field if it is a string, cut at `max` characters; no fault otherwise.
+    /// The field if it is a string, as one line cut at `max` characters; no fault otherwise.
     pub(super) fn peek_string(&self, name: &str, max: usize) -> Option<String> {
         let text: String = serde_json::from_str(self.raw(name)?).ok()?;
-        Some(text.chars().take(max).collect())
+        Some(one_line(text.chars().take(max).collect()))
     }
 
     /// A string that must be there and pass the check.
@@ -104,12 +118,11 @@ impl Fields {
     ) -> Option<T> {
         let raw = self.raw(name)?;
         let Ok(text) = serde_json::from_str::<String>(raw) else {
-            let message = format!("must be a string, is {}", truncate(raw, SHOWN_MAX));
+            let message = format!("must be a string, is {}", shown(raw));
             self.fault(name, message);
             return None;
         };
-        let checked =
-            check(&text).map_err(|message| format!("{:?} {message}", truncate(&text, SHOWN_MAX)));
+        let checked = check(&text).map_err(|message| format!("{:?} {message}", shown(&text)));
         self.check(name, checked)
     }
 
@@ -122,7 +135,7 @@ impl Fields {
             .ok_or_else(|| {
                 format!(
                     "must be a whole number from {min} to {max}, is {}",
-                    truncate(raw, SHOWN_MAX)
+                    shown(raw)
                 )
             });
         self.check(name, checked)
@@ -132,7 +145,7 @@ impl Fields {
     pub(super) fn boolean(&mut self, name: &str) -> Option<bool> {
         let raw = self.raw(name).filter(|raw| *raw != "null")?;
         let checked = serde_json::from_str::<bool>(raw)
-            .map_err(|_| format!("must be true or false, is {}", truncate(raw, SHOWN_MAX)));
+            .map_err(|_| format!("must be true or false, is {}", shown(raw)));
         self.check(name, checked)
     }
 
@@ -153,6 +166,18 @@ impl Fields {
     }
 }
 
+/// A value as a fault shows it: its beginning, and of a URL no password, as faults are logged and published.
+fn shown(value: &str) -> String {
+    let credentials = value.find(':').zip(value.rfind('@'));
+    match credentials.filter(|(colon, at)| colon < at) {
+        Some((colon, at)) => {
+            let without = format!("{}:…{}", &value[..colon], &value[at..]);
+            truncate(&without, SHOWN_MAX)
+        }
+        None => truncate(value, SHOWN_MAX),
+    }
+}
+
 /// The entries of an object in order, repeated names and all.
 struct Entries(Vec<(String, Box<RawValue>)>);
 
@@ -170,6 +195,11 @@ impl<'de> Deserialize<'de> for Entries {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
                 let mut entries = Vec::new();
                 while let Some(entry) = map.next_entry()? {
+                    if entries.len() == FIELDS_MAX {
+                        return Err(A::Error::custom(format_args!(
+                            "it has more than {FIELDS_MAX} fields"
+                        )));
+                    }
                     entries.push(entry);
                 }
                 Ok(Entries(entries))

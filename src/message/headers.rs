@@ -49,7 +49,7 @@ impl DeadLetter {
     pub fn invalid_request(rejection: &Rejection) -> Self {
         Self {
             reason: "invalid_request",
-            error: truncate(&rejection.to_string(), Self::ERROR_MAX),
+            error: one_line(truncate(&rejection.to_string(), Self::ERROR_MAX)),
         }
     }
 
@@ -58,7 +58,7 @@ impl DeadLetter {
     pub fn malformed_step(error: &str) -> Self {
         Self {
             reason: "malformed_step",
-            error: truncate(error, Self::ERROR_MAX),
+            error: one_line(truncate(error, Self::ERROR_MAX)),
         }
     }
 }
@@ -69,5 +69,14 @@ pub fn truncate(text: &str, max: usize) -> String {
     match text.char_indices().nth(max) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
+    }
+}
+
+/// Control characters become spaces: names and values of others end up in log lines, headers and terminals.
+pub(super) fn one_line(text: String) -> String {
+    if text.chars().any(char::is_control) {
+        text.replace(char::is_control, " ")
+    } else {
+        text
     }
 }

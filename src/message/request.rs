@@ -6,6 +6,7 @@
 use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
+use percent_encoding::percent_decode_str;
 use serde_json::value::RawValue;
 use url::Url;
 
@@ -53,6 +54,9 @@ pub const BODY_MAX: usize = 64 * 1024;
 /// Largest `context`, in bytes as it was sent.
 pub const CONTEXT_MAX: usize = 16 * 1024;
 
+/// Deepest nesting of `context`: readers of events stop at 127 (`serde_json`) or less, and it stands two levels deep in them.
+pub const CONTEXT_DEPTH_MAX: usize = 64;
+
 /// Longest `expected_version`, in characters.
 pub const VERSION_MAX: usize = 256;
 
@@ -60,11 +64,17 @@ pub const VERSION_MAX: usize = 256;
 /// trace states to be cut at 512).
 const CARRIED_MAX: usize = 512;
 
+/// 0000-01-01T00:00:00Z in Unix seconds.
+const YEAR_ZERO: i64 = -62_167_219_200;
+
 /// Most tries of a device, rule executions and the highest priority that a request can ask for: a slip of the keyboard
 /// must not flash a device for days.
 const ATTEMPTS_MAX: u32 = 100;
 const EXECUTIONS_MAX: u32 = 1_000;
 const PRIORITY_MAX: u32 = 1_000_000;
+
+/// Printable characters that no URL has (RFC 3986).
+const NOT_IN_URLS: &str = "\"<>\\^`{|}";
 
 /// The fields of a request.
 pub const FIELDS: [&str; 15] = [
@@ -143,10 +153,10 @@ pub(super) fn decode(
             job: Job::new(order),
             carried: Carried {
                 context,
-                correlation_id: carried(incoming.correlation_id),
-                reply_to: carried(incoming.reply_to),
-                traceparent: carried(incoming.traceparent),
-                tracestate: carried(incoming.tracestate),
+                correlation_id: carried(incoming.correlation_id).map(str::to_owned),
+                reply_to: carried(incoming.reply_to).map(str::to_owned),
+                traceparent: traced(incoming.traceparent).map(str::to_owned),
+                tracestate: traced(incoming.tracestate).map(str::to_owned),
             },
             not_due_before: None,
         }),
@@ -224,9 +234,7 @@ fn read_order(
     let job_id = fields.required("job_id", |text| {
         JobId::parse(text).map_err(|error| error.to_string())
     });
-    let cpe_id = fields.required("cpe_id", |text| {
-        CpeId::parse(text).map_err(|error| error.to_string())
-    });
+    let cpe_id = fields.required("cpe_id", cpe_id);
     let firmware_url = fields.required("firmware_url", |text| firmware_url(text, settings));
     let campaign_id = fields.optional("campaign_id", |text| {
         CampaignId::parse(text).map_err(|error| error.to_string())
@@ -258,6 +266,9 @@ fn read_order(
     let executions = fields.integer("executions", 1, EXECUTIONS_MAX);
     let max_attempts = fields.integer("max_attempts", 1, ATTEMPTS_MAX);
     let expected_version = fields.optional("expected_version", |text| match text.chars().count() {
+        _ if text.chars().any(char::is_control) => {
+            Err("contains a control character; no version has one".to_owned())
+        }
         1..=VERSION_MAX => Ok(text.to_owned()),
         length => Err(format!(
             "must have 1 to {VERSION_MAX} characters, has {length}"
@@ -303,17 +314,31 @@ fn rule_id(template: &str, job_id: &JobId, cpe_id: &CpeId) -> Result<RuleId, Str
     })
 }
 
+/// A device's id. One of dots alone is a pattern for every id of its length where the NBI reads conditions as expressions.
+fn cpe_id(text: &str) -> Result<CpeId, String> {
+    let id = CpeId::parse(text).map_err(|error| error.to_string())?;
+    if id.as_str().chars().any(|c| c.is_ascii_alphanumeric()) {
+        Ok(id)
+    } else {
+        Err("has neither a letter nor a digit; name one device".to_owned())
+    }
+}
+
 fn timestamp(text: &str) -> Result<Timestamp, String> {
-    text.parse()
-        .map_err(|_| "is no RFC 3339 time; write it like 2026-11-23T18:00:00Z".to_owned())
+    let time: Option<Timestamp> = text.parse().ok();
+    // The parser knows years before 0; events could not repeat them, as RFC 3339 does not.
+    time.filter(|time| time.as_second() >= YEAR_ZERO)
+        .ok_or_else(|| "is no RFC 3339 time; write it like 2026-11-23T18:00:00Z".to_owned())
 }
 
 fn firmware_url(text: &str, settings: &RequestSettings) -> Result<FirmwareUrl, String> {
-    if text
+    // The device gets the text and not what our parser makes of it, and parsers mend faulty URLs in different ways:
+    // `http://files.example\@elsewhere/fw` names one host for browsers and the other one for many a download tool.
+    if let Some(found) = text
         .chars()
-        .any(|character| character.is_control() || character == ' ')
+        .find(|found| !found.is_ascii_graphic() || NOT_IN_URLS.contains(*found))
     {
-        return Err("contains a space or a control character; percent-encode it".to_owned());
+        return Err(format!("contains {found:?}; percent-encode it"));
     }
     let url = Url::parse(text).map_err(|error| format!("is no absolute URL: {error}"))?;
     if !matches!(url.scheme(), "http" | "https" | "ftp") {
@@ -322,8 +347,12 @@ fn firmware_url(text: &str, settings: &RequestSettings) -> Result<FirmwareUrl, S
             url.scheme()
         ));
     }
-    if !url.has_host() {
-        return Err("has no host".to_owned());
+    let after_scheme = text.get(url.scheme().len()..).unwrap_or_default();
+    let names_host = after_scheme
+        .strip_prefix("://")
+        .is_some_and(|rest| !rest.starts_with('/'));
+    if !names_host || !url.has_host() {
+        return Err("has no host; write it as scheme://host/path".to_owned());
     }
     let has_credentials = !url.username().is_empty() || url.password().is_some();
     if has_credentials && !settings.allow_url_credentials {
@@ -341,7 +370,18 @@ fn firmware_url(text: &str, settings: &RequestSettings) -> Result<FirmwareUrl, S
             prefixes.join(", ")
         ));
     }
+    if !prefixes.is_empty() && climbs(&url) {
+        return Err(
+            "climbs with an encoded \"..\", perhaps out of the allowed prefixes".to_owned(),
+        );
+    }
     FirmwareUrl::checked(text).map_err(|error| error.to_string())
+}
+
+/// Whether a server that decodes the path before it takes it apart would find `..` in it; plain ones the parser has resolved.
+fn climbs(url: &Url) -> bool {
+    let path = percent_decode_str(url.path()).decode_utf8_lossy();
+    path.split(['/', '\\']).any(|segment| segment == "..")
 }
 
 fn read_context(fields: &mut Fields) -> Option<Box<RawValue>> {
@@ -352,15 +392,35 @@ fn read_context(fields: &mut Fields) -> Option<Box<RawValue>> {
             "context",
             format!("has {length} bytes; at most {CONTEXT_MAX} are allowed"),
         );
-    } else if let Err(error) = serde_json::from_str::<serde_json::Value>(raw.get()) {
-        fields.fault("context", format!("cannot be read: {error}"));
+    } else {
+        match serde_json::from_str::<serde_json::Value>(raw.get()) {
+            Ok(value) if depth(&value) > CONTEXT_DEPTH_MAX => fields.fault(
+                "context",
+                format!("is nested deeper than {CONTEXT_DEPTH_MAX} levels"),
+            ),
+            Ok(_) => {}
+            Err(error) => fields.fault("context", format!("cannot be read: {error}")),
+        }
     }
     Some(raw)
 }
 
+/// Levels of arrays and objects; the parser has limited them to 127.
+fn depth(value: &serde_json::Value) -> usize {
+    let inner = match value {
+        serde_json::Value::Array(items) => items.iter().map(depth).max(),
+        serde_json::Value::Object(entries) => entries.values().map(depth).max(),
+        _ => return 0,
+    };
+    1 + inner.unwrap_or(0)
+}
+
+/// A W3C header that is passed through; events carry it as an attribute, and CloudEvents forbids control characters there.
+pub(super) fn traced(value: Option<&str>) -> Option<&str> {
+    carried(value).filter(|text| !text.chars().any(char::is_control))
+}
+
 /// A property that is passed through, unless it is longer than anything sensible.
-fn carried(value: Option<&str>) -> Option<String> {
-    value
-        .filter(|text| !text.is_empty() && text.len() <= CARRIED_MAX)
-        .map(str::to_owned)
+pub(super) fn carried(value: Option<&str>) -> Option<&str> {
+    value.filter(|text| !text.is_empty() && text.len() <= CARRIED_MAX)
 }

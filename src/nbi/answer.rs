@@ -245,21 +245,24 @@ impl Case<'_> {
                 *filter_ignored = true;
                 continue;
             }
-            let (Some(id), Some(ts)) = (row.id.filter(|id| !id.is_empty()), row.ts) else {
+            let (Some(id), Some(ts)) = (row.id.filter(|id| is_usable(id)), row.ts) else {
                 return Err(self.unintelligible(
                     "a result row of this device and rule has no usable `id` or `ts`",
                 ));
             };
-            let message = cut(
+            let message = tidy(
                 &row.result.message.unwrap_or_default(),
                 ResultRow::MESSAGE_MAX,
             );
+            let rule_description = row
+                .rule_description
+                .map(|text| cut(&text, ResultRow::DESCRIPTION_MAX));
             rows.push(ResultRow {
                 id,
                 ts,
                 code: row.result.code,
                 message,
-                rule_description: row.rule_description,
+                rule_description,
             });
         }
         Ok(NbiAnswer::Results {
@@ -375,6 +378,11 @@ impl Case<'_> {
         }
         message
     }
+}
+
+/// Whether a row's id can be remembered: ids travel in continuations, which must stay within what a worker reads.
+fn is_usable(id: &str) -> bool {
+    !id.is_empty() && id.chars().count() <= ResultRow::ID_MAX && !id.chars().any(char::is_control)
 }
 
 /// The first characters.
@@ -873,5 +881,39 @@ mod tests {
             panic!()
         };
         assert!(failure.to_string().contains("`nbi.url`"), "{failure}");
+    }
+
+    #[test]
+    fn texts_of_rows_are_bounded_as_they_travel_on() {
+        let body = |id: &str, message: &str, description: &str| {
+            let row = serde_json::json!({"id": id, "ts": 1, "cpeid": "x", "campaignid": "UPGRADE_x",
+                "rule_description": description, "result": {"code": 500, "message": message}});
+            serde_json::json!({"code": 200, "details": [row]}).to_string()
+        };
+        let read = &calls()[0];
+        for id in ["", "a\nb", &"i".repeat(ResultRow::ID_MAX + 1)] {
+            let judged = ask(read, &raw(200, &body(id, "m", "d")));
+            assert_eq!(word(&judged), "unintelligible", "{id}");
+        }
+        let long = "x".repeat(100_000);
+        let id = "i".repeat(ResultRow::ID_MAX);
+        match ask(
+            read,
+            &raw(200, &body(&id, &format!("a\r\n\u{1b}[2J{long}"), &long)),
+        )
+        .outcome
+        {
+            Ok(NbiAnswer::Results { rows, .. }) => {
+                assert!(
+                    rows[0].message.starts_with("a   [2Jx"),
+                    "{}",
+                    rows[0].message
+                );
+                assert_eq!(rows[0].message.chars().count(), ResultRow::MESSAGE_MAX);
+                let description = rows[0].rule_description.clone().unwrap_or_default();
+                assert_eq!(description.chars().count(), ResultRow::DESCRIPTION_MAX);
+            }
+            other => panic!("{other:?}"),
+        }
     }
 }

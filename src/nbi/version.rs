@@ -13,7 +13,9 @@ pub(crate) fn version(answer: &Value, parameters: &[String]) -> Option<String> {
     let version = parameters
         .iter()
         .find_map(|parameter| parameter_value(answer, parameter));
-    version.filter(|version| version.chars().count() <= VERSION_MAX)
+    version.filter(|version| {
+        version.chars().count() <= VERSION_MAX && !version.chars().any(char::is_control)
+    })
 }
 
 /// Looks for a parameter's value: `{"<name>": "1.2"}`, `{"<name>": {"value": "1.2"}}` or `{"name": "<name>", "value": "1.2"}`, at

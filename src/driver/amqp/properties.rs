@@ -14,6 +14,8 @@ use crate::message::{DeadLetter, EventMessage, Incoming, Work, unix_seconds};
 const APP_ID: &str = "nbi-upgrade";
 /// Persistent.
 const PERSISTENT: u8 = 2;
+/// Most bytes of headers taken over from a delivery.
+const HEADERS_MAX: usize = 32 * 1024;
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
 /// Marks a message published again after it may have been worked on.
@@ -152,9 +154,13 @@ pub(super) fn of_dead_letter(
     of_original(original).with_headers(headers)
 }
 
-/// Headers that neither route nor count: no `x-…`, and no tables and arrays (which rules out `CC` and `BCC`).
+/// Headers that neither route nor count: no `x-…`, no tables and arrays, no `CC` and `BCC`.
+///
+/// Properties must fit in one frame (128 KiB by default), and what we add must fit beside those that were sent: the broker closes the
+/// connection over a larger one. So headers beyond [`HEADERS_MAX`] are left behind.
 fn safe_headers(original: &BasicProperties) -> FieldTable {
     let mut headers = FieldTable::default();
+    let mut left = HEADERS_MAX;
     for (name, value) in original
         .headers()
         .iter()
@@ -174,12 +180,27 @@ fn safe_headers(original: &BasicProperties) -> FieldTable {
                 | AMQPValue::LongString(_)
                 | AMQPValue::Timestamp(_)
         );
-        if is_plain && !name.as_str().starts_with("x-") && !name.as_str().eq_ignore_ascii_case("cc")
-        {
+        let text = name.as_str();
+        let is_routing = ["cc", "bcc"]
+            .iter()
+            .any(|routing| text.eq_ignore_ascii_case(routing));
+        let size = text.len() + size_of_plain(value);
+        if is_plain && !text.starts_with("x-") && !is_routing && size <= left {
+            left -= size;
             headers.insert(name.clone(), value.clone());
         }
     }
     headers
+}
+
+/// What a header's value takes at most on the wire, tables and arrays aside.
+fn size_of_plain(value: &AMQPValue) -> usize {
+    let text = match value {
+        AMQPValue::LongString(text) => text.as_bytes().len(),
+        AMQPValue::ShortString(text) => text.as_str().len(),
+        _ => 0,
+    };
+    text + 16
 }
 
 /// What the codec wants to know of a delivery.
@@ -247,6 +268,39 @@ mod tests {
         );
         assert!(copy.expiration().is_none() && copy.priority().is_none());
         assert_eq!(*copy.delivery_mode(), Some(2));
+    }
+
+    #[test]
+    fn headers_that_would_not_fit_in_a_frame_are_left_behind() {
+        let mut headers = FieldTable::default();
+        headers.insert("a-small".into(), AMQPValue::LongString("kept".into()));
+        headers.insert(
+            "b-large".into(),
+            AMQPValue::LongString("x".repeat(60_000).into()),
+        );
+        headers.insert("bcc".into(), AMQPValue::LongString("upgrade.steps".into()));
+        for index in 0..2_000 {
+            headers.insert(
+                format!("c-{index}").into(),
+                AMQPValue::LongString("y".repeat(50).into()),
+            );
+        }
+        let original = BasicProperties::default().with_headers(headers);
+        let letter = DeadLetter {
+            reason: "invalid_request",
+            error: "z".repeat(DeadLetter::ERROR_MAX),
+        };
+        let copy = of_dead_letter(&original, &letter, "upgrade.requests", "i", Timestamp::MAX);
+        let headers = copy.headers().clone().unwrap();
+        let names: Vec<_> = headers.inner().keys().map(ShortString::as_str).collect();
+        assert!(names.contains(&"a-small") && names.contains(&DeadLetter::ERROR));
+        assert!(!names.contains(&"b-large") && !names.contains(&"bcc"));
+        let size: usize = headers
+            .inner()
+            .iter()
+            .map(|(name, value)| name.as_str().len() + size_of_plain(value))
+            .sum();
+        assert!(size <= HEADERS_MAX + 8 * 1024, "{size}");
     }
 
     #[test]

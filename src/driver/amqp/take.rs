@@ -19,7 +19,7 @@ use super::properties;
 use super::publish::{Outgoing, Target};
 use super::shared::{Settler, Shared, Token};
 use crate::driver::Delivery;
-use crate::message::{DeadLetter, Rejection, StepError, Work};
+use crate::message::{DeadLetter, FieldFault, Rejection, StepError, Work};
 
 /// What a publish that is under way may take when the worker stops.
 const STOPPING_WITHIN: Duration = Duration::from_secs(3);
@@ -87,7 +87,7 @@ impl Intaker {
         } = &*self.shared;
         let now = self.shared.now();
         let decoded = caught(|| codec.decode_request(&properties::incoming(&original), now))
-            .unwrap_or_else(|| Err(Rejection::default()));
+            .unwrap_or_else(|| Err(undecodable()));
         match decoded {
             Ok(work) => self.admit(work, original),
             Err(rejection) => {
@@ -215,6 +215,18 @@ impl Intaker {
             }
             settler.nack().await;
         });
+    }
+}
+
+/// What is said of a request whose decoding panicked.
+fn undecodable() -> Rejection {
+    Rejection {
+        faults: vec![FieldFault {
+            field: "body".to_owned(),
+            message: "cannot be decoded, which is a fault of this worker; please report it"
+                .to_owned(),
+        }],
+        ..Rejection::default()
     }
 }
 

@@ -820,3 +820,36 @@ fn a_version_that_is_current_ends_the_job_untouched() {
     );
     expect_step(&silent, "ReadOldResults");
 }
+
+#[test]
+fn a_row_that_the_baseline_forgot_is_no_news() {
+    let count = i64::try_from(Baseline::MAX).unwrap() + 50;
+    let id = |index: i64| format!("row-{index}");
+    // Rows of one second, or of a storage that does not fill `ts`.
+    let mut baseline = Baseline::default();
+    let ids: Vec<String> = (0..count).map(id).collect();
+    baseline.extend(ids.iter().map(|id| (id.as_str(), 7)));
+    assert_eq!(baseline.parts().0.len(), Baseline::MAX);
+    assert!(ids.iter().all(|id| baseline.contains(id, 7)));
+    assert!(!baseline.contains("row-0", 8));
+
+    let mut baseline = Baseline::default();
+    baseline.extend(ids.iter().map(String::as_str).zip(0..));
+    assert!(
+        ids.iter()
+            .zip(0..)
+            .all(|(id, ts)| baseline.contains(id, ts))
+    );
+    let (known, older_than) = (baseline.parts().0.to_vec(), baseline.parts().1);
+    assert_eq!(older_than, Some(50));
+    assert_eq!(Baseline::from_parts(known, older_than), baseline);
+}
+
+#[test]
+fn a_baseline_takes_a_whole_answer_in_no_time() {
+    let ids: Vec<String> = (0..50_000).map(|index| format!("row-{index}")).collect();
+    let mut baseline = Baseline::default();
+    // Quadratic, this would take minutes.
+    baseline.extend(ids.iter().map(String::as_str).zip(0..));
+    assert_eq!(baseline.parts().0.len(), Baseline::MAX);
+}

@@ -163,3 +163,62 @@ fn a_rejected_request_names_its_faults_and_two_bad_requests_are_two_events() {
     assert_ne!(first.id, event(r#"{"job_id":"j"}"#).id);
     assert_eq!(first.id, event(r#"{"job_id":"j","cpe_id":"DM*"}"#).id);
 }
+
+#[test]
+fn the_event_about_a_rejected_request_is_bounded_whatever_was_sent() {
+    let endless = "x".repeat(100_000);
+    let field = "\u{1}".repeat(500);
+    let many: Vec<String> = (0..90)
+        .map(|index| {
+            format!(
+                "{}:1",
+                serde_json::to_string(&format!("{field}{index}")).unwrap()
+            )
+        })
+        .collect();
+    let mut body = many.join(",");
+    body.truncate(request::BODY_MAX - 2);
+    body = format!("{{{}}}", &body[..body.rfind(',').unwrap()]);
+    let incoming = Incoming {
+        body: body.as_bytes(),
+        correlation_id: Some(&endless),
+        reply_to: Some(&endless),
+        traceparent: Some(&endless),
+        tracestate: Some(&endless),
+        ..Incoming::default()
+    };
+    let rejection = codec().decode_request(&incoming, noon()).unwrap_err();
+    let event = codec().rejected_event(&incoming, &rejection, noon());
+    assert!(event.body.len() < 64 * 1024, "{}", event.body.len());
+    assert_eq!(
+        [
+            event.correlation_id,
+            event.reply_to,
+            event.traceparent,
+            event.tracestate
+        ],
+        [None, None, None, None]
+    );
+}
+
+#[test]
+fn attributes_of_an_event_have_no_control_characters() {
+    let incoming = Incoming {
+        body: br#"{"job_id":"a\nb","cpe_id":"c\u0000d"}"#,
+        traceparent: Some("00-\n"),
+        tracestate: Some("a=\u{1b}b"),
+        ..Incoming::default()
+    };
+    let rejection = codec().decode_request(&incoming, noon()).unwrap_err();
+    let event = codec().rejected_event(&incoming, &rejection, noon());
+    assert_eq!((event.traceparent, event.tracestate), (None, None));
+    let body: Value = serde_json::from_slice(&event.body).unwrap();
+    assert_eq!(
+        (&body["subject"], &body["data"]["job_id"]),
+        (&"c d".into(), &"a b".into())
+    );
+    assert_eq!(
+        (body.get("traceparent"), body.get("tracestate")),
+        (None, None)
+    );
+}

@@ -1,6 +1,7 @@
 //! Requests: what is taken, and that everything wrong is named at once.
 
 use super::*;
+use crate::job::JobEvent;
 use crate::job::state::Cleanup;
 
 fn faults(body: &str) -> Vec<(String, String)> {
@@ -284,4 +285,178 @@ fn a_rejection_says_as_much_as_it_could_read() {
     assert_eq!(rejection.job_id.as_deref(), Some("j-9"));
     assert_eq!(rejection.cpe_id.as_deref(), Some("DM*"));
     assert_eq!(rejection.campaign_id.as_deref(), Some("c"));
+}
+
+#[test]
+fn a_request_with_countless_fields_makes_no_countless_faults() {
+    let countless: Vec<String> = (0..10_000).map(|_| r#""":1"#.to_owned()).collect();
+    let all = faults(&format!("{{{}}}", countless.join(",")));
+    assert_eq!(all.len(), 1);
+    assert_eq!(all[0].0, "body");
+    assert!(all[0].1.contains("more than 100 fields"), "{}", all[0].1);
+
+    let many: Vec<String> = (0..90).map(|index| format!(r#""x{index}":1"#)).collect();
+    let all = faults(&format!("{{{}}}", many.join(",")));
+    assert_eq!(all.len(), 51);
+    assert_eq!(all[50].0, "body");
+}
+
+#[test]
+fn faults_are_one_line_whatever_the_request_holds() {
+    let body = "{\"a\\nlevel=ERROR\\u001b[2J\":1,\"cpe_id\":[\n1\n],\"priority\":{\n}}";
+    for (field, message) in faults(body) {
+        assert!(!field.chars().any(char::is_control), "{field:?}");
+        assert!(!message.chars().any(char::is_control), "{message:?}");
+    }
+}
+
+#[test]
+fn a_context_deeper_than_readers_of_events_follow_is_refused() {
+    let nested = |depth: usize| {
+        let body = MINIMAL.trim_end_matches('}');
+        format!(
+            "{body},\"context\":{}1{}}}",
+            "[".repeat(depth),
+            "]".repeat(depth)
+        )
+    };
+    let work = decode(&nested(64)).unwrap();
+    let events = codec().published_events(&work, &[JobEvent::Accepted], noon());
+    assert!(serde_json::from_slice::<serde_json::Value>(&events[0].body).is_ok());
+    for depth in [65, 126, 127, 128, 8_000] {
+        assert_eq!(fields(&nested(depth)), ["context"], "{depth}");
+    }
+}
+
+#[test]
+fn a_version_with_a_control_character_is_refused() {
+    let mut codec = codec();
+    codec.requests.verify = true;
+    let body = MINIMAL.replace('}', r#","expected_version":"2.0\nlevel=ERROR"}"#);
+    let incoming = Incoming {
+        body: body.as_bytes(),
+        ..Incoming::default()
+    };
+    let rejection = codec.decode_request(&incoming, noon()).unwrap_err();
+    assert_eq!(rejection.faults[0].field, "expected_version");
+}
+
+#[test]
+fn times_at_the_edges_are_taken_or_refused() {
+    for (field, time) in [
+        ("requested_at", "9999-12-30T22:00:00Z"),
+        ("requested_at", "0000-01-01T00:00:00Z"),
+        ("not_before", "9999-12-30T22:00:00Z"),
+        ("deadline", "0000-01-01T00:00:00Z"),
+    ] {
+        let body = MINIMAL.replace('}', &format!(r#","{field}":"{time}"}}"#));
+        let work = decode(&body).unwrap();
+        let incoming = codec().encode_step(&work);
+        let incoming = Incoming {
+            body: &incoming,
+            ..Incoming::default()
+        };
+        assert_eq!(codec().decode_step(&incoming).unwrap().job, work.job);
+    }
+    for time in [
+        "-000001-12-31T23:59:59Z",
+        "-009999-01-02T02:00:00Z",
+        "9999-12-31T23:00:00Z",
+    ] {
+        let body = MINIMAL.replace('}', &format!(r#","deadline":"{time}"}}"#));
+        assert_eq!(fields(&body), ["deadline"], "{time}");
+    }
+    for (timestamp, expected) in [
+        (0, Some(0)),
+        (u64::MAX, None),
+        (1_795_000_000_000, None),
+        (253_402_207_200, Some(253_402_207_200)),
+        (253_402_207_201, None),
+    ] {
+        let incoming = Incoming {
+            body: MINIMAL.as_bytes(),
+            timestamp: Some(timestamp),
+            ..Incoming::default()
+        };
+        let order = codec().decode_request(&incoming, noon()).unwrap().job.order;
+        let expected = expected.unwrap_or_else(|| noon().as_second());
+        assert_eq!(order.requested_at.as_second(), expected, "{timestamp}");
+    }
+}
+
+#[test]
+fn a_url_that_parsers_read_differently_is_refused() {
+    let mut codec = codec();
+    codec.requests.allowed_url_prefixes = vec!["https://files.example/fw/".to_owned()];
+    let is_taken = |url: &str| {
+        let body =
+            serde_json::json!({"job_id": "j", "cpe_id": "c", "firmware_url": url}).to_string();
+        let incoming = Incoming {
+            body: body.as_bytes(),
+            ..Incoming::default()
+        };
+        codec.decode_request(&incoming, noon()).is_ok()
+    };
+    for url in [
+        "https://files.example/fw/2.bin",
+        "HTTPS://FILES.example:443/fw/2.bin?token=a%2Fb",
+        "https://files.example/fw/a/../2..bin",
+    ] {
+        assert!(is_taken(url), "{url}");
+    }
+    for url in [
+        r"https://files.example/fw/\@elsewhere.example/2.bin",
+        r"https:\\files.example\fw\2.bin",
+        "https:files.example/fw/2.bin",
+        "https:/files.example/fw/2.bin",
+        "https:///files.example/fw/2.bin",
+        "https://files\u{3002}example/fw/2.bin",
+        "https://files.example/fw/ü.bin",
+        "https://files.example/fw/../other/2.bin",
+        "https://files.example/fw/%2e%2e/other/2.bin",
+        "https://files.example/fw/..%2fother/2.bin",
+        "https://files.example/fw/%2e%2e%5cother/2.bin",
+        "https://files.example.elsewhere/fw/2.bin",
+        "https://files.example@elsewhere.example/fw/2.bin",
+    ] {
+        assert!(!is_taken(url), "{url}");
+    }
+}
+
+#[test]
+fn faults_show_no_credentials() {
+    for url in [
+        r#""https://user:hunter2@files.example/fw""#,
+        r#"["https://user:hunter2@files.example/fw"]"#,
+        r#""gopher://user:hunter2@files.example/fw""#,
+        r#""https://user:hun/hunter2@files.example/fw""#,
+        r#""//user:hunter2@files.example/fw""#,
+        r#""https:user:hunter2@files.example/fw""#,
+    ] {
+        let body = format!(r#"{{"job_id":"j","cpe_id":"c","firmware_url":{url}}}"#);
+        let all = faults(&body);
+        assert_eq!(all.len(), 1, "{url}");
+        assert!(!all[0].1.contains("hunter2"), "{}", all[0].1);
+        assert!(all[0].1.contains("@files.example/fw"), "{}", all[0].1);
+    }
+}
+
+#[test]
+fn a_device_has_a_letter_or_a_digit() {
+    for (id, expected) in [
+        ("............", false),
+        (".", false),
+        ("-:-", false),
+        ("a.", true),
+        ("001122.3", true),
+    ] {
+        let body = MINIMAL.replace("CPE1", id);
+        assert_eq!(decode(&body).is_ok(), expected, "{id}");
+    }
+}
+
+#[test]
+fn a_dead_letters_error_is_one_line() {
+    let letter = DeadLetter::malformed_step("a\nb\u{1b}c");
+    assert_eq!(letter.error, "a b c");
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::job::outcome::{Ending, Impact, Outcome, Reason, RuleState};
 use crate::job::state::{Baseline, Exit, Stage, StageRecord};
-use crate::job::{ResultRow, fault};
+use crate::job::{FirmwareUrl, ResultRow, fault};
 
 fn step(body: &[u8]) -> Result<Work, StepError> {
     codec().decode_step(&Incoming {
@@ -159,4 +159,76 @@ proptest! {
         let _ = step(&bytes);
         let _ = codec().decode_request(&Incoming { body: &bytes, ..Incoming::default() }, noon());
     }
+}
+
+#[test]
+fn a_continuation_with_everything_at_its_longest_is_read() {
+    let mut work = decode(MINIMAL).unwrap();
+    let wide = |count: usize| "\u{10ffff}".repeat(count);
+    let quotes = |count: usize| "\"".repeat(count);
+    work.carried.context = Some(
+        RawValue::from_string(format!("\"{}\"", "x".repeat(request::CONTEXT_MAX - 2))).unwrap(),
+    );
+    for field in [
+        &mut work.carried.correlation_id,
+        &mut work.carried.reply_to,
+        &mut work.carried.traceparent,
+        &mut work.carried.tracestate,
+    ] {
+        // The worst that JSON makes of a byte.
+        *field = Some("\u{1}".repeat(512));
+    }
+    let order = &mut work.job.order;
+    order.job_id = JobId::parse("j".repeat(128)).unwrap();
+    order.firmware_url = FirmwareUrl::checked("h".repeat(2_048)).unwrap();
+    order.expected_version = Some(wide(256));
+    let rows: Vec<(String, i64)> = (0..300)
+        .map(|index| {
+            (
+                format!("{index:03}{}", wide(ResultRow::ID_MAX - 3)),
+                i64::MIN,
+            )
+        })
+        .collect();
+    let progress = &mut work.job.progress;
+    progress
+        .baseline
+        .extend(rows.iter().map(|(id, ts)| (id.as_str(), *ts)));
+    progress.stages = Stage::ALL
+        .map(|stage| StageRecord {
+            stage,
+            attempts: u32::MAX,
+            started_at: noon(),
+            finished_at: Some(noon()),
+            failed: true,
+            last_error: Some(wide(StageRecord::ERROR_MAX)),
+        })
+        .to_vec();
+    progress.exit = Some(Exit::End(Ending {
+        outcome: Outcome::Failed,
+        reason: Reason::VersionMismatch,
+        impact: Impact::Unknown,
+        message: format!("runs {:?}, expected was {:?}", wide(256), wide(256)),
+        result: Some(ResultRow {
+            id: wide(ResultRow::ID_MAX),
+            ts: i64::MIN,
+            code: Some(i64::MIN),
+            message: quotes(ResultRow::MESSAGE_MAX),
+            rule_description: Some(wide(ResultRow::DESCRIPTION_MAX)),
+        }),
+        fault: Some(fault::Fault {
+            code: 9010,
+            name: fault::name(9010),
+            message: quotes(ResultRow::MESSAGE_MAX),
+            transient: false,
+        }),
+        decided_at: noon(),
+    }));
+    let body = codec().encode_step(&work);
+    assert!(body.len() <= step::BODY_MAX, "{}", body.len());
+    let incoming = Incoming {
+        body: &body,
+        ..Incoming::default()
+    };
+    assert_eq!(codec().decode_step(&incoming).unwrap().job, work.job);
 }

@@ -588,3 +588,49 @@ fn text_lines_are_coloured_only_where_wanted() {
         assert!(buffer.text().contains("stopping"));
     }
 }
+
+#[test]
+fn texts_of_others_stay_within_their_line() {
+    const EVIL: &str = "x\nERROR nbi_upgrade: forged\r\u{1b}[2J\u{9b}1m\u{0}";
+    let buffer = Buffer::default();
+    let writer = buffer.clone();
+    let subscriber = log::text("trace", move || writer.clone(), false).unwrap();
+    let telemetry = Telemetry::default();
+    tracing::subscriber::with_default(subscriber, || {
+        telemetry.request_rejected(&Rejection {
+            job_id: Some(EVIL.to_owned()),
+            cpe_id: Some(EVIL.to_owned()),
+            campaign_id: None,
+            faults: vec![FieldFault {
+                field: EVIL.to_owned(),
+                message: EVIL.to_owned(),
+            }],
+        });
+        telemetry.step_dead_lettered(EVIL);
+        telemetry.step_parked(EVIL);
+        telemetry.reply_failed(EVIL, EVIL);
+        telemetry.broker_lost(EVIL, EVIL, Duration::ZERO);
+        telemetry.broker_blocked(Some(EVIL));
+        telemetry.circuit_opened(EVIL);
+        let fault = FaultPolicy::default()
+            .fault_in(&format!("FaultCode 9010 {EVIL}"))
+            .unwrap();
+        telemetry.job(
+            &job(),
+            &[
+                JobEvent::DeviceFaulted {
+                    fault,
+                    tries_again: false,
+                },
+                JobEvent::StageFailed {
+                    stage: Stage::AwaitResult,
+                    error: EVIL.to_owned(),
+                },
+            ],
+        );
+    });
+    let text = buffer.text();
+    assert_eq!(text.lines().count(), 9, "{text}");
+    let mut others = text.chars().filter(|c| c.is_control() && *c != '\n');
+    assert_eq!(others.next(), None, "{text:?}");
+}
