@@ -7,7 +7,7 @@ use super::reader::Reader;
 /// Certificates for one TLS peer; PEM files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tls {
-    /// Certificate authorities to trust besides the system's.
+    /// Certificate authorities to trust; for the NBI instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// Our certificate and its private key.
     pub client: Option<ClientCertificate>,
