@@ -11,6 +11,8 @@ use crate::job::state::Cleanup;
 pub struct Job {
     /// From `requested_at` (or `not_before`, if later) to the deadline.
     pub timeout: SignedDuration,
+    /// A success of the same file this long before a request without `requested_at` counts as that request's.
+    pub repeat_window: SignedDuration,
     /// What becomes of the rule.
     pub cleanup: Cleanup,
     /// How often the device may try when it reports a transient fault.
@@ -39,6 +41,7 @@ impl Job {
         ];
         let job = Self {
             timeout: reader.duration("job.timeout", SECOND * 10..=DAY * 365),
+            repeat_window: reader.duration("job.repeat_window", SignedDuration::ZERO..=DAY * 30),
             cleanup: reader.one_of("job.cleanup", &cleanups),
             max_attempts: reader.number("job.max_attempts", 1..=100),
             on_busy: reader.one_of("job.on_busy", &on_busy),

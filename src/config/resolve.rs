@@ -62,6 +62,7 @@ impl Config {
         RequestSettings {
             timeout: self.job.timeout,
             cleanup: self.job.cleanup,
+            repeat_window: self.job.repeat_window,
             max_attempts: self.job.max_attempts,
             rule_id: self.nbi.rule_id.clone(),
             allowed_url_prefixes: self.firmware.allowed_url_prefixes.clone(),

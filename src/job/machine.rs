@@ -25,6 +25,8 @@ pub enum Step {
     ReadRuleOfOldResult {
         /// Every row seen.
         rows: Vec<ResultRow>,
+        /// Whether it is older than the request, which may be a repeat: then it must be a success under this job's file.
+        may_be_repeat: bool,
     },
     /// `create_rule`: has it run for this job already?
     ReadResultsBeforeArming,
@@ -178,7 +180,10 @@ pub fn decide(
     match step {
         Step::ReadVersionFirst => preflight::on_version(turn, answer),
         Step::ReadOldResults => preflight::on_results(turn, answer),
-        Step::ReadRuleOfOldResult { rows } => preflight::on_rule(turn, &rows, answer),
+        Step::ReadRuleOfOldResult {
+            rows,
+            may_be_repeat,
+        } => preflight::on_rule(turn, &rows, may_be_repeat, answer),
         Step::ReadResultsBeforeArming => create_rule::on_results(turn, answer),
         Step::ReadRuleBeforeArming { rows } => create_rule::on_rule(turn, &rows, answer),
         Step::ReadResultsBeforeWriting { exists } => {

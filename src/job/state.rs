@@ -237,6 +237,9 @@ pub struct Order {
     pub campaign_id: Option<CampaignId>,
     /// When it was asked for; results newer than this belong to this job or to one that did the same.
     pub requested_at: Timestamp,
+    /// A success of the same file since then counts as this job's: a request that does not say when it was made may be a repeat. Equal to
+    /// `requested_at` where the request says so, or wants the device upgraded again (`force`).
+    pub repeats_since: Timestamp,
     /// No side effect before it.
     pub not_before: Option<Timestamp>,
     /// The job ends then, whatever the device does.

@@ -20,6 +20,8 @@ use crate::job::{CampaignId, CpeId, FirmwareUrl, Job, JobId, RuleId};
 pub struct RequestSettings {
     /// `job.timeout`.
     pub timeout: SignedDuration,
+    /// `job.repeat_window`.
+    pub repeat_window: SignedDuration,
     /// `job.cleanup`.
     pub cleanup: Cleanup,
     /// `job.max_attempts`.
@@ -38,6 +40,7 @@ impl Default for RequestSettings {
     fn default() -> Self {
         Self {
             timeout: SignedDuration::from_hours(1),
+            repeat_window: SignedDuration::from_hours(24),
             cleanup: Cleanup::default(),
             max_attempts: 1,
             rule_id: "UPGRADE_{cpe_id}".to_owned(),
@@ -239,8 +242,8 @@ fn read_order(
     let campaign_id = fields.optional("campaign_id", |text| {
         CampaignId::parse(text).map_err(|error| error.to_string())
     });
-    let requested_at = fields
-        .optional("requested_at", timestamp)
+    let said = fields.optional("requested_at", timestamp);
+    let requested_at = said
         .or_else(|| {
             incoming
                 .timestamp
@@ -281,6 +284,13 @@ fn read_order(
         );
     }
     let force = fields.boolean("force");
+    let may_be_a_repeat = said.is_none() && force != Some(true);
+    let window = if may_be_a_repeat {
+        settings.repeat_window
+    } else {
+        SignedDuration::ZERO
+    };
+    let repeats_since = requested_at.checked_sub(window).unwrap_or(Timestamp::MIN);
     let begins_at = not_before.map_or(requested_at, |not_before| not_before.max(requested_at));
     let deadline = deadline
         .or_else(|| begins_at.checked_add(settings.timeout).ok())
@@ -294,6 +304,7 @@ fn read_order(
         rule_id,
         campaign_id,
         requested_at,
+        repeats_since,
         not_before,
         deadline,
         cleanup: cleanup.unwrap_or(settings.cleanup),

@@ -71,6 +71,8 @@ struct OrderV1 {
     campaign_id: Option<String>,
     requested_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    repeats_since: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     not_before: Option<Timestamp>,
     deadline: Timestamp,
     cleanup: String,
@@ -270,6 +272,7 @@ fn order_to_wire(order: &Order) -> OrderV1 {
         rule_id: order.rule_id.to_string(),
         campaign_id: order.campaign_id.as_ref().map(ToString::to_string),
         requested_at: order.requested_at,
+        repeats_since: (order.repeats_since != order.requested_at).then_some(order.repeats_since),
         not_before: order.not_before,
         deadline: order.deadline,
         cleanup: order.cleanup.name().to_owned(),
@@ -292,6 +295,7 @@ fn order_of(wire: OrderV1) -> Result<Order, String> {
             .map(|id| parsed("campaign_id", CampaignId::parse(id)))
             .transpose()?,
         requested_at: wire.requested_at,
+        repeats_since: wire.repeats_since.unwrap_or(wire.requested_at),
         not_before: wire.not_before,
         deadline: wire.deadline,
         cleanup: named("cleanup", &wire.cleanup, Cleanup::from_name(&wire.cleanup))?,

@@ -3,6 +3,7 @@
 //! With the vendor's fixed rule id a second upgrade of a device reads the first one's result; so what is there now is the baseline,
 //! and only what comes later counts. A final result newer than the request means that the job was carried out already, by an
 //! earlier copy of it, if the rule that stands there holds this job's file: a result belongs to the file that was armed last.
+//! A request that does not say when it was made may be a repeat: there a recent success with the same file counts too.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -56,32 +57,51 @@ pub fn on_results(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Deci
         Ok(other) => return fail(turn, &unexpected(&other)),
         Err(failure) => return fail(turn, &failure),
     };
-    let since_request = newer_than_request(&turn, &rows, nbi_time);
+    let requested_at = turn.job.order.requested_at;
+    let since_request = newer_than(&turn, requested_at, &rows, nbi_time);
     match turn.newest_fresh(&since_request) {
         Some((row, verdict)) if turn.is_tagged_as_ours(&row) => {
-            already_ran(turn, row, verdict, &rows)
+            return already_ran(turn, row, verdict, &rows);
         }
-        Some(_) => turn.step(Step::ReadRuleOfOldResult { rows }),
-        None => done(turn, &rows),
+        Some(_) => {
+            return turn.step(Step::ReadRuleOfOldResult {
+                rows,
+                may_be_repeat: false,
+            });
+        }
+        None => {}
+    }
+    let since_repeat = newer_than(&turn, turn.job.order.repeats_since, &rows, nbi_time);
+    match turn.newest_fresh(&since_repeat) {
+        Some((_, Verdict::Success)) => turn.step(Step::ReadRuleOfOldResult {
+            rows,
+            may_be_repeat: true,
+        }),
+        Some((_, Verdict::Faulted(_))) | None => done(turn, &rows),
     }
 }
 
-/// The rule that stands while a result newer than the request is there: it tells whose the result is.
+/// The rule that stands while a result is there that this job may have caused: it tells whose the result is.
+///
+/// A success before a request that may be a repeat counts only under a rule that holds this job's file: anything less would keep a
+/// device from an upgrade that nobody has carried out.
 #[must_use]
 pub fn on_rule(
     turn: Turn<'_>,
     rows: &[ResultRow],
+    may_be_repeat: bool,
     answer: Result<NbiAnswer, NbiFailure>,
 ) -> Decision {
+    let is_likely_ours = !may_be_repeat && !turn.job.progress.waited_for_other;
     let is_ours = match answer {
         Ok(NbiAnswer::Rules { rows: rules, .. }) => match turn.owner_of_all(&rules) {
             Some(Owner::Ours) if is_held_by_a_copy(&turn, &rules) => return wait_for_copy(turn),
             Some(Owner::Ours) => true,
             Some(Owner::Other) => false,
             // Without a file, or gone: a copy of this job may have deleted it; but after waiting for another job it is more likely that one's.
-            Some(Owner::Unknown) | None => !turn.job.progress.waited_for_other,
+            Some(Owner::Unknown) | None => is_likely_ours,
         },
-        Ok(NbiAnswer::RulesUnreadable) => !turn.job.progress.waited_for_other,
+        Ok(NbiAnswer::RulesUnreadable) => is_likely_ours,
         Ok(other) => return fail(turn, &unexpected(&other)),
         Err(failure) => return fail(turn, &failure),
     };
@@ -109,11 +129,12 @@ fn wait_for_copy(mut turn: Turn<'_>) -> Decision {
     turn.wait(delay, WaitingFor::Result)
 }
 
-/// Rows at or after the request, by the NBI's clock as far as that is known, and rows that carry this job's tag whatever their time.
+/// Rows at or after a moment, by the NBI's clock as far as that is known, and rows that carry this job's tag whatever their time.
 ///
-/// `ts` has whole seconds, so the request's second counts as after it.
-fn newer_than_request(
+/// `ts` has whole seconds, so the moment's second counts as after it.
+fn newer_than(
     turn: &Turn<'_>,
+    moment: Timestamp,
     rows: &[ResultRow],
     nbi_time: Option<Timestamp>,
 ) -> Vec<ResultRow> {
@@ -127,14 +148,9 @@ fn newer_than_request(
     } else {
         ahead.as_secs()
     };
-    let requested = turn
-        .job
-        .order
-        .requested_at
-        .as_second()
-        .saturating_add(behind_secs);
+    let first = moment.as_second().saturating_add(behind_secs);
     rows.iter()
-        .filter(|row| row.ts >= requested || turn.is_tagged_as_ours(row))
+        .filter(|row| row.ts >= first || turn.is_tagged_as_ours(row))
         .cloned()
         .collect()
 }

@@ -44,6 +44,7 @@ pub(super) fn order() -> Order {
         rule_id: RuleId::parse("UPGRADE_CPE1").unwrap(),
         campaign_id: None,
         requested_at: noon(),
+        repeats_since: noon(),
         not_before: None,
         deadline: at(3_600),
         cleanup: Cleanup::Deactivate,

@@ -79,6 +79,7 @@ fn a_result_newer_than_the_request_under_our_file_was_this_job() {
 fn a_result_is_not_judged_while_a_copy_of_this_job_holds_the_rule() {
     let step = || Step::ReadRuleOfOldResult {
         rows: vec![success(30)],
+        may_be_repeat: false,
     };
     let policy = Policy::default();
     // The copy armed the rule after another job had ended: that one's success is not this job's.
@@ -100,9 +101,54 @@ fn a_result_is_not_judged_while_a_copy_of_this_job_holds_the_rule() {
 }
 
 #[test]
+fn a_request_that_may_be_a_repeat_is_not_carried_out_again_within_the_window() {
+    let policy = Policy::default();
+    let undated = || {
+        let mut job = job(Stage::Preflight);
+        job.order.repeats_since = at(-86_400);
+        job
+    };
+    let look = |row: ResultRow| {
+        decide(
+            undated(),
+            Step::ReadOldResults,
+            results(&[row]),
+            inputs(0),
+            &policy,
+        )
+    };
+    let recent = look(success(-3_600));
+    expect_step(&recent, "ReadRuleOfOldResult");
+    let Next::Step(step) = recent.next else {
+        unreachable!()
+    };
+    let verdict = |seen| {
+        describe(
+            &decide(undated(), step.clone(), seen, inputs(0), &policy),
+            at(0),
+        )
+    };
+    assert_eq!(
+        verdict(rules(&[our_rule(false)])),
+        "Step ReadRuleBeforeDisarming"
+    );
+    for not_ours in [
+        rules(&[other_rule(false)]),
+        rules(&[]),
+        Ok(NbiAnswer::RulesUnreadable),
+    ] {
+        assert_eq!(verdict(not_ours), "Advance to create_rule");
+    }
+    // A fault may be tried again, and what is older than the window is no repeat.
+    assert_eq!(look(faulted(-3_600, 9013)).next, Next::Advance);
+    assert_eq!(look(success(-90_000)).next, Next::Advance);
+}
+
+#[test]
 fn a_result_newer_than_the_request_under_another_file_is_not_ours() {
     let step = Step::ReadRuleOfOldResult {
         rows: vec![success(30)],
+        may_be_repeat: false,
     };
     let decision = decide(
         job(Stage::Preflight),
@@ -614,6 +660,7 @@ fn a_rule_that_a_copy_left_armed_is_disarmed_at_the_deadline() {
     let policy = Policy::default();
     let step = Step::ReadRuleOfOldResult {
         rows: vec![success(30)],
+        may_be_repeat: false,
     };
     let waits = decide(
         job(Stage::Preflight),

@@ -14,6 +14,7 @@ fn steps() -> Vec<(Stage, Step)> {
             Stage::Preflight,
             Step::ReadRuleOfOldResult {
                 rows: vec![success(60)],
+                may_be_repeat: false,
             },
         ),
         (Stage::CreateRule, Step::ReadResultsBeforeArming),

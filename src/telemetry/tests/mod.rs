@@ -29,6 +29,7 @@ fn job() -> Job {
         rule_id: RuleId::parse("UPGRADE_CPE1").unwrap(),
         campaign_id: Some(CampaignId::parse("spring").unwrap()),
         requested_at: now,
+        repeats_since: now,
         not_before: None,
         deadline: now + SignedDuration::from_hours(1),
         cleanup: Cleanup::Deactivate,

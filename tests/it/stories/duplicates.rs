@@ -51,6 +51,35 @@ async fn a_request_sent_again_later_is_already_done() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_that_does_not_say_when_it_was_made_is_carried_out_once_in_a_day() {
+    let mut world = World::begin(Setup::default());
+    let asked = request("job-1", "CPE1", "fw-2.bin");
+    world.submit(&asked);
+    assert_eq!(
+        world.outcome().await,
+        "completed/upgraded applied deactivated"
+    );
+    world.pass(SignedDuration::from_hours(5)).await;
+    world.submit(&asked);
+    let finals = world.outcomes(2).await;
+    assert_eq!(
+        describe(&finals["job-1"][1]),
+        "completed/already_done applied deactivated"
+    );
+    assert_eq!(world.flashes("CPE1"), 1);
+    let mut forced = request("job-2", "CPE1", "fw-2.bin");
+    forced["force"] = json!(true);
+    world.submit(&forced);
+    let finals = world.outcomes(3).await;
+    assert_eq!(
+        describe(&finals["job-2"][0]),
+        "completed/upgraded applied deactivated"
+    );
+    assert_eq!(world.flashes("CPE1"), 2);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_second_upgrade_of_a_device_does_not_take_the_first_ones_result() {
     let mut world = World::begin(Setup::default());
     world.submit(&request("job-1", "CPE1", "fw-2.bin"));
