@@ -11,6 +11,7 @@ use crate::job::{Job, JobEvent, JobId};
 
 pub mod event;
 mod fields;
+mod firmware;
 pub mod headers;
 pub mod request;
 pub mod step;

@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use super::budget::asks_device;
 use super::circuit::Sign;
+use super::text::{cut, tidy};
 use super::wire::{Envelope, ResultWire, RuleWire};
 use super::{RawAnswer, TransportError};
 use super::{headers, version};
@@ -383,21 +384,6 @@ impl Case<'_> {
 /// Whether a row's id can be remembered: ids travel in continuations, which must stay within what a worker reads.
 fn is_usable(id: &str) -> bool {
     !id.is_empty() && id.chars().count() <= ResultRow::ID_MAX && !id.chars().any(char::is_control)
-}
-
-/// The first characters.
-fn cut(text: &str, max: usize) -> String {
-    text.chars().take(max).collect()
-}
-
-/// Text for a log line: control characters become spaces, at most `max` characters.
-fn tidy(text: &str, max: usize) -> String {
-    let clean: String = text
-        .chars()
-        .take(max)
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
-    clean.trim().to_owned()
 }
 
 #[cfg(test)]

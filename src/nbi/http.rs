@@ -20,7 +20,7 @@ use reqwest::{Certificate, Client, ClientBuilder, Identity, Method, Response, re
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-use super::mask::mask;
+use super::text::mask;
 use super::wire::{Request, Verb};
 use super::{RawAnswer, Transport, TransportError};
 

@@ -18,11 +18,11 @@ mod gate;
 mod headers;
 pub mod http;
 pub mod limit;
-mod mask;
 mod names;
 pub mod pace;
 mod places;
 mod settings;
+mod text;
 mod version;
 pub mod wire;
 

@@ -1,4 +1,4 @@
-//! Credentials that an NBI repeats in an answer, masked before anything can print them.
+//! Texts of the NBI before anybody prints them: cut, without control characters, and without our credentials.
 //!
 //! Some servers echo the request's headers in their error texts, and failures repeat up to 200 characters of the NBI's own message.
 
@@ -22,6 +22,21 @@ pub(super) fn mask(body: &mut [u8], authorization: &[u8]) {
         from = begin + token.len();
         body[begin..from].fill(b'*');
     }
+}
+
+/// The first characters.
+pub(super) fn cut(text: &str, max: usize) -> String {
+    text.chars().take(max).collect()
+}
+
+/// Text for a log line: control characters become spaces, at most `max` characters.
+pub(super) fn tidy(text: &str, max: usize) -> String {
+    let clean: String = text
+        .chars()
+        .take(max)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    clean.trim().to_owned()
 }
 
 #[cfg(test)]
