@@ -385,7 +385,10 @@ fn climbs(url: &Url) -> bool {
 }
 
 fn read_context(fields: &mut Fields) -> Option<Box<RawValue>> {
-    let raw = fields.take_raw("context")?;
+    // `null` counts as absent here as elsewhere: a continuation does not tell them apart, so events would differ.
+    let raw = fields
+        .take_raw("context")
+        .filter(|raw| raw.get() != "null")?;
     let length = raw.get().len();
     if length > CONTEXT_MAX {
         fields.fault(
