@@ -339,7 +339,10 @@ fn timestamp(text: &str) -> Result<Timestamp, String> {
 }
 
 fn read_context(fields: &mut Fields) -> Option<Box<RawValue>> {
-    let raw = fields.take_raw("context")?;
+    // `null` counts as absent here as elsewhere: a continuation does not tell them apart, so events would differ.
+    let raw = fields
+        .take_raw("context")
+        .filter(|raw| raw.get() != "null")?;
     let length = raw.get().len();
     if length > CONTEXT_MAX {
         fields.fault(

@@ -374,6 +374,29 @@ async fn an_invalid_request_is_answered_and_dead_lettered() {
 }
 
 #[tokio::test]
+async fn a_message_whose_headers_fill_a_frame_is_dead_lettered_too() {
+    let (_vhost, driver, client) = bench().await;
+    let mut headers = FieldTable::default();
+    headers.insert("origin".into(), AMQPValue::LongString("somewhere".into()));
+    // A frame has 128 KiB; with what a dead letter says of itself the same headers would not fit again.
+    let filler = AMQPValue::LongString("x".repeat(130_950).into());
+    headers.insert("z-filler".into(), filler);
+    let properties = BasicProperties::default().with_headers(headers);
+    client
+        .publish("upgrade.requests", "request", b"{}", properties)
+        .await;
+    let dead = client.wait_for("upgrade.dead").await;
+    assert_eq!(dead.body, b"{}");
+    assert_eq!(dead.header("origin").as_deref(), Some("somewhere"));
+    assert_eq!(
+        dead.header("nbi-upgrade-reason").as_deref(),
+        Some("invalid_request")
+    );
+    end(driver).await;
+    settles_at(&client, "upgrade.requests", 0).await;
+}
+
+#[tokio::test]
 async fn a_final_event_also_goes_to_the_requester_and_a_missing_queue_is_no_error() {
     let (_vhost, driver, client) = bench().await;
     client.declare("answers", &[]).await;

@@ -460,3 +460,11 @@ fn a_dead_letters_error_is_one_line() {
     let letter = DeadLetter::malformed_step("a\nb\u{1b}c");
     assert_eq!(letter.error, "a b c");
 }
+
+#[test]
+fn a_context_of_null_is_none_in_every_event() {
+    let work = decode(&MINIMAL.replace('}', r#","context": null }"#)).unwrap();
+    assert!(work.carried.context.is_none());
+    let work = decode(&MINIMAL.replace('}', r#","context":[null]}"#)).unwrap();
+    assert_eq!(work.carried.context.unwrap().get(), "[null]");
+}
