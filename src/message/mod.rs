@@ -37,12 +37,18 @@ impl Work {
     #[must_use]
     pub fn key(&self) -> StepKey {
         let order = &self.job.order;
+        let progress = &self.job.progress;
         let mut hasher = DefaultHasher::new();
         (&order.cpe_id, &order.firmware_url).hash(&mut hasher);
+        (progress.stage, progress.attempt, progress.polls).hash(&mut hasher);
+        (progress.rule, progress.started_at).hash(&mut hasher);
+        for record in &progress.stages {
+            (record.started_at, record.finished_at).hash(&mut hasher);
+        }
         StepKey {
             job_id: order.job_id.clone(),
             seq: self.job.progress.seq,
-            order: hasher.finish(),
+            content: hasher.finish(),
         }
     }
 }
@@ -50,15 +56,16 @@ impl Work {
 /// Names one continuation of one job within a process.
 ///
 /// What was ordered is part of it: two requests that carry one job id by mistake and name different devices are no copies of each other,
-/// and none of them may be dropped for the other.
+/// and none of them may be dropped for the other. So is how far it has come: two copies of a job count their hand-overs alike and may
+/// stand at different stages, and the one that has armed the rule must not be dropped for the one that waits for it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct StepKey {
     /// The job.
     pub job_id: JobId,
     /// Its hand-overs so far; 0 for a request.
     pub seq: u64,
-    /// A hash of what was ordered.
-    pub order: u64,
+    /// A hash of what was ordered and of how far it has come.
+    pub content: u64,
 }
 
 /// What the requester sent along and gets back with every event.

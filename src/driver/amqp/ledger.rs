@@ -182,7 +182,7 @@ mod tests {
         Key {
             job_id: crate::job::JobId::parse("job").unwrap(),
             seq,
-            order: 0,
+            content: 0,
         }
     }
 

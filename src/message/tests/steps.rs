@@ -53,6 +53,18 @@ fn the_first_continuation_is_written_as_it_always_was() {
 }
 
 #[test]
+fn copies_of_a_job_that_stand_at_different_stages_have_different_keys() {
+    let mut waiting = decode(MINIMAL).unwrap();
+    waiting.job.progress.seq = 1;
+    let mut arming = waiting.clone();
+    arming.job.progress.stage = Stage::CreateRule;
+    assert_ne!(waiting.key(), arming.key());
+    // The same message, read twice, is one continuation.
+    let body = codec().encode_step(&waiting);
+    assert_eq!(step(&body).unwrap().key(), step(&body).unwrap().key());
+}
+
+#[test]
 fn a_newer_version_is_told_from_garbage() {
     assert_eq!(
         step(br#"{"v":2,"whatever":true}"#).unwrap_err(),
