@@ -12,6 +12,10 @@ check:
 test *filter:
     bash tests/run {{ filter }}
 
+# Checks images, manifests, dashboards, rules, schemas and examples, or only the named one.
+artefacts *name:
+    bash tests/checks/run {{ name }}
+
 # Runs one story, or all of them: `just story a_device_that_never_answers`.
 story name="stories::":
     bash tests/run {{ name }}

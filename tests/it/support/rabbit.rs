@@ -128,6 +128,7 @@ impl Node {
             .env("ERL_EPMD_PORT", self.ports.mapper.to_string())
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
             .env("RABBITMQ_CONF_ENV_FILE", self.directory.join("env.conf"))
+            .env("ERL_CRASH_DUMP", self.directory.join("erl_crash.dump"))
             .stdin(Stdio::null())
             .output()
             .expect("rabbitmqctl starts");
@@ -316,6 +317,8 @@ fn spawn(directory: &Path, name: &str, ports: Ports) -> (Child, ChildStdin) {
         .env("ERL_EPMD_ADDRESS", "127.0.0.1")
         // Makes the script become the Erlang process instead of its parent, so that killing it kills the broker.
         .env("RUNNING_UNDER_SYSTEMD", "true")
+        // A node that cannot start would leave its dump where the tests run.
+        .env("ERL_CRASH_DUMP", at("erl_crash.dump"))
         .env("RABBITMQ_NODENAME", format!("{name}@localhost"))
         .env("RABBITMQ_NODE_PORT", ports.amqp.to_string())
         .env("RABBITMQ_DIST_PORT", ports.distribution.to_string())

@@ -1,0 +1,94 @@
+# shellcheck shell=bash
+# For scripts that install what a machine lacks: sourced, not run. The caller sets `set -euo pipefail`.
+#
+# Everything that is not a Debian package goes below target/tools, which a clone may lose at any time.
+
+readonly ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+readonly TOOLS="$ROOT/target/tools"
+
+say() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; }
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif [ -t 0 ]; then
+        sudo "$@"
+    else
+        sudo --non-interactive "$@"
+    fi
+}
+
+apt_install() {
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends "$@" >&2
+}
+
+# Installs packages without starting the services in them: the answer 101 of policy-rc.d means "not allowed".
+install_packages() {
+    if ! command -v apt-get >/dev/null; then
+        say "missing here: $*"
+        say "this script can install packages on Debian and Ubuntu alone. On another system install"
+        say "a C compiler and RabbitMQ 3.10 or newer by hand, the broker's script at $SERVER"
+        exit 1
+    fi
+    if [ "$(id -u)" -ne 0 ] && ! command -v sudo >/dev/null; then
+        say "missing here: $*"
+        say "as root: apt-get install $*"
+        exit 1
+    fi
+    say "installing $*"
+    local policy=/usr/sbin/policy-rc.d placed=no status=0
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+        as_root chmod 755 "$policy"
+        placed=yes
+    fi
+    apt_install "$@" || { as_root apt-get update --quiet >&2 && apt_install "$@"; } || status=$?
+    if [ "$placed" = yes ]; then
+        as_root rm -f "$policy"
+    elif [[ " $* " == *" rabbitmq-server "* ]] && as_root service rabbitmq-server status >/dev/null 2>&1; then
+        # A policy of the machine's own let it start.
+        as_root service rabbitmq-server stop >&2 || true
+    fi
+    if [ "$status" -ne 0 ]; then
+        say "apt-get could not install: $*"
+        exit 1
+    fi
+}
+
+# need COMMAND=PACKAGE...: installs the Debian packages whose command is not there.
+need() {
+    local pair missing=()
+    for pair in "$@"; do
+        command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
+    done
+    if [ "${#missing[@]}" -gt 0 ]; then
+        install_packages "${missing[@]}"
+    fi
+}
+
+# npm_tool NAME@VERSION: installs the package below target/tools and prints the folder of its commands.
+npm_tool() {
+    local folder="$TOOLS/npm/${1//[^a-zA-Z0-9.@-]/_}"
+    need npm=npm
+    if [ ! -e "$folder/.done" ]; then
+        say "installing $1"
+        rm -rf "$folder" && mkdir -p "$folder"
+        npm install --silent --no-save --no-fund --no-audit --prefix "$folder" "$1" >&2
+        touch "$folder/.done"
+    fi
+    printf '%s\n' "$folder/node_modules/.bin"
+}
+
+# python_tools NAME REQUIREMENT...: a virtual environment below target/tools with these packages; prints the folder of its commands.
+python_tools() {
+    local folder="$TOOLS/python/$1" wanted="${*:2}"
+    if [ "$(cat "$folder/.done" 2>/dev/null)" != "$wanted" ]; then
+        python3 -c 'import venv, ensurepip' 2>/dev/null || install_packages python3 python3-venv
+        say "installing ${*:2}"
+        rm -rf "$folder"
+        python3 -m venv "$folder" >&2
+        "$folder/bin/pip" install --quiet "${@:2}" >&2
+        printf '%s\n' "$wanted" >"$folder/.done"
+    fi
+    printf '%s\n' "$folder/bin"
+}
