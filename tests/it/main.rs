@@ -13,6 +13,7 @@ mod nbi_contract; // both transports
 mod nbi_trouble; // the client against everything that can go wrong on a socket
 
 mod amqp_driver; // the AMQP driver against a real RabbitMQ
+mod amqp_stream; // streams of a real RabbitMQ
 mod chaos; // the same broken on purpose: alarms, cuts, clusters
 mod fleet; // the built program: worker processes, a simulated NBI over HTTP and a real RabbitMQ
 

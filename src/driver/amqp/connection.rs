@@ -58,6 +58,7 @@ pub(super) enum Purpose {
     Consuming,
     Topology,
     Requesting,
+    Reading,
 }
 
 impl Purpose {
@@ -67,6 +68,7 @@ impl Purpose {
             Self::Consuming => "consuming",
             Self::Topology => "topology",
             Self::Requesting => "requesting",
+            Self::Reading => "reading",
         }
     }
 }

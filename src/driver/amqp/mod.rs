@@ -7,6 +7,7 @@
 pub mod delay;
 pub mod requester;
 pub mod settings;
+pub mod stream;
 pub mod topology;
 
 mod connection;
@@ -18,6 +19,7 @@ mod inbox;
 mod ledger;
 mod properties;
 mod publish;
+mod record;
 mod shared;
 mod supervisor;
 mod take;
@@ -27,3 +29,4 @@ pub use error::BrokerError;
 pub use requester::Requester;
 pub use settings::{AmqpSettings, TlsSettings, TopologyMode};
 pub use shared::Token;
+pub use stream::StreamReader;
