@@ -3,6 +3,7 @@
 //! The modules in reading order:
 //!
 //! - [`job`]: what a job is and what happens to it next. Pure; everything else serves it.
+//! - [`campaign`]: how many devices of a fleet may be started, and when. Pure as well.
 //! - [`message`]: requests in, continuations between workers, events out.
 //! - [`nbi`]: the management system's HTTP interface.
 //! - [`driver`]: how deliveries come in and verdicts go out, through RabbitMQ or in one process.
@@ -15,6 +16,7 @@
 //! - [`clock`]: where the time comes from.
 
 pub mod app;
+pub mod campaign;
 pub mod cli;
 pub mod clock;
 pub mod config;
