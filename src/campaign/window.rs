@@ -87,7 +87,7 @@ impl Window {
             .earlier()
             .ok()?;
         let comes_twice = matches!(start.offset(), AmbiguousOffset::Fold { .. });
-        let second = start.clone().later().ok()?;
+        let second = start.later().ok()?;
         let opens = if second >= closes && comes_twice {
             start.earlier().ok()?
         } else {

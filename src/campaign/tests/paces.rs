@@ -55,7 +55,7 @@ proptest! {
 
 #[test]
 fn who_asks_when_told_to_gets_the_pace_and_no_more() {
-    for rate in [1, 7, 10, 60, 119, 121, 600, 6_000] {
+    for rate in [1_u32, 7, 10, 60, 119, 121, 600, 6_000] {
         let (mut pacer, mut now, mut starts) = (Pacer::default(), 0, Vec::new());
         while now < 20 * 60_000 {
             let count = pacer.allowed(rate.into(), at_ms(now)) as usize;
