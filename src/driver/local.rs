@@ -1,7 +1,8 @@
-//! Everything in one process: same wire format, tokio's clock, nothing durable.
+//! Everything in one process: same wire format, tokio's clock, durable only with a journal.
 //!
 //! For `demo`, `run` and the stories of the tests. Continuations are encoded and decoded as on the broker, so that what does not
-//! survive the wire shows here too. A job dies with the process.
+//! survive the wire shows here too. Without a journal a job dies with the process. With one, a hand-over counts only when it is on the
+//! disk, as on the broker only when it is confirmed.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -10,9 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use tokio::sync::{Notify, mpsc};
 
+use super::delayed::Delayed;
+use super::journal::Journal;
 use super::{Delivery, Destination, Driver, DriverError, HandOver, Intake};
 use crate::clock::{self, Clock};
-use crate::message::{Codec, DeadLetter, EventMessage, Incoming};
+use crate::message::journal as records;
+use crate::message::{Codec, DeadLetter, EventMessage, Incoming, StepError};
 use crate::telemetry::Telemetry;
 
 /// Deliveries of one message that made the worker panic before it is given up, as on the broker (`x-delivery-limit`).
@@ -27,6 +31,7 @@ pub struct LocalDriver {
     state: Mutex<State>,
     changed: Notify,
     events: mpsc::UnboundedSender<EventMessage>,
+    journal: Option<Journal>,
 }
 
 impl std::fmt::Debug for LocalDriver {
@@ -41,12 +46,23 @@ impl std::fmt::Debug for LocalDriver {
 #[derive(Debug)]
 struct State {
     ready: VecDeque<Message>,
-    delayed: BinaryHeap<Reverse<Delayed>>,
+    delayed: BinaryHeap<Reverse<Delayed<Message>>>,
     arrivals: u64,
     in_hand: usize,
     intake: Intake,
     stopped: bool,
     dead: Vec<(Vec<u8>, DeadLetter)>,
+}
+
+impl State {
+    fn delay(&mut self, due: Timestamp, message: Message) {
+        self.arrivals += 1;
+        self.delayed.push(Reverse(Delayed {
+            due,
+            arrival: self.arrivals,
+            message,
+        }));
+    }
 }
 
 /// A message in this process.
@@ -72,33 +88,6 @@ pub struct Properties {
     pub correlation_id: Option<String>,
     /// Header `traceparent`.
     pub traceparent: Option<String>,
-}
-
-#[derive(Debug)]
-struct Delayed {
-    due: Timestamp,
-    arrival: u64,
-    message: Message,
-}
-
-impl PartialEq for Delayed {
-    fn eq(&self, other: &Self) -> bool {
-        (self.due, self.arrival) == (other.due, other.arrival)
-    }
-}
-
-impl Eq for Delayed {}
-
-impl PartialOrd for Delayed {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Delayed {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.due, self.arrival).cmp(&(other.due, other.arrival))
-    }
 }
 
 /// What settles a delivery of this driver. Dropped unsettled, the message is lost with the process, as everything here.
@@ -132,8 +121,15 @@ impl LocalDriver {
             state: Mutex::new(state),
             changed: Notify::new(),
             events,
+            journal: None,
         };
         (driver, received)
+    }
+
+    /// The same, with a journal.
+    #[must_use]
+    pub fn with_journal(self, journal: Option<Journal>) -> Self {
+        Self { journal, ..self }
     }
 
     /// Publishes a request.
@@ -144,6 +140,32 @@ impl LocalDriver {
             deliveries: 0,
         });
         self.changed.notify_waiters();
+    }
+
+    /// Takes up a continuation that an earlier process left; it may have been worked on since it was written.
+    ///
+    /// # Errors
+    ///
+    /// [`StepError`] when it cannot be read; it is not taken up then.
+    pub fn resume(&self, body: Vec<u8>) -> Result<(), StepError> {
+        let incoming = Incoming {
+            body: &body,
+            ..Incoming::default()
+        };
+        let due = self.codec.decode_step(&incoming)?.not_due_before;
+        let message = Message {
+            kind: Kind::Step,
+            body,
+            deliveries: 1,
+        };
+        let mut state = self.state();
+        match due {
+            Some(due) => state.delay(due, message),
+            None => state.ready.push_back(message),
+        }
+        drop(state);
+        self.changed.notify_waiters();
+        Ok(())
     }
 
     /// Messages that wait or are in hand.
@@ -286,8 +308,21 @@ impl Driver for LocalDriver {
         }
     }
 
-    async fn carry_out(&self, _token: LocalToken, hand_over: HandOver) -> Result<(), DriverError> {
+    async fn carry_out(&self, token: LocalToken, hand_over: HandOver) -> Result<(), DriverError> {
         let HandOver { work, to, events } = hand_over;
+        if let Some(journal) = &self.journal {
+            let is_over = to == Destination::Nowhere;
+            let record = records::of_hand_over(&self.codec, &work, is_over, &events);
+            if let Err(message) = journal.write(record).await {
+                let mut state = self.state();
+                state.in_hand -= 1;
+                state.ready.push_back(token.0);
+                return Err(DriverError::NotPublished {
+                    target: "the journal".to_owned(),
+                    message,
+                });
+            }
+        }
         for event in events {
             self.publish(event);
         }
@@ -302,16 +337,7 @@ impl Driver for LocalDriver {
                 let message = step();
                 state.ready.push_back(message);
             }
-            Destination::At(due) => {
-                let message = step();
-                state.arrivals += 1;
-                let arrival = state.arrivals;
-                state.delayed.push(Reverse(Delayed {
-                    due,
-                    arrival,
-                    message,
-                }));
-            }
+            Destination::At(due) => state.delay(due, step()),
             Destination::Nowhere => {}
         }
         state.in_hand -= 1;

@@ -10,6 +10,8 @@ use jiff::Timestamp;
 use crate::message::Work;
 
 pub mod amqp;
+mod delayed;
+pub mod journal;
 pub mod local;
 
 /// A job whose turn it is.

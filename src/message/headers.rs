@@ -41,6 +41,18 @@ impl DeadLetter {
     pub const INSTANCE: &'static str = "nbi-upgrade-instance";
     /// Header that holds when (RFC 3339).
     pub const TIME: &'static str = "nbi-upgrade-time";
+    /// All of them.
+    pub const HEADERS: [&'static str; 5] = [
+        Self::REASON,
+        Self::ERROR,
+        Self::QUEUE,
+        Self::INSTANCE,
+        Self::TIME,
+    ];
+    /// The reason of a request that is not valid.
+    pub const INVALID_REQUEST: &'static str = "invalid_request";
+    /// The reason of a continuation that nobody can read.
+    pub const MALFORMED_STEP: &'static str = "malformed_step";
     /// Longest error, in characters.
     pub const ERROR_MAX: usize = 2_000;
 
@@ -48,7 +60,7 @@ impl DeadLetter {
     #[must_use]
     pub fn invalid_request(rejection: &Rejection) -> Self {
         Self {
-            reason: "invalid_request",
+            reason: Self::INVALID_REQUEST,
             error: one_line(truncate(&rejection.to_string(), Self::ERROR_MAX)),
         }
     }
@@ -57,7 +69,7 @@ impl DeadLetter {
     #[must_use]
     pub fn malformed_step(error: &str) -> Self {
         Self {
-            reason: "malformed_step",
+            reason: Self::MALFORMED_STEP,
             error: one_line(truncate(error, Self::ERROR_MAX)),
         }
     }

@@ -13,11 +13,14 @@ pub mod event;
 mod fields;
 mod firmware;
 pub mod headers;
+pub mod journal;
+pub mod named;
 pub mod request;
 pub mod step;
 
 pub use event::{EventKind, EventMessage, EventSettings};
 pub use headers::{DeadLetter, Incoming};
+pub use named::Named;
 pub use request::{FieldFault, Rejection, RequestSettings};
 pub use step::StepError;
 

@@ -4,7 +4,9 @@
 //! a lost connection costs nothing but time. Does not promise that a continuation is delivered once: see `ledger.rs` for what is caught.
 //! The client library is known in this folder alone.
 
+pub mod dead;
 pub mod delay;
+pub mod probe;
 pub mod requester;
 pub mod settings;
 pub mod stream;
@@ -14,6 +16,7 @@ mod connection;
 mod consume;
 mod driver;
 mod error;
+mod greeting;
 mod handover;
 mod inbox;
 mod ledger;
@@ -24,6 +27,7 @@ mod shared;
 mod supervisor;
 mod take;
 
+pub use dead::{DeadLetters, Letter, Origin};
 pub use driver::AmqpDriver;
 pub use error::BrokerError;
 pub use requester::Requester;

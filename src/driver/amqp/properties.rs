@@ -110,7 +110,7 @@ pub(super) fn of_again(delivery: &Delivery) -> BasicProperties {
     }
 }
 
-fn of_original(original: &BasicProperties) -> BasicProperties {
+pub(super) fn of_original(original: &BasicProperties) -> BasicProperties {
     let mut properties = BasicProperties::default()
         .with_delivery_mode(PERSISTENT)
         .with_headers(safe_headers(original));
@@ -226,7 +226,7 @@ pub(super) fn incoming(delivery: &Delivery) -> Incoming<'_> {
     }
 }
 
-fn header_text<'a>(headers: &'a FieldTable, name: &str) -> Option<&'a str> {
+pub(super) fn header_text<'a>(headers: &'a FieldTable, name: &str) -> Option<&'a str> {
     match headers.inner().get(name)? {
         AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
         AMQPValue::ShortString(text) => Some(text.as_str()),

@@ -35,6 +35,8 @@ pub(super) enum Target {
     Delay(Rung),
     /// To the dead letters.
     Dead,
+    /// Back to the queue of dead letters, past the exchange.
+    DeadQueue,
     /// To a requester's own queue.
     Reply(String),
 }
@@ -49,6 +51,7 @@ impl Target {
             Self::Steps => (String::new(), format!("{prefix}.steps")),
             Self::Delay(rung) => (String::new(), rung.queue(prefix)),
             Self::Dead => (format!("{prefix}.dead"), String::new()),
+            Self::DeadQueue => (String::new(), format!("{prefix}.dead")),
             Self::Reply(queue) => (String::new(), queue.clone()),
         }
     }
@@ -60,7 +63,7 @@ impl Target {
             Self::Requests | Self::RequestsQueue => "requests",
             Self::Steps => "steps",
             Self::Delay(_) => "delay",
-            Self::Dead => "dead",
+            Self::Dead | Self::DeadQueue => "dead",
             Self::Reply(_) => "reply",
         }
     }

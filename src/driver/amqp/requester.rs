@@ -14,6 +14,7 @@ use lapin::options::{
 use lapin::types::FieldTable;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 use super::connection::{self, CALL_TIMEOUT, Ending, Purpose};
 use super::error::{BrokerError, bounded};
@@ -28,9 +29,9 @@ const BUFFER: usize = 256;
 /// A connection that publishes requests.
 #[derive(Debug)]
 pub struct Requester {
-    settings: AmqpSettings,
-    connection: Connection,
-    publisher: Publisher,
+    pub(super) settings: AmqpSettings,
+    pub(super) connection: Connection,
+    pub(super) publisher: Publisher,
     ending: Arc<Ending>,
     tasks: JoinSet<()>,
 }
@@ -103,7 +104,8 @@ impl Requester {
 
     /// Listens to events under these routing keys (`upgrade.completed.#`), from now on: subscribe before the first publish.
     ///
-    /// The queue is exclusive and goes with the connection. The receiver ends when the connection does.
+    /// The queue is exclusive and goes with the connection. Its name begins with the prefix, so that the permissions of a worker are
+    /// enough. The receiver ends when the connection does.
     ///
     /// # Errors
     ///
@@ -112,14 +114,24 @@ impl Requester {
         &mut self,
         routing_keys: &[&str],
     ) -> Result<mpsc::Receiver<Vec<u8>>, BrokerError> {
+        let keys: Vec<_> = routing_keys.iter().map(|key| ("results", *key)).collect();
+        self.subscribe_to(&keys).await
+    }
+
+    /// As [`Requester::subscribe`], to exchanges by their short names and with a key each.
+    pub(super) async fn subscribe_to(
+        &mut self,
+        bindings: &[(&str, &str)],
+    ) -> Result<mpsc::Receiver<Vec<u8>>, BrokerError> {
         let channel = connection::channel(&self.connection, "results").await?;
-        let exchange = format!("{}.results", self.settings.prefix);
+        let prefix = &self.settings.prefix;
+        let name = format!("{prefix}.listener.{}", Uuid::new_v4());
         let options = QueueDeclareOptions {
             exclusive: true,
             auto_delete: true,
             ..QueueDeclareOptions::default()
         };
-        let declared = channel.queue_declare("".into(), options, FieldTable::default());
+        let declared = channel.queue_declare(short(&name)?, options, FieldTable::default());
         let queue = bounded(
             || "declare a queue for results".to_owned(),
             CALL_TIMEOUT,
@@ -128,7 +140,8 @@ impl Requester {
         .await?
         .name()
         .clone();
-        for key in routing_keys {
+        for (exchange, key) in bindings {
+            let exchange = format!("{prefix}.{exchange}");
             let bound = channel.queue_bind(
                 queue.clone(),
                 short(&exchange)?,

@@ -216,6 +216,21 @@ pub(super) async fn apply(
     Ok(())
 }
 
+/// Declares or checks one object on a channel of its own.
+pub(super) async fn apply_one(
+    connection: &lapin::Connection,
+    object: &Object,
+    mode: TopologyMode,
+    settings: &AmqpSettings,
+) -> Result<(), BrokerError> {
+    let channel = connection::channel(connection, "topology").await?;
+    declare(&channel, object, mode)
+        .await
+        .map_err(|error| with_remedy(error, object, mode, &settings.prefix))?;
+    connection::close_channel(&channel).await;
+    Ok(())
+}
+
 async fn declare(
     channel: &Channel,
     object: &Object,
@@ -358,6 +373,11 @@ fn permission(object: &Object, mode: TopologyMode, prefix: &str) -> String {
         "the user needs {wanted} here; all that is needed: configure ^{prefix}\\..*, write ^({prefix}\\..*|amq\\.default)$, \
          read ^{prefix}\\..*; or, with amqp.topology = \"check\", objects that somebody else declared"
     )
+}
+
+/// What `rabbitmqctl set_permissions` must be told at the end for a user who may do everything: configure, write, read.
+pub(super) fn permissions(prefix: &str) -> String {
+    format!("'^{prefix}\\..*' '^({prefix}\\..*|amq\\.default)$' '^{prefix}\\..*'")
 }
 
 /// The text between `before` and the next quote.
