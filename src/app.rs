@@ -124,8 +124,22 @@ pub fn nbi_client(
     access: &NbiAccess,
     telemetry: Arc<Telemetry>,
 ) -> anyhow::Result<NbiClient<HttpTransport>> {
+    let transport = nbi_transport(config, access, config.nbi.max_response_bytes)?;
+    Ok(NbiClient::new(transport, nbi_settings(config), telemetry))
+}
+
+/// The way to the NBI as configured, without limits and retries; answers may have so many bytes.
+///
+/// # Errors
+///
+/// As [`nbi_client`].
+pub fn nbi_transport(
+    config: &Config,
+    access: &NbiAccess,
+    max_response_bytes: usize,
+) -> anyhow::Result<HttpTransport> {
     let nbi = &config.nbi;
-    let transport = HttpTransport::new(&HttpSettings {
+    Ok(HttpTransport::new(&HttpSettings {
         url: access.url.to_string(),
         username: access.username.clone(),
         password: access.password.clone(),
@@ -138,10 +152,9 @@ pub fn nbi_client(
         }),
         // The configuration has refused plain http already unless `nbi.allow_http` is on.
         allow_http: true,
-        max_response_bytes: nbi.max_response_bytes,
+        max_response_bytes,
         max_concurrency: nbi.max_concurrency,
-    })?;
-    Ok(NbiClient::new(transport, nbi_settings(config), telemetry))
+    })?)
 }
 
 /// How the NBI is asked, as configured.

@@ -21,6 +21,7 @@ pub mod in_process;
 mod life;
 mod methods;
 pub mod model;
+mod openapi;
 pub mod reply;
 mod results;
 mod rules;
@@ -41,8 +42,8 @@ pub use in_process::{InProcessSettings, InProcessTransport};
 pub use model::{Simulator, SimulatorSettings};
 pub use reply::{Call, Operation, Reply};
 pub use semantics::{
-    FailedAttempt, Filter, HttpStatus, Incomplete, PostOnExisting, Put, ReadingRules, Results,
-    RowOrder, Semantics,
+    FailedAttempt, Filter, HttpStatus, Incomplete, OpenApi, PostOnExisting, Put, ReadingRules,
+    Results, RowOrder, Semantics,
 };
 pub use shared::{Clock, SharedSimulator, tokio_clock};
 pub use trouble::{Trouble, TroublePlan};

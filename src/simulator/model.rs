@@ -8,6 +8,7 @@ use serde_json::json;
 use super::device::Device;
 use super::fleet::Fleet;
 use super::life::World;
+use super::openapi;
 use super::reply::{Call, Operation, Reply};
 use super::results::Report;
 use super::semantics::Semantics;
@@ -165,7 +166,8 @@ impl Simulator {
                 self.world
                     .get_parameter_values(call.body, self.auto_create.as_ref(), now)
             }
-            (Target::SendCnr | Target::GetParameterValues, _) => {
+            (Target::Description, Verb::Get) => openapi::answer(semantics.open_api),
+            (Target::SendCnr | Target::GetParameterValues | Target::Description, _) => {
                 Reply::html(405, "Method Not Allowed")
             }
             (Target::Nowhere, _) => Reply::no_such_page(),
@@ -205,6 +207,7 @@ enum Target {
     Results,
     SendCnr,
     GetParameterValues,
+    Description,
     Nowhere,
 }
 
@@ -213,6 +216,7 @@ fn target(path: &str) -> Target {
     match path {
         "/v1/method/SendCNR" => return Target::SendCnr,
         "/v1/method/GetParameterValues" => return Target::GetParameterValues,
+        "/v1/doc/swagger.json" => return Target::Description,
         _ => {}
     }
     let storage = path

@@ -28,6 +28,8 @@ pub struct Semantics {
     pub incomplete: Incomplete,
     /// How long a result takes from the device's report to its row (the writer is asynchronous, inferred).
     pub result_delay: SignedDuration,
+    /// The description that it serves of itself.
+    pub open_api: OpenApi,
     /// How far the NBI's clock is ahead of the caller's; seen in `ts` and in the `Date` header.
     pub clock_offset: SignedDuration,
 }
@@ -157,5 +159,20 @@ switch! {
         NoRow,
         /// A row with code 500 and no fault code, rewritten when the attempt ends.
         UndecidedRow,
+    }
+}
+
+switch! {
+    /// The description that it serves of itself.
+    OpenApi {
+        /// Swagger 2, whole.
+        #[default]
+        Swagger2,
+        /// `OpenAPI` 3, whole, with templates in paths.
+        OpenApi3,
+        /// One that lacks calls, fields and a filter.
+        Incomplete,
+        /// None.
+        Absent,
     }
 }
