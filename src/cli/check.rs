@@ -1,129 +1,296 @@
-//! `check`: configuration, broker and NBI, one line each, with the remedy for what fails. Changes nothing.
+//! `check`: configuration, broker and NBI, one line for each thing looked at, with the remedy for what fails. Changes nothing.
 
 use std::sync::Arc;
 
+use console::Style;
+use jiff::SignedDuration;
 use serde_json::json;
 
 use super::output::{self, Format, Status};
 use super::{Common, load};
-use crate::app;
-use crate::config::Config;
-use crate::driver::amqp::{AmqpSettings, topology};
+use crate::config::{Config, NbiAccess};
+use crate::driver::amqp::{AmqpSettings, BrokerError, probe};
+use crate::job::state::Cleanup;
 use crate::job::{CpeId, NbiAnswer, NbiCall, NbiFailure, RuleId};
-use crate::nbi::Nbi;
+use crate::nbi::openapi::{self, Described, OpenApiError};
+use crate::nbi::{Nbi, TransportError, look};
 use crate::telemetry::Telemetry;
+use crate::{app, clock};
 
 /// The id that is asked for: no device has it, and nothing is written under it.
 const NOBODY: &str = "nbi-upgrade-check";
 
-/// What a check found.
-struct Finding {
-    what: &'static str,
-    result: Result<String, String>,
+/// The largest description that is read, in bytes: those of big servers have some hundred thousand.
+const DESCRIPTION_MAX: usize = 32 << 20;
+
+/// Clocks that differ by more make repeats and results hard to tell apart; by much more, impossible.
+const OFFSET_ADVISED: SignedDuration = SignedDuration::from_secs(5);
+const OFFSET_MAX: SignedDuration = SignedDuration::from_secs(60);
+
+/// Checks everything that can be checked.
+#[derive(Debug, Clone, Copy, clap::Args)]
+#[command(after_help = "\
+Examples:
+  nbi-upgrade check --config nbi-upgrade.toml
+  nbi-upgrade check --nbi-openapi
+  nbi-upgrade check --output json | jq 'select(.state != \"ok\")'
+
+Exit status: 0 all is well or only advised against, 1 something failed, 2 the configuration is wrong.")]
+pub(super) struct Check {
+    /// Reads the NBI's own description (/v1/doc/swagger.json) and says which calls and fields that the worker uses are in it.
+    #[arg(long)]
+    nbi_openapi: bool,
 }
 
-/// Checks everything that can be checked; the status says whether all is well.
-pub(super) async fn run(common: &Common, format: Format) -> anyhow::Result<Status> {
-    let config = load(common)?;
-    let mut findings = vec![Finding {
-        what: "configuration",
-        result: Ok("every key is valid".to_owned()),
-    }];
-    findings.push(Finding {
-        what: "broker",
-        result: broker(&config).await,
-    });
-    findings.extend(nbi(&config).await);
-    for Finding { what, result } in &findings {
-        let (is_well, text) = match result {
-            Ok(text) => (true, text),
-            Err(text) => (false, text),
-        };
-        match format {
-            Format::Text => output::line(&format!(
-                "{} {what}: {text}",
-                if is_well { "ok  " } else { "FAIL" }
-            )),
-            Format::Json => {
-                output::line(&json!({"check": what, "ok": is_well, "text": text}).to_string())
-            }
+/// How a thing is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Ok,
+    Advice,
+    Failed,
+}
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Advice => "advice",
+            Self::Failed => "failed",
         }
     }
-    Ok(if findings.iter().all(|finding| finding.result.is_ok()) {
-        Status::Done
-    } else {
-        Status::Failed
-    })
+
+    fn mark(self) -> (&'static str, Style) {
+        match self {
+            Self::Ok => ("ok", Style::new().green()),
+            Self::Advice => ("note", Style::new().yellow()),
+            Self::Failed => ("FAIL", Style::new().red().bold()),
+        }
+    }
 }
 
-async fn broker(config: &Config) -> Result<String, String> {
-    let urls = config.require_amqp().map_err(|error| error.to_string())?;
+/// What a check found.
+#[derive(Debug)]
+struct Finding {
+    what: String,
+    state: State,
+    text: String,
+    remedy: Option<String>,
+}
+
+impl Finding {
+    fn ok(what: &str, text: impl Into<String>) -> Self {
+        Self {
+            what: what.to_owned(),
+            state: State::Ok,
+            text: text.into(),
+            remedy: None,
+        }
+    }
+
+    fn advice(what: &str, text: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            state: State::Advice,
+            remedy: Some(remedy.into()),
+            ..Self::ok(what, text)
+        }
+    }
+
+    fn failed(what: &str, text: impl Into<String>, remedy: Option<&str>) -> Self {
+        Self {
+            state: State::Failed,
+            remedy: remedy.map(str::to_owned),
+            ..Self::ok(what, text)
+        }
+    }
+
+    fn print(&self, format: Format) {
+        if format == Format::Json {
+            let line = json!({"check": self.what, "ok": self.state != State::Failed, "state": self.state.name(),
+                "text": self.text, "remedy": self.remedy});
+            return output::line(&line.to_string());
+        }
+        let (mark, style) = self.state.mark();
+        let text = output::wrapped(&format!("{}: {}", self.what, self.text), INDENT);
+        output::line(&format!("{}  {text}", style.apply_to(format!("{mark:<4}"))));
+        if let Some(remedy) = &self.remedy {
+            let text = output::wrapped(&format!("→ {remedy}"), INDENT + 2);
+            output::line(&format!("{:INDENT$}{text}", ""));
+        }
+    }
+}
+
+/// Width of the mark and what is between.
+const INDENT: usize = 6;
+
+impl Check {
+    /// The status says whether all is well.
+    pub(super) async fn run(self, common: &Common, format: Format) -> anyhow::Result<Status> {
+        let config = load(common)?;
+        let mut all = vec![Finding::ok("configuration", "every key is valid")];
+        all[0].print(format);
+        let mut tell = |findings: Vec<Finding>| {
+            for finding in &findings {
+                finding.print(format);
+            }
+            all.extend(findings);
+        };
+        tell(broker(&config).await);
+        tell(self.nbi(&config).await);
+        let count = |state| all.iter().filter(|finding| finding.state == state).count();
+        let failed = count(State::Failed);
+        if format == Format::Text {
+            let advised = match count(State::Advice) {
+                0 => String::new(),
+                advised => format!(", {advised} with advice"),
+            };
+            let checks = output::count(all.len(), "check");
+            output::note(&format!(
+                "{checks}: {} ok{advised}, {failed} failed",
+                count(State::Ok)
+            ));
+        }
+        Ok(if failed == 0 {
+            Status::Done
+        } else {
+            Status::Failed
+        })
+    }
+
+    async fn nbi(self, config: &Config) -> Vec<Finding> {
+        let access = match config.require_nbi() {
+            Ok(access) => access,
+            Err(error) => return vec![Finding::failed("NBI", error.to_string(), None)],
+        };
+        let transport = match app::nbi_transport(config, &access, DESCRIPTION_MAX) {
+            Ok(transport) => transport,
+            Err(error) => return vec![Finding::failed("NBI", format!("{error:#}"), None)],
+        };
+        let clock = clock::system();
+        let seen = match look::look(&transport, NOBODY, || clock()).await {
+            Ok(seen) => seen,
+            Err(error) => return vec![unreachable(&error)],
+        };
+        let millis = seen.took.as_millis();
+        let mut found = vec![Finding::ok(
+            "NBI reachable",
+            format!("{} answers in {millis} ms", access.url),
+        )];
+        let user = &access.username;
+        match seen.status {
+            401 | 403 => found.push(Finding::failed(
+                "NBI credentials",
+                format!("user {user:?} is refused (HTTP {})", seen.status),
+                Some("check nbi.username, nbi.password and the account's rights"),
+            )),
+            _ => {
+                found.push(Finding::ok(
+                    "NBI credentials",
+                    format!("user {user:?} is let in"),
+                ));
+                found.extend(storages(config, &access).await);
+            }
+        }
+        found.push(clocks(seen.clock_offset));
+        if self.nbi_openapi {
+            match openapi::fetch(&transport).await {
+                Ok(description) => {
+                    found.push(Finding::ok(
+                        "NBI description",
+                        openapi::version(&description),
+                    ));
+                    found.extend(
+                        openapi::compare(&description)
+                            .iter()
+                            .map(|call| described(call, config)),
+                    );
+                }
+                Err(error) => found.push(undescribed(&error)),
+            }
+        }
+        found
+    }
+}
+
+async fn broker(config: &Config) -> Vec<Finding> {
+    let urls = match config.require_amqp() {
+        Ok(urls) => urls,
+        Err(error) => return vec![Finding::failed("broker", error.to_string(), None)],
+    };
     let settings = AmqpSettings {
         urls,
         ..app::amqp_settings(config)
     };
-    match topology::check_once(&settings).await {
-        Ok(()) => Ok(format!(
-            "connected, every object under {:?} stands",
-            settings.prefix
-        )),
-        Err(error) => Err(error.to_string()),
-    }
+    let all = probe::probe(&settings).await;
+    all.into_iter()
+        .map(|probed| match (probed.result, probed.advice) {
+            (Ok(text), None) => Finding::ok(probed.what, text),
+            (Ok(text), Some(advice)) => Finding::advice(probed.what, text, advice),
+            (Err(error), _) => {
+                let BrokerError {
+                    action,
+                    cause,
+                    remedy,
+                    ..
+                } = error;
+                let text = format!("failed to {action}: {cause}");
+                Finding::failed(probed.what, text, remedy.as_deref())
+            }
+        })
+        .collect()
 }
 
-async fn nbi(config: &Config) -> Vec<Finding> {
-    let client = config
-        .require_nbi()
-        .map_err(|error| error.to_string())
-        .and_then(|access| {
-            app::nbi_client(config, &access, Arc::new(Telemetry::default()))
-                .map_err(|error| format!("{error:#}"))
-        });
-    let client = match client {
-        Ok(client) => client,
-        Err(error) => {
-            return vec![Finding {
-                what: "NBI",
-                result: Err(error),
-            }];
+fn unreachable(error: &TransportError) -> Finding {
+    let remedy = match error {
+        TransportError::Connect(_) => {
+            "check nbi.url, the way there (DNS, firewall), its certificate (nbi.ca_file), and whether it is up"
         }
+        TransportError::TimedOut(_) => {
+            "check whether the NBI is up and how loaded it is; nbi.timeout is how long it is waited for"
+        }
+        TransportError::NoAnswer(_) | TransportError::TooLarge { .. } => {
+            "check that nbi.url is the NBI itself and not a portal or proxy"
+        }
+    };
+    Finding::failed("NBI reachable", error.to_string(), Some(remedy))
+}
+
+async fn storages(config: &Config, access: &NbiAccess) -> Vec<Finding> {
+    let client = match app::nbi_client(config, access, Arc::new(Telemetry::default())) {
+        Ok(client) => client,
+        Err(error) => return vec![Finding::failed("NBI", format!("{error:#}"), None)],
     };
     let (Ok(rule_id), Ok(cpe_id)) = (RuleId::parse(NOBODY), CpeId::parse(NOBODY)) else {
         return Vec::new();
     };
-    let results = match client
-        .call(&NbiCall::ReadResults {
-            rule_id: rule_id.clone(),
-            cpe_id,
-        })
-        .await
-    {
-        Ok(_) => Ok("reachable, credentials accepted, results can be read".to_owned()),
-        Err(failure) => Err(with_remedy(&failure)),
+    let read = NbiCall::ReadResults {
+        rule_id: rule_id.clone(),
+        cpe_id,
+    };
+    let results = match client.call(&read).await {
+        Ok(_) => Finding::ok("NBI results", "FirmwareResultStorage can be read"),
+        Err(failure) => with_remedy("NBI results", &failure),
     };
     let rules = match client.call(&NbiCall::ReadRule { rule_id }).await {
-        Ok(NbiAnswer::RulesUnreadable) => Ok("cannot be read with these credentials: rules are armed unseen, at most once a job; \
-            grant reading FirmwareStorage to let jobs survive a crash in the moment of arming"
-            .to_owned()),
-        Ok(NbiAnswer::Rules { filter_ignored: true, .. }) => {
-            Err("the NBI ignores the filter and returns other rules; set nbi.rule_query to the name that it honours".to_owned())
-        }
-        Ok(_) => Ok("can be read".to_owned()),
-        Err(failure) => Err(with_remedy(&failure)),
+        Ok(NbiAnswer::RulesUnreadable) => Finding::advice(
+            "NBI rules",
+            "FirmwareStorage cannot be read with these credentials: rules are armed unseen, at most once a job",
+            "grant reading FirmwareStorage to let jobs survive a crash in the moment of arming",
+        ),
+        Ok(NbiAnswer::Rules {
+            filter_ignored: true,
+            ..
+        }) => Finding::failed(
+            "NBI rules",
+            "the NBI ignores the filter and returns other rules",
+            Some("set nbi.rule_query to the name that it honours"),
+        ),
+        Ok(_) => Finding::ok("NBI rules", "FirmwareStorage can be read"),
+        Err(failure) => with_remedy("NBI rules", &failure),
     };
-    vec![
-        Finding {
-            what: "NBI results",
-            result: results,
-        },
-        Finding {
-            what: "NBI rules",
-            result: rules,
-        },
-    ]
+    vec![results, rules]
 }
 
-fn with_remedy(failure: &NbiFailure) -> String {
+fn with_remedy(what: &str, failure: &NbiFailure) -> Finding {
     let remedy = match failure {
         NbiFailure::Refused { .. } => "check nbi.username, nbi.password and the account's rights",
         NbiFailure::Transient { .. } | NbiFailure::NotSent { .. } => {
@@ -134,5 +301,88 @@ fn with_remedy(failure: &NbiFailure) -> String {
             "check that nbi.url is the NBI itself and not a portal or proxy"
         }
     };
-    format!("{failure}; {remedy}")
+    Finding::failed(what, failure.to_string(), Some(remedy))
+}
+
+fn clocks(offset: Option<SignedDuration>) -> Finding {
+    let what = "NBI clock";
+    let remedy = "let both machines take their time from NTP; results are told from earlier ones by the NBI's clock";
+    let Some(offset) = offset else {
+        return Finding::advice(
+            what,
+            "the answer has no Date, so clocks cannot be compared",
+            "make sure that both machines take their time from NTP",
+        );
+    };
+    if offset.is_zero() {
+        return Finding::ok(what, "equal to ours, as far as a Date to the second shows");
+    }
+    let side = if offset.is_negative() {
+        "behind"
+    } else {
+        "ahead of"
+    };
+    let text = format!("{:.1} s {side} ours", offset.abs().as_secs_f64());
+    if offset.abs() > OFFSET_MAX {
+        Finding::failed(what, text, Some(remedy))
+    } else if offset.abs() > OFFSET_ADVISED {
+        Finding::advice(what, text, remedy)
+    } else {
+        Finding::ok(what, text)
+    }
+}
+
+fn undescribed(error: &OpenApiError) -> Finding {
+    let text = format!("{}: {error}", openapi::PATH);
+    match error {
+        OpenApiError::Status(404) => Finding::advice(
+            "NBI description",
+            format!("there is none at {}", openapi::PATH),
+            "nothing is wrong; what the worker uses could not be compared",
+        ),
+        OpenApiError::Status(_) | OpenApiError::Malformed(_) | OpenApiError::Transport(_) => {
+            Finding::failed(
+                "NBI description",
+                text,
+                Some("open it in a browser with the same account; the worker works without it"),
+            )
+        }
+    }
+}
+
+fn described(call: &Described, config: &Config) -> Finding {
+    let what = format!("NBI call: {}", call.purpose);
+    let Described {
+        call: line,
+        missing,
+        ..
+    } = call;
+    if !call.is_there {
+        let is_needed = match call.purpose {
+            "delete a rule" => config.job.cleanup == Cleanup::Delete,
+            // Without it rules are armed unseen.
+            "read a rule" => false,
+            _ => true,
+        };
+        let text = format!("{line} is not described");
+        let remedy = "ask the vendor whether it is there all the same; the worker uses it";
+        return if is_needed {
+            Finding::failed(&what, text, Some(remedy))
+        } else {
+            Finding::advice(&what, text, "the worker can do without it")
+        };
+    }
+    if !missing.is_empty() {
+        return Finding::advice(
+            &what,
+            format!("{line} is there, without {}", missing.join(", ")),
+            "ask the vendor what takes their place; try one device before a fleet",
+        );
+    }
+    let rest = if call.is_bare {
+        "its fields are not described"
+    } else {
+        "with everything that the worker uses"
+    };
+    Finding::ok(&what, format!("{line}, {rest}"))
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
-use super::output::{self, Format, Status};
+use super::output::{self, Format, Status, plain};
 
 /// Jobs that are followed.
 pub(super) struct Follow {
@@ -42,6 +42,22 @@ impl Follow {
         Self {
             say: output::note,
             ..Self::new(job_ids, Format::Text)
+        }
+    }
+
+    /// Jobs without an outcome.
+    pub(super) fn unfinished(&self) -> usize {
+        self.open.len()
+    }
+
+    /// A job that will have no outcome here, and why.
+    pub(super) fn give_up(&mut self, job_id: &str, why: &str) {
+        if self.open.remove(job_id) {
+            self.all_completed = false;
+            *self.counts.entry("given up".to_owned()).or_default() += 1;
+            let line = plain(&format!("{job_id}  given up: {why}"));
+            self.bar.suspend(|| output::note(&line));
+            self.bar.inc(1);
         }
     }
 
@@ -116,11 +132,6 @@ impl Follow {
             counts.join(", ")
         }
     }
-}
-
-/// Text fit for a terminal: what others wrote must not move the cursor or pretend to be another line.
-fn plain(text: &str) -> String {
-    text.replace(char::is_control, " ")
 }
 
 #[cfg(test)]

@@ -1,4 +1,6 @@
-//! Requests for `run` and `submit`: from a JSONL file, from standard input, or from flags. All are checked before the first is sent.
+//! Requests for `run` and `submit`: from a file of JSON lines or CSV, from standard input, or from flags.
+//!
+//! All are checked before the first is sent; each fault is named by line and field.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -8,19 +10,31 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::output::Usage;
+use super::output::{Usage, plain};
+use super::spreadsheet;
 use crate::message::{Codec, Incoming};
+
+/// Faults shown at a time.
+const FAULTS_SHOWN: usize = 20;
+
+/// The form of a file of requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Form {
+    /// One JSON object a line.
+    Jsonl,
+    /// A header row of field names, a request a row.
+    Csv,
+}
 
 /// Where requests come from.
 #[derive(Debug, clap::Args)]
 pub(super) struct Source {
-    /// Requests, one JSON object a line; `-` reads standard input.
-    #[arg(
-        value_name = "JOBS.jsonl",
-        required_unless_present = "cpe_id",
-        conflicts_with = "cpe_id"
-    )]
+    /// Requests, one JSON object a line, or CSV with a header row of the request's field names; `-` reads standard input.
+    #[arg(value_name = "JOBS", conflicts_with = "cpe_id")]
     pub(super) file: Option<PathBuf>,
+    /// The form of JOBS. Without it: csv if the name ends in .csv, else jsonl.
+    #[arg(long, value_name = "FORM", value_enum, requires = "file")]
+    pub(super) form: Option<Form>,
     /// The device of a single request.
     #[arg(long, value_name = "ID", requires = "firmware_url")]
     pub(super) cpe_id: Option<String>,
@@ -45,57 +59,93 @@ pub(super) struct Request {
     pub(super) job_id: String,
     /// Its bytes.
     pub(super) body: Vec<u8>,
+    /// Its line, from 1; 0 for one from flags.
+    pub(super) line: usize,
 }
 
+/// A request as it was read: its line and its JSON, or what is wrong with the line.
+pub(super) type Read = (usize, Result<String, String>);
+
 impl Source {
+    /// Whether there is one.
+    pub(super) fn is_given(&self) -> bool {
+        self.file.is_some() || self.cpe_id.is_some()
+    }
+
+    /// The file, where it is one on the disk.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.file.as_deref().filter(|path| *path != Path::new("-"))
+    }
+
     /// Every request; a fault in any of them, named by line, keeps all from being sent.
     pub(super) fn read(&self, codec: &Codec) -> anyhow::Result<Vec<Request>> {
         let lines = match (&self.file, &self.cpe_id) {
-            (Some(path), _) => lines_of(path)?,
-            (None, Some(cpe_id)) => vec![(0, self.single(cpe_id))],
-            (None, None) => Vec::new(),
+            (Some(path), _) => self.lines_of(path)?,
+            (None, Some(cpe_id)) => vec![(0, Ok(self.single(cpe_id)))],
+            (None, None) => {
+                return Err(Usage(
+                    "name a file of requests (JOBS), - for standard input, or one request with --cpe-id and --firmware-url"
+                        .to_owned(),
+                )
+                .into());
+            }
         };
         let now = Timestamp::now();
         let mut requests = Vec::with_capacity(lines.len());
         let mut faults = Vec::new();
-        for (number, body) in lines {
-            match codec.decode_request(
-                &Incoming {
+        for (line, read) in lines {
+            let checked = read.and_then(|body| {
+                let incoming = Incoming {
                     body: body.as_bytes(),
                     ..Incoming::default()
-                },
-                now,
-            ) {
-                Ok(work) => requests.push(Request {
-                    job_id: work.job.order.job_id.to_string(),
-                    body: body.into_bytes(),
-                }),
-                Err(rejection) if number == 0 => faults.push(rejection.to_string()),
-                Err(rejection) => faults.push(format!("line {number}: {rejection}")),
+                };
+                match codec.decode_request(&incoming, now) {
+                    Ok(work) => Ok(Request {
+                        job_id: work.job.order.job_id.to_string(),
+                        body: body.into_bytes(),
+                        line,
+                    }),
+                    Err(rejection) => Err(rejection.to_string()),
+                }
+            });
+            match checked {
+                Ok(request) => requests.push(request),
+                Err(fault) if line == 0 => faults.push(fault),
+                Err(fault) => faults.push(format!("line {line}: {fault}")),
             }
         }
-        let shown = 20;
-        let more = faults.len().saturating_sub(shown);
-        if !faults.is_empty() {
-            faults.truncate(shown);
-            let rest = if more > 0 {
-                format!("\n  … and {more} more")
-            } else {
-                String::new()
-            };
-            return Err(Usage(format!(
-                "nothing was sent, as not every request is valid:\n  {}{rest}",
-                faults.join("\n  ")
-            ))
-            .into());
-        }
+        refuse("nothing was sent, as not every request is valid", &faults)?;
         if requests.is_empty() {
             return Err(Usage(
-                "there are no requests in the input; write one JSON object a line".to_owned(),
+                "there are no requests in the input; write one JSON object a line, or CSV with a header row and --form csv"
+                    .to_owned(),
             )
             .into());
         }
         Ok(requests)
+    }
+
+    fn lines_of(&self, path: &Path) -> anyhow::Result<Vec<Read>> {
+        let text = text_of(path)?;
+        let is_csv = || {
+            path.extension()
+                .is_some_and(|extension| extension.eq_ignore_ascii_case("csv"))
+        };
+        let form = match self.form {
+            Some(form) => form,
+            None if is_csv() => Form::Csv,
+            None => Form::Jsonl,
+        };
+        Ok(match form {
+            Form::Csv => spreadsheet::read(&text),
+            Form::Jsonl => text
+                .lines()
+                .enumerate()
+                .map(|(index, line)| (index + 1, line.trim()))
+                .filter(|(_, line)| !line.is_empty())
+                .map(|(number, line)| (number, Ok(line.to_owned())))
+                .collect(),
+        })
     }
 
     fn single(&self, cpe_id: &str) -> String {
@@ -123,7 +173,24 @@ impl Source {
     }
 }
 
-fn lines_of(path: &Path) -> anyhow::Result<Vec<(usize, String)>> {
+/// Refuses the input, with the first of its faults.
+pub(super) fn refuse(what: &str, faults: &[String]) -> Result<(), Usage> {
+    if faults.is_empty() {
+        return Ok(());
+    }
+    let shown: Vec<_> = faults
+        .iter()
+        .take(FAULTS_SHOWN)
+        .map(|fault| plain(fault))
+        .collect();
+    let rest = match faults.len().saturating_sub(FAULTS_SHOWN) {
+        0 => String::new(),
+        more => format!("\n  … and {more} more"),
+    };
+    Err(Usage(format!("{what}:\n  {}{rest}", shown.join("\n  "))))
+}
+
+fn text_of(path: &Path) -> anyhow::Result<String> {
     let text = if path == Path::new("-") {
         let mut text = String::new();
         std::io::stdin()
@@ -135,12 +202,9 @@ fn lines_of(path: &Path) -> anyhow::Result<Vec<(usize, String)>> {
         std::fs::read_to_string(path)
             .with_context(|| format!("failed to read {}", path.display()))?
     };
-    let lines = text
-        .lines()
-        .enumerate()
-        .map(|(index, line)| (index + 1, line.trim()));
-    Ok(lines
-        .filter(|(_, line)| !line.is_empty())
-        .map(|(number, line)| (number, line.to_owned()))
-        .collect())
+    // Spreadsheets put a mark of the byte order first.
+    Ok(match text.strip_prefix('\u{feff}') {
+        Some(rest) => rest.to_owned(),
+        None => text,
+    })
 }

@@ -3,18 +3,24 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, Sources};
 
 mod check;
+mod columns;
+mod dead;
 mod demo;
 mod follow;
 mod healthcheck;
 mod jobs;
+mod letter;
 mod output;
+mod reference;
+mod requeue;
 mod run;
 mod simulator;
+mod spreadsheet;
 mod submit;
 mod table;
 mod topology;
@@ -77,15 +83,22 @@ enum Command {
     Run(run::Run),
     /// Publishes requests to RabbitMQ, each confirmed.
     Submit(submit::Submit),
+    /// Looks at dead letters, sends them back or removes them.
+    #[command(subcommand)]
+    Dead(dead::Dead),
     /// Runs the simulated NBI with its devices behind HTTP.
     Simulator(simulator::Simulator),
     /// Declares or checks the broker's exchanges, queues and bindings.
     #[command(subcommand)]
     Topology(topology::Topology),
     /// Checks configuration, broker and NBI, one line each, with the remedy for what fails. Changes nothing.
-    Check,
+    Check(check::Check),
     /// Asks the worker on this host whether it is alive; for containers.
     Healthcheck(healthcheck::Healthcheck),
+    /// Prints the completions of a shell.
+    Completions(reference::Completions),
+    /// Writes the manual pages, one for each command.
+    Manual(reference::Manual),
 }
 
 /// Parses the command line, runs the command, and says how it went.
@@ -98,10 +111,13 @@ pub fn main() -> ExitCode {
         Command::Demo(_)
         | Command::Run(_)
         | Command::Submit(_)
+        | Command::Dead(_)
         | Command::Simulator(_)
         | Command::Topology(_)
-        | Command::Check
-        | Command::Healthcheck(_) => 1,
+        | Command::Check(_)
+        | Command::Healthcheck(_)
+        | Command::Completions(_)
+        | Command::Manual(_) => 1,
     };
     let outcome = output::runtime(threads).and_then(|runtime| {
         let outcome = runtime.block_on(run(arguments));
@@ -130,10 +146,13 @@ async fn run(arguments: Arguments) -> anyhow::Result<Status> {
         Command::Demo(demo) => demo.run(common.output).await,
         Command::Run(run) => run.run(load(&common)?, common.output).await,
         Command::Submit(submit) => submit.run(load(&common)?, common.output).await,
+        Command::Dead(dead) => dead.run(load(&common)?, common.output).await,
         Command::Simulator(simulator) => simulator.run(common.output).await,
         Command::Topology(topology) => topology.run(load(&common)?, common.output).await,
-        Command::Check => check::run(&common, common.output).await,
+        Command::Check(check) => check.run(&common, common.output).await,
         Command::Healthcheck(check) => check.run(load(&common)?, common.output).await,
+        Command::Completions(completions) => completions.run(&mut Arguments::command()),
+        Command::Manual(manual) => manual.run(Arguments::command(), common.output),
     }
 }
 
@@ -152,10 +171,10 @@ fn key_and_value(text: &str) -> Result<(String, String), String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use super::*;
 
     #[test]
     fn the_command_tree_is_sound() {
-        super::Arguments::command().debug_assert();
+        Arguments::command().debug_assert();
     }
 }

@@ -77,6 +77,17 @@ struct Switches {
     /// A failed attempt: uses-up-execution or keeps-execution.
     #[arg(long, value_name = "NAME", default_value = "uses-up-execution")]
     failed_attempt: String,
+    /// The description of itself at /v1/doc/swagger.json: swagger2, openapi3, incomplete or absent.
+    #[arg(long, value_name = "NAME", default_value = "swagger2")]
+    open_api: String,
+    /// How far its clock is ahead, e.g. 10m; may be negative.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "0s",
+        allow_hyphen_values = true
+    )]
+    clock_offset: jiff::SignedDuration,
     /// Results: row-per-attempt or row-rewritten.
     #[arg(long, value_name = "NAME", default_value = "row-per-attempt")]
     results: String,
@@ -85,7 +96,7 @@ struct Switches {
 impl Switches {
     fn semantics(&self) -> anyhow::Result<crate::simulator::Semantics> {
         use crate::simulator::{
-            FailedAttempt, Filter, HttpStatus, PostOnExisting, Put, ReadingRules, Results,
+            FailedAttempt, Filter, HttpStatus, OpenApi, PostOnExisting, Put, ReadingRules, Results,
         };
         Ok(crate::simulator::Semantics {
             post_on_existing: named(
@@ -99,6 +110,8 @@ impl Switches {
             reading_rules: named("--reading-rules", &self.reading_rules, ReadingRules::ALL)?,
             failed_attempt: named("--failed-attempt", &self.failed_attempt, FailedAttempt::ALL)?,
             results: named("--results", &self.results, Results::ALL)?,
+            open_api: named("--open-api", &self.open_api, OpenApi::ALL)?,
+            clock_offset: self.clock_offset,
             ..crate::simulator::Semantics::default()
         })
     }

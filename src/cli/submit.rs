@@ -36,7 +36,7 @@ pub(super) struct Submit {
     #[arg(long)]
     wait: bool,
     /// Stops waiting after this long, e.g. 90m; the jobs go on.
-    #[arg(long, value_name = "DURATION", requires = "wait", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", requires = "wait", value_parser = output::duration)]
     wait_timeout: Option<Duration>,
 }
 
@@ -122,11 +122,4 @@ async fn publish(requester: &Requester, requests: &[Request]) -> anyhow::Result<
         confirmed += 1;
     }
     Ok(())
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let parsed: jiff::SignedDuration = text
-        .parse()
-        .map_err(|_| "write it like 90s, 15m or 2h".to_owned())?;
-    Duration::try_from(parsed).map_err(|_| "must not be negative".to_owned())
 }

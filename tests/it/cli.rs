@@ -169,17 +169,24 @@ fn deaf_address() -> String {
 
 #[test]
 fn every_command_has_its_help() {
-    let commands: [&[&str]; 10] = [
+    let commands: [&[&str]; 17] = [
         &[],
         &["worker"],
         &["demo"],
         &["run"],
         &["submit"],
+        &["dead"],
+        &["dead", "list"],
+        &["dead", "show"],
+        &["dead", "requeue"],
+        &["dead", "drop"],
         &["simulator"],
         &["topology"],
         &["topology", "declare"],
         &["check"],
         &["healthcheck"],
+        &["completions"],
+        &["manual"],
     ];
     for words in commands {
         let help = run(&[words, &["--help"]].concat()).expect(0);
@@ -207,10 +214,13 @@ fn no_command_is_without_a_help_that_is_tested() {
             "demo",
             "run",
             "submit",
+            "dead",
             "simulator",
             "topology",
             "check",
             "healthcheck",
+            "completions",
+            "manual",
             "help"
         ]
     );
@@ -221,7 +231,8 @@ fn wrong_usage_is_status_2_and_says_what_is_right() {
     for (arguments, said) in [
         (&["upgrade"][..], "unrecognized subcommand"),
         (&[][..], "Usage:"),
-        (&["submit"][..], "JOBS.jsonl"),
+        (&["submit"][..], "JOBS"),
+        (&["run"][..], "JOBS"),
         (&["submit", "--cpe-id", "A"][..], "--firmware-url"),
         (&["submit", "-", "--wait-timeout", "5m"][..], "--wait"),
         (&["check", "--set", "nbi.timeout"][..], "KEY=VALUE"),
@@ -230,6 +241,16 @@ fn wrong_usage_is_status_2_and_says_what_is_right() {
         (&["simulator", "--trouble", "2"][..], "--trouble must be"),
         (&["simulator", "--put", "x"][..], "--put \"x\" is not known"),
         (&["run", "-"][..], "there are no requests"),
+        (&["dead"][..], "Usage:"),
+        (
+            &["dead", "requeue", "--set", "amqp.url=amqp://x"][..],
+            "say which letters",
+        ),
+        (
+            &["dead", "drop", "--all", "--set", "amqp.url=amqp://x"][..],
+            "--yes",
+        ),
+        (&["dead", "show", "7", "--all"][..], "--all"),
         (&["healthcheck", "--path", "x"][..], "--path must begin"),
     ] {
         let finished = run(arguments).expect(2);
@@ -396,30 +417,146 @@ fn check_tells_what_is_well_and_what_is_not_with_the_remedy() {
     let marks: Vec<_> = finished
         .out
         .lines()
-        .map(|line| line.split(':').next().unwrap())
+        .filter(|line| !line.starts_with(' '))
+        .map(|line| line.split(": ").next().unwrap())
         .collect();
     assert_eq!(
         marks,
         [
-            "ok   configuration",
-            "FAIL broker",
-            "ok   NBI results",
-            "ok   NBI rules"
+            "ok    configuration",
+            "FAIL  broker reachable",
+            "ok    NBI reachable",
+            "ok    NBI credentials",
+            "ok    NBI results",
+            "ok    NBI rules",
+            "ok    NBI clock"
         ]
+    );
+    assert!(finished.out.contains("→ check host and port in amqp.url"));
+    assert!(
+        finished.err.contains("7 checks: 6 ok, 1 failed"),
+        "{}",
+        finished.err
     );
     assert!(!finished.out.contains(SECRET) && !finished.err.contains(SECRET));
     let finished = run(&with(&["check", "--output", "json"], &flags)).expect(1);
     let checks = finished.json();
-    assert_eq!(checks.len(), 4);
-    assert_eq!(checks[1]["check"], "broker");
+    assert_eq!(checks.len(), 7);
+    assert_eq!(checks[1]["check"], "broker reachable");
     assert_eq!(checks[1]["ok"], false);
+    assert!(checks[1]["remedy"].as_str().unwrap().contains("amqp.url"));
+}
+
+/// What `check` says of the NBI, by name: state and text.
+fn checked(
+    simulator: &[&str],
+    more: &[&str],
+) -> std::collections::BTreeMap<String, (String, String)> {
+    let simulator = Simulator::start(simulator);
+    let flags = simulator.flags();
+    let arguments = [&["check", "--output", "json"], more].concat();
+    let finished = run(&with(&arguments, &flags));
+    let text = |check: &Value, name: &str| check[name].as_str().unwrap().to_owned();
+    finished
+        .json()
+        .iter()
+        .map(|check| {
+            (
+                text(check, "check"),
+                (text(check, "state"), text(check, "text")),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn check_compares_clocks() {
+    for (offset, state, said) in [
+        ("0s", "ok", "equal"),
+        ("20s", "advice", "ahead of ours"),
+        ("-10m", "failed", "behind ours"),
+    ] {
+        let all = checked(&["--clock-offset", offset], &[]);
+        let (found, text) = &all["NBI clock"];
+        assert!(
+            found == state && text.contains(said),
+            "{offset}: {found} {text}"
+        );
+    }
+}
+
+#[test]
+fn check_reads_the_nbis_own_description_where_there_is_one() {
+    let openapi = ["--nbi-openapi"];
+    for (kind, version) in [("swagger2", "Swagger 2.0"), ("openapi3", "OpenAPI 3.0.3")] {
+        let all = checked(&["--open-api", kind], &openapi);
+        assert_eq!(all["NBI description"].1, version);
+        let calls: Vec<_> = all
+            .iter()
+            .filter(|(what, _)| what.starts_with("NBI call"))
+            .collect();
+        assert_eq!(calls.len(), 6);
+        for (what, (state, text)) in calls {
+            assert!(
+                state == "ok" && text.contains("everything that the worker uses"),
+                "{what}: {text}"
+            );
+        }
+    }
+    let all = checked(&["--open-api", "incomplete"], &openapi);
+    for (call, state, said) in [
+        ("connection request", "failed", "is not described"),
+        ("delete a rule", "advice", "is not described"),
+        ("create a rule", "advice", "without automatic"),
+        (
+            "read results",
+            "advice",
+            "a query parameter id or campaignid",
+        ),
+    ] {
+        let (found, text) = &all[&format!("NBI call: {call}")];
+        assert!(
+            found == state && text.contains(said),
+            "{call}: {found} {text}"
+        );
+    }
+    let all = checked(&["--open-api", "absent"], &openapi);
+    assert_eq!(all["NBI description"].0, "advice");
+    assert!(!checked(&[], &[]).contains_key("NBI description"));
+}
+
+#[test]
+fn completions_and_manual_pages_name_every_command() {
+    for (shell, said) in [
+        ("bash", "complete -F"),
+        ("zsh", "#compdef nbi-upgrade"),
+        ("fish", "complete -c nbi-upgrade"),
+    ] {
+        let script = run(&["completions", shell]).expect(0).out;
+        assert!(
+            script.contains(said) && script.contains("requeue"),
+            "{shell}"
+        );
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("man1");
+    run(&["manual", place.to_str().unwrap()]).expect(0);
+    for (page, said) in [
+        ("nbi-upgrade.1", "nbi\\-upgrade\\-submit(1)"),
+        ("nbi-upgrade-run.1", "\\-\\-journal"),
+        ("nbi-upgrade-dead-requeue.1", "\\-\\-wait"),
+        ("nbi-upgrade-topology-check.1", "\\-\\-config"),
+    ] {
+        let text = std::fs::read_to_string(place.join(page)).expect(page);
+        assert!(text.contains(said), "{page}: {text}");
+    }
 }
 
 #[test]
 fn check_without_any_url_names_the_keys() {
     let finished = run(&["check"]).expect(1);
-    assert!(finished.out.contains("FAIL broker") && finished.out.contains("amqp.url"));
-    assert!(finished.out.contains("FAIL NBI") && finished.out.contains("nbi.url"));
+    assert!(finished.out.contains("FAIL  broker") && finished.out.contains("amqp.url"));
+    assert!(finished.out.contains("FAIL  NBI") && finished.out.contains("nbi.url"));
 }
 
 #[test]

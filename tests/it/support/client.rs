@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use lapin::options::{
-    BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions,
+    BasicAckOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions,
     QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
@@ -153,6 +153,23 @@ impl Client {
             body: delivery.data,
             properties: delivery.properties,
         })
+    }
+
+    /// Takes the first message of a queue and gives it back, so often; the broker counts that.
+    pub(crate) async fn give_back(&self, queue: &str, times: usize) {
+        let channel = self.channel().await;
+        for _ in 0..times {
+            let got = channel
+                .basic_get(queue.into(), BasicGetOptions::default())
+                .await
+                .expect("the queue stands")
+                .expect("something is there");
+            let options = BasicNackOptions {
+                requeue: true,
+                ..BasicNackOptions::default()
+            };
+            got.delivery.acker.nack(options).await.expect("it is ours");
+        }
     }
 
     /// Waits for a message on a queue.

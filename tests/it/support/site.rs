@@ -49,6 +49,28 @@ pub(crate) struct Plan<'a> {
     pub(crate) environment: &'a [(&'a str, &'a str)],
 }
 
+/// A command that has ended.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) status: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Finished {
+    /// Asserts the exit status; shows all that was printed otherwise.
+    pub(crate) fn expect(self, status: i32) -> Self {
+        assert_eq!(self.status, Some(status), "{self:#?}");
+        self
+    }
+
+    /// Standard output as one JSON document a line.
+    pub(crate) fn json(&self) -> Vec<Value> {
+        let parsed = self.out.lines().map(serde_json::from_str);
+        parsed.collect::<Result<_, _>>().expect(&self.out)
+    }
+}
+
 /// The site.
 pub(crate) struct Site {
     pub(crate) vhost: Vhost,
@@ -142,6 +164,30 @@ impl Site {
     /// Connects that client again, after the broker was away.
     pub(crate) async fn reconnect(&mut self) {
         self.client = self.vhost.client().await;
+    }
+
+    /// Runs a command of the program to its end.
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Finished {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_nbi-upgrade"));
+        command
+            .args(arguments)
+            .current_dir(self.directory.path())
+            .env_clear()
+            .envs(self.environment.iter().map(|(key, value)| (key, value)))
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        let output = tokio::time::timeout(PATIENCE, command.output()).await;
+        let output = output.expect("it ends in time").expect("it starts");
+        Finished {
+            status: output.status.code(),
+            out: String::from_utf8(output.stdout).expect("it prints text"),
+            err: String::from_utf8(output.stderr).expect("it prints text"),
+        }
+    }
+
+    /// The directory in which commands run.
+    pub(crate) fn directory(&self) -> &std::path::Path {
+        self.directory.path()
     }
 
     /// Starts `nbi-upgrade submit` with these requests and flags.
