@@ -39,6 +39,7 @@ pub async fn run_worker(config: Config) -> anyhow::Result<()> {
     let (urls, access) = config.require_both()?;
     init_log(&config)?;
     let telemetry = Arc::new(Telemetry::new(VERSION, REVISION));
+    telemetry.worker_named(&config.amqp.prefix, &config.instance.name);
     let listener = TcpListener::bind(config.http.listen)
         .await
         .with_context(|| {

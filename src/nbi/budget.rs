@@ -39,6 +39,15 @@ impl CallClass {
         }
     }
 
+    /// The name in metrics, as the configuration's keys begin with it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Write => "writes",
+            Self::ConnectionRequest => "connection_requests",
+            Self::Read => "reads",
+        }
+    }
+
     /// Its number, below [`CallClass::COUNT`].
     pub(crate) fn index(self) -> usize {
         match self {

@@ -242,8 +242,9 @@ impl<T: Transport> NbiClient<T> {
         // Before the limiter, so that calls that will be turned away do not use up its moments.
         self.gate.check(request.operation)?;
         let asked = Instant::now();
-        let turn = self.limiter.turn(CallClass::of(call)).await;
-        self.telemetry.nbi_waited(asked.elapsed());
+        let class = CallClass::of(call);
+        let turn = self.limiter.turn(class).await;
+        self.telemetry.nbi_waited(class.name(), asked.elapsed());
 
         let admission = self.gate.admit(request.operation)?;
         let begun = Instant::now();

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::answer::Judged;
-use super::circuit::{Circuit, CircuitSettings, CircuitState, Ticket};
+use super::circuit::{Circuit, CircuitSettings, CircuitState, Sign, Ticket};
 use crate::job::NbiFailure;
 use crate::telemetry::Telemetry;
 
@@ -79,8 +79,9 @@ impl Gate {
             match (before, after) {
                 (CircuitState::Closed, _) => self.telemetry.circuit_opened(reason),
                 (_, CircuitState::Closed) => self.telemetry.circuit_closed(),
-                // A probe begins or fails: the circuit is open all the while.
-                (_, CircuitState::Open { .. } | CircuitState::Probing) => {}
+                // The circuit stays open all the while.
+                (_, CircuitState::Probing) => self.telemetry.circuit_probing(),
+                (_, CircuitState::Open { .. }) => self.telemetry.circuit_reopened(),
             }
         }
         result
@@ -103,6 +104,9 @@ impl Admission<'_> {
             .err()
             .map(NbiFailure::to_string)
             .unwrap_or_default();
+        if judged.sign == Sign::Refused {
+            self.gate.telemetry.nbi_refused();
+        }
         if let Some(ticket) = self.ticket.take() {
             self.gate.change(&reason, |circuit| {
                 circuit.record(ticket, judged.sign, Instant::now())

@@ -1,10 +1,30 @@
 //! The values that labels can take: closed sets, whatever is told.
 
 use crate::job::event::WaitingFor;
+use crate::job::outcome::RuleState;
 use crate::job::{Outcome, Reason};
 
 /// Queues that deliveries come from.
 pub(super) const QUEUES: [&str; 2] = ["requests", "steps"];
+
+/// Queues whose depth is asked for; `delay` is all delay queues together.
+pub(super) const DEPTHS: [&str; 4] = ["requests", "steps", "delay", "dead"];
+
+/// States of the circuit; the first is the one it begins in.
+pub(super) const CIRCUIT_STATES: [&str; 3] = ["closed", "open", "probing"];
+
+/// Classes of NBI calls, as their budgets name them.
+pub(super) const CALL_CLASSES: [&str; 3] = ["writes", "connection_requests", "reads"];
+
+/// What can have become of a finished job's rule; it may still be armed after `kept` and `cleanup_failed`.
+pub(super) const RULE_STATES: [RuleState; 6] = [
+    RuleState::NotCreated,
+    RuleState::Deactivated,
+    RuleState::Deleted,
+    RuleState::Kept,
+    RuleState::CleanupFailed,
+    RuleState::Superseded,
+];
 
 /// Where messages are published.
 pub(super) const EXCHANGES: [&str; 6] = ["results", "steps", "delay", "dead", "reply", "requests"];

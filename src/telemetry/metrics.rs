@@ -1,19 +1,20 @@
-//! All metrics: name, help, labels, buckets. The labels' values are in `labels.rs`.
+//! All metrics: help, labels, buckets. The names are in `names.rs`, the labels' values in `labels.rs`.
 //!
 //! Combinations of labels that can occur stand at zero from the start, so that the first occurrence is seen as a rise.
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Registry, TextEncoder,
 };
 
 use super::labels::{
-    DEAD_REASONS, EXCHANGES, FIELDS, QUEUES, STAGE_RESULTS, WAITS, endings, fault_code,
+    CALL_CLASSES, CIRCUIT_STATES, DEAD_REASONS, DEPTHS, EXCHANGES, FIELDS, QUEUES, RULE_STATES,
+    STAGE_RESULTS, WAITS, endings, fault_code,
 };
+use super::names;
+use super::register::Register;
+use crate::job::outcome::Impact;
 use crate::job::{NbiCall, Outcome, Stage};
-
-/// What every name begins with.
-const PREFIX: &str = "nbi_upgrade";
 
 /// 10 s to 24 h: from a device that answers at once to one that comes once a day.
 const JOB_SECONDS: [f64; 14] = [
@@ -38,6 +39,9 @@ const LATENESS_SECONDS: [f64; 12] = [
     0.01, 0.05, 0.25, 1.0, 5.0, 15.0, 30.0, 60.0, 180.0, 600.0, 1_800.0, 3_600.0,
 ];
 
+/// Quarters, and the last tenth: jobs with more used than that are about to time out.
+const USED_RATIOS: [f64; 5] = [0.25, 0.5, 0.75, 0.9, 1.0];
+
 /// Every metric.
 #[derive(Debug)]
 pub(super) struct Metrics {
@@ -45,6 +49,7 @@ pub(super) struct Metrics {
     pub(super) jobs: JobMetrics,
     pub(super) nbi: NbiMetrics,
     pub(super) broker: BrokerMetrics,
+    pub(super) instance_info: IntGaugeVec,
 }
 
 impl Metrics {
@@ -56,10 +61,15 @@ impl Metrics {
             jobs: JobMetrics::new(&new),
             nbi: NbiMetrics::new(&new),
             broker: BrokerMetrics::new(&new),
+            instance_info: new.gauges(
+                names::INSTANCE_INFO,
+                "1, with amqp.prefix and instance.name of this worker.",
+                &["prefix", "name"],
+            ),
             registry: registry.clone(),
         };
         let build_info = new.gauges(
-            "build_info",
+            names::BUILD_INFO,
             "1, with what this program was built from.",
             &["version", "revision"],
         );
@@ -83,7 +93,11 @@ pub(super) struct JobMetrics {
     pub(super) accepted: IntCounter,
     pub(super) rejected: IntCounterVec,
     pub(super) finished: IntCounterVec,
+    pub(super) impact: IntCounterVec,
+    pub(super) rules_ended: IntCounterVec,
     pub(super) duration: HistogramVec,
+    pub(super) deadline_used: Histogram,
+    pub(super) oldest: Gauge,
     pub(super) stage_attempts: IntCounterVec,
     pub(super) stage_duration: HistogramVec,
     pub(super) waits: IntCounterVec,
@@ -98,57 +112,76 @@ impl JobMetrics {
     fn new(new: &Register<'_>) -> Self {
         let metrics = Self {
             accepted: new.counter(
-                "jobs_accepted_total",
+                names::JOBS_ACCEPTED,
                 "Requests that were valid and are durable.",
             ),
             rejected: new.counters(
-                "jobs_rejected_total",
+                names::JOBS_REJECTED,
                 "Requests that were not valid, once for each field at fault.",
                 &["field"],
             ),
             finished: new.counters(
-                "jobs_finished_total",
+                names::JOBS_FINISHED,
                 "Jobs that have their outcome.",
                 &["outcome", "reason"],
             ),
+            impact: new.counters(
+                names::JOBS_IMPACT,
+                "Jobs that have their outcome, by what it means for the device.",
+                &["outcome", "impact"],
+            ),
+            rules_ended: new.counters(
+                names::RULES_ENDED,
+                "Jobs that have their outcome, by what became of their rule; after cleanup_failed it may still be armed.",
+                &["state"],
+            ),
+            deadline_used: new.histogram(
+                names::JOB_DEADLINE_USED,
+                "Share of a job's time, from begin to deadline, that was used when it was put to wait for its device's result.",
+                &USED_RATIOS,
+            ),
+            oldest: new.fraction(
+                names::OLDEST_JOB,
+                "Age of the oldest job that is not over and was in hand here within ten minutes; 0 without one.",
+            ),
             duration: new.histograms(
-                "job_duration_seconds",
+                names::JOB_DURATION,
                 "From request to outcome.",
                 &["outcome"],
                 &JOB_SECONDS,
             ),
             stage_attempts: new.counters(
-                "stage_attempts_total",
+                names::STAGE_ATTEMPTS,
                 "Attempts of stages by how they went.",
                 &["stage", "result"],
             ),
             stage_duration: new.histograms(
-                "stage_duration_seconds",
+                names::STAGE_DURATION,
                 "From the first attempt of a stage until it was left for good.",
                 &["stage"],
                 &STAGE_SECONDS,
             ),
             waits: new.counters(
-                "waits_total",
+                names::WAITS,
                 "Times a job was put to sleep, by what it waits for.",
                 &["waiting_for"],
             ),
             released: new.counter(
-                "released_total",
+                names::RELEASED,
                 "Jobs given back unchanged, as this worker could not ask the NBI.",
             ),
             device_faults: new.counters(
-                "device_faults_total",
+                names::DEVICE_FAULTS,
                 "TR-069 faults that devices reported.",
                 &["code"],
             ),
-            panics: new.counter("panics_total", "Panics in steps that were caught."),
+            panics: new.counter(names::PANICS, "Panics in steps that were caught."),
             hand_overs_failed: new.counter(
-                "hand_overs_failed_total",
+                names::HAND_OVERS_FAILED,
                 "Deliveries that could not be settled; the broker brings them again.",
             ),
             duplicates_dropped: new.counter(
-                "duplicates_dropped_total",
+                names::DUPLICATES_DROPPED,
                 "Redelivered continuations whose replacement was confirmed.",
             ),
         };
@@ -165,6 +198,10 @@ impl JobMetrics {
                 .with_label_values(&[outcome.name(), reason.name()]);
             if outcome != Outcome::Rejected {
                 self.duration.with_label_values(&[outcome.name()]);
+                for impact in Impact::ALL {
+                    self.impact
+                        .with_label_values(&[outcome.name(), impact.name()]);
+                }
             }
         }
         for stage in Stage::ALL.map(Stage::name) {
@@ -172,6 +209,9 @@ impl JobMetrics {
             for result in STAGE_RESULTS {
                 self.stage_attempts.with_label_values(&[stage, result]);
             }
+        }
+        for state in RULE_STATES {
+            self.rules_ended.with_label_values(&[state.name()]);
         }
         for wait in WAITS {
             self.waits.with_label_values(&[wait.name()]);
@@ -186,32 +226,44 @@ impl JobMetrics {
 #[derive(Debug)]
 pub(super) struct NbiMetrics {
     pub(super) request_duration: HistogramVec,
-    pub(super) limiter_wait: Histogram,
+    pub(super) refusals: IntCounter,
+    pub(super) limiter_wait: HistogramVec,
     pub(super) concurrency_limit: IntGauge,
     pub(super) circuit_open: IntGauge,
+    pub(super) circuit_state: IntGaugeVec,
 }
 
 impl NbiMetrics {
     fn new(new: &Register<'_>) -> Self {
         let metrics = Self {
             request_duration: new.histograms(
-                "nbi_request_duration_seconds",
+                names::NBI_REQUEST_DURATION,
                 "Calls of the NBI, each repeat by itself.",
                 &["operation", "status"],
                 &CALL_SECONDS,
             ),
-            limiter_wait: new.histogram(
-                "nbi_limiter_wait_seconds",
+            refusals: new.counter(
+                names::NBI_REFUSALS,
+                "Calls that the NBI refused for the worker's credentials or rights (401, 403).",
+            ),
+            limiter_wait: new.histograms(
+                names::NBI_LIMITER_WAIT,
                 "Time calls waited for their turn (nbi.max_concurrency, nbi.requests_per_second, the budgets of the classes).",
+                &["class"],
                 &CALL_SECONDS,
             ),
             concurrency_limit: new.gauge(
-                "nbi_concurrency_limit",
+                names::NBI_CONCURRENCY_LIMIT,
                 "Calls that may be under way at once: nbi.max_concurrency, or less while the NBI is slow or fails.",
             ),
             circuit_open: new.gauge(
-                "nbi_circuit_open",
-                "1 while the circuit towards the NBI is open.",
+                names::NBI_CIRCUIT_OPEN,
+                "1 while the circuit towards the NBI is open or probing.",
+            ),
+            circuit_state: new.gauges(
+                names::NBI_CIRCUIT_STATE,
+                "1 for the state of the circuit towards the NBI, 0 for the others.",
+                &["state"],
             ),
         };
         for operation in NbiCall::OPERATIONS {
@@ -219,7 +271,21 @@ impl NbiMetrics {
                 .request_duration
                 .with_label_values(&[operation, "200"]);
         }
+        for class in CALL_CLASSES {
+            metrics.limiter_wait.with_label_values(&[class]);
+        }
+        metrics.circuit_is(CIRCUIT_STATES[0]);
         metrics
+    }
+
+    /// Sets the state of the circuit, one of [`CIRCUIT_STATES`]. It counts as open until it is closed: a probe is no recovery.
+    pub(super) fn circuit_is(&self, state: &'static str) {
+        self.circuit_open.set(i64::from(state != CIRCUIT_STATES[0]));
+        for known in CIRCUIT_STATES {
+            self.circuit_state
+                .with_label_values(&[known])
+                .set(i64::from(known == state));
+        }
     }
 }
 
@@ -236,6 +302,7 @@ pub(super) struct BrokerMetrics {
     pub(super) connected: IntGauge,
     pub(super) blocked: IntGauge,
     pub(super) reconnects: IntCounter,
+    pub(super) queue_messages: GaugeVec,
     pub(super) deliveries_in_hand: IntGauge,
     pub(super) step_lateness: Histogram,
 }
@@ -243,51 +310,56 @@ pub(super) struct BrokerMetrics {
 impl BrokerMetrics {
     fn new(new: &Register<'_>) -> Self {
         let metrics = Self {
-            received: new.counters("messages_received_total", "Deliveries.", &["queue"]),
+            received: new.counters(names::MESSAGES_RECEIVED, "Deliveries.", &["queue"]),
             redelivered: new.counters(
-                "messages_redelivered_total",
+                names::MESSAGES_REDELIVERED,
                 "Deliveries that came before.",
                 &["queue"],
             ),
             published: new.counters(
-                "messages_published_total",
+                names::MESSAGES_PUBLISHED,
                 "Confirmed publishes.",
                 &["exchange"],
             ),
             confirm: new.histograms(
-                "publish_confirm_seconds",
+                names::PUBLISH_CONFIRM,
                 "From publish to the broker's confirm.",
                 &["exchange"],
                 &CONFIRM_SECONDS,
             ),
             dead_lettered: new.counters(
-                "dead_lettered_total",
+                names::DEAD_LETTERED,
                 "Messages that this worker put aside.",
                 &["reason"],
             ),
             steps_parked: new.counter(
-                "steps_parked_total",
+                names::STEPS_PARKED,
                 "Continuations of a newer release that were parked.",
             ),
             replies_failed: new.counter(
-                "replies_failed_total",
+                names::REPLIES_FAILED,
                 "Final events that could not be sent to a reply_to queue.",
             ),
             connected: new.gauge(
-                "broker_connected",
+                names::BROKER_CONNECTED,
                 "1 while the broker is connected and consumers run.",
             ),
             blocked: new.gauge(
-                "broker_blocked",
+                names::BROKER_BLOCKED,
                 "1 while the broker blocks publishers (memory or disk alarm).",
             ),
             reconnects: new.counter(
-                "broker_reconnects_total",
+                names::BROKER_RECONNECTS,
                 "Connections made after the first one.",
             ),
-            deliveries_in_hand: new.gauge("deliveries_in_hand", "Deliveries that are worked on."),
+            queue_messages: new.fractions(
+                names::QUEUE_MESSAGES,
+                "Messages ready in the broker, all delay queues together, as last asked; NaN while that is not known.",
+                &["queue"],
+            ),
+            deliveries_in_hand: new.gauge(names::DELIVERIES_IN_HAND, "Deliveries that are worked on."),
             step_lateness: new.histogram(
-                "step_lateness_seconds",
+                names::STEP_LATENESS,
                 "Arrival of a delayed step minus the time asked for.",
                 &LATENESS_SECONDS,
             ),
@@ -303,66 +375,12 @@ impl BrokerMetrics {
         for reason in DEAD_REASONS {
             metrics.dead_lettered.with_label_values(&[reason]);
         }
+        for queue in DEPTHS {
+            metrics
+                .queue_messages
+                .with_label_values(&[queue])
+                .set(f64::NAN);
+        }
         metrics
-    }
-}
-
-/// Makes metrics and registers them.
-struct Register<'a>(&'a Registry);
-
-impl Register<'_> {
-    fn register(&self, metric: impl Collector + 'static) {
-        self.0
-            .register(Box::new(metric))
-            .expect("each name is registered once, in an empty registry");
-    }
-
-    fn keep<M: Collector + Clone + 'static>(&self, metric: prometheus::Result<M>) -> M {
-        let metric = metric.expect(
-            "names, labels and buckets are constants of this file, all of them made by every test",
-        );
-        self.register(metric.clone());
-        metric
-    }
-
-    fn counter(&self, name: &str, help: &str) -> IntCounter {
-        self.keep(IntCounter::with_opts(
-            Opts::new(name, help).namespace(PREFIX),
-        ))
-    }
-
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.keep(IntCounterVec::new(
-            Opts::new(name, help).namespace(PREFIX),
-            labels,
-        ))
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        self.keep(IntGauge::with_opts(Opts::new(name, help).namespace(PREFIX)))
-    }
-
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.keep(IntGaugeVec::new(
-            Opts::new(name, help).namespace(PREFIX),
-            labels,
-        ))
-    }
-
-    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
-        self.keep(Histogram::with_opts(
-            HistogramOpts::new(name, help)
-                .namespace(PREFIX)
-                .buckets(buckets.to_vec()),
-        ))
-    }
-
-    fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
-        self.keep(HistogramVec::new(
-            HistogramOpts::new(name, help)
-                .namespace(PREFIX)
-                .buckets(buckets.to_vec()),
-            labels,
-        ))
     }
 }

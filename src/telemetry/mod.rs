@@ -1,6 +1,6 @@
 //! What people and Prometheus see of the worker: one call per thing that happened gives its log line and its metrics.
 //!
-//! `observe/` has the calls and is the only place that logs or counts; `metrics.rs` lists every metric;
+//! `observe/` has the calls and is the only place that logs or counts; `metrics.rs` lists every metric, [`names`] what they are called;
 //! [`health`] is what readiness knows; [`http`] serves both; [`log`] sets up the log lines. No label takes a device, a job or a campaign.
 
 mod observe;
@@ -10,9 +10,14 @@ pub mod http;
 mod labels;
 pub mod log;
 mod metrics;
+pub mod names;
+mod oldest;
+mod register;
 
 #[cfg(test)]
 mod tests;
+
+use jiff::Timestamp;
 
 pub use health::Readiness;
 
@@ -30,6 +35,7 @@ pub const REVISION: &str = match option_env!("NBI_UPGRADE_REVISION") {
 pub struct Telemetry {
     metrics: metrics::Metrics,
     health: health::Health,
+    oldest: oldest::Oldest,
 }
 
 impl Telemetry {
@@ -39,6 +45,7 @@ impl Telemetry {
         Self {
             metrics: metrics::Metrics::new(version, revision),
             health: health::Health::default(),
+            oldest: oldest::Oldest::default(),
         }
     }
 
@@ -54,6 +61,8 @@ impl Telemetry {
     ///
     /// A metric that cannot be written; a fault of this program.
     pub fn metrics_text(&self) -> Result<String, prometheus::Error> {
+        let age = self.oldest.age(Timestamp::now());
+        self.metrics.jobs.oldest.set(age);
         self.metrics.text()
     }
 }

@@ -189,18 +189,26 @@ const METRICS: [(&str, &[&str]); 18] = [
 ];
 
 /// Metrics beyond the contract.
-const MORE_METRICS: [(&str, &[&str]); 11] = [
+const MORE_METRICS: [(&str, &[&str]); 19] = [
     ("waits_total", &["waiting_for"]),
     ("released_total", &[]),
     ("panics_total", &[]),
     ("hand_overs_failed_total", &[]),
     ("duplicates_dropped_total", &[]),
-    ("nbi_limiter_wait_seconds", &[]),
+    ("jobs_impact_total", &["impact", "outcome"]),
+    ("rules_ended_total", &["state"]),
+    ("oldest_job_seconds", &[]),
+    ("job_deadline_used_ratio", &[]),
+    ("queue_messages", &["queue"]),
+    ("nbi_refusals_total", &[]),
+    ("nbi_circuit_state", &["state"]),
+    ("nbi_limiter_wait_seconds", &["class"]),
     ("nbi_concurrency_limit", &[]),
     ("dead_lettered_total", &["reason"]),
     ("steps_parked_total", &[]),
     ("replies_failed_total", &[]),
     ("broker_blocked", &[]),
+    ("instance_info", &["name", "prefix"]),
 ];
 
 /// The types of events that the contract promises.
@@ -729,7 +737,9 @@ fn the_readme_has_every_key_as_the_default_file_has_it() {
 
 #[test]
 fn metrics_are_those_that_are_promised() {
-    let exposition = Telemetry::default().metrics_text().unwrap();
+    let telemetry = Telemetry::default();
+    telemetry.worker_named("upgrade", "worker-1");
+    let exposition = telemetry.metrics_text().unwrap();
     assert_none(&metrics(&exposition, &read("README.md")));
 }
 

@@ -14,6 +14,7 @@ pub mod topology;
 
 mod connection;
 mod consume;
+mod depths;
 mod driver;
 mod error;
 mod greeting;

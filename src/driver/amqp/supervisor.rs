@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 
 use super::connection::{self, Ending, Purpose};
 use super::consume::{Intaker, Source};
+use super::depths;
 use super::error::{self, BrokerError};
 use super::publish::Publisher;
 use super::shared::{Link, Shared};
@@ -194,6 +195,12 @@ async fn build(
             source,
         ));
     }
+    let asking = connection::channel(&consuming, "depths").await?;
+    watchers.spawn(depths::follow(
+        asking,
+        Arc::clone(shared),
+        Arc::clone(ending),
+    ));
     Ok(Built {
         link,
         intakers,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{TARGET, cut};
 use crate::telemetry::Telemetry;
-use crate::telemetry::labels::{EXCHANGES, QUEUES, closed};
+use crate::telemetry::labels::{DEPTHS, EXCHANGES, QUEUES, closed};
 
 impl Telemetry {
     /// A delivery arrived on `requests` or `steps`.
@@ -49,6 +49,40 @@ impl Telemetry {
         tracing::trace!(target: TARGET, exchange, duration_ms = took.as_secs_f64() * 1_000.0, "message published");
     }
 
+    /// So many messages are ready in a queue; `delay` stands for all delay queues together.
+    pub fn queue_messages(&self, queue: &'static str, messages: u64) {
+        // Exact below 2^53 messages.
+        self.queue_is(queue, messages as f64);
+    }
+
+    fn queue_is(&self, queue: &'static str, messages: f64) {
+        self.metrics
+            .broker
+            .queue_messages
+            .with_label_values(&[closed(queue, &DEPTHS)])
+            .set(messages);
+    }
+
+    /// How many messages are ready could not be learned.
+    pub fn queues_unknown(&self, error: &str) {
+        self.queues_are_unknown();
+        tracing::debug!(target: TARGET, error = cut(error), "depths of queues unknown");
+    }
+
+    fn queues_are_unknown(&self) {
+        for queue in DEPTHS {
+            self.queue_is(queue, f64::NAN);
+        }
+    }
+
+    /// What this worker serves, before it is connected.
+    pub fn worker_named(&self, prefix: &str, name: &str) {
+        self.metrics
+            .instance_info
+            .with_label_values(&[prefix, name])
+            .set(1);
+    }
+
     /// Deliveries in hand changed.
     pub fn in_hand(&self, change: i64) {
         self.metrics.broker.deliveries_in_hand.add(change);
@@ -90,6 +124,7 @@ impl Telemetry {
     /// The connection ended; the supervisor comes back in `retry_in`.
     pub fn broker_lost(&self, broker: &str, reason: &str, retry_in: Duration) {
         self.metrics.broker.connected.set(0);
+        self.queues_are_unknown();
         self.health.broker_lost(cut(reason));
         let retry_in_ms = u64::try_from(retry_in.as_millis()).unwrap_or(u64::MAX);
         tracing::warn!(target: TARGET, broker = without_credentials(broker), reason = cut(reason), retry_in_ms, "broker lost");

@@ -39,6 +39,12 @@ impl Telemetry {
     }
 
     fn job_event(&self, job: &Job, event: &JobEvent) {
+        if let JobEvent::StageWaits { .. }
+        | JobEvent::StageRetried { .. }
+        | JobEvent::Released { .. } = event
+        {
+            self.oldest.goes_on(began(job), Timestamp::now());
+        }
         match event {
             JobEvent::Accepted => self.job_accepted(job),
             JobEvent::StageDone {
@@ -127,6 +133,10 @@ impl Telemetry {
 
     fn stage_waits(&self, job: &Job, stage: Stage, until: Timestamp, waiting_for: WaitingFor) {
         self.stage_left(stage, "wait");
+        if waiting_for == WaitingFor::Result {
+            let used = deadline_used(job, Timestamp::now());
+            self.metrics.jobs.deadline_used.observe(used);
+        }
         let waiting_for = waiting_for.name();
         self.metrics
             .jobs
@@ -176,6 +186,16 @@ impl Telemetry {
             .jobs
             .finished
             .with_label_values(&[outcome, reason])
+            .inc();
+        self.metrics
+            .jobs
+            .impact
+            .with_label_values(&[outcome, ending.impact.name()])
+            .inc();
+        self.metrics
+            .jobs
+            .rules_ended
+            .with_label_values(&[job.progress.rule.name()])
             .inc();
         self.metrics
             .jobs
@@ -273,6 +293,26 @@ impl Telemetry {
     pub fn duplicate_dropped(&self, job: &Job) {
         self.metrics.jobs.duplicates_dropped.inc();
         job_line!(debug, job, "duplicate dropped", seq = job.progress.seq);
+    }
+}
+
+/// When a job's time begins: nothing happens before `not_before`, so waiting for that makes no job old.
+fn began(job: &Job) -> Timestamp {
+    let requested = job.order.requested_at;
+    job.order
+        .not_before
+        .map_or(requested, |not_before| not_before.max(requested))
+}
+
+/// The share of a job's time that is used; a deadline that leaves no time is used up.
+fn deadline_used(job: &Job, now: Timestamp) -> f64 {
+    let began = began(job);
+    let whole = job.order.deadline.duration_since(began).as_secs_f64();
+    let used = now.duration_since(began).as_secs_f64();
+    if whole > 0.0 {
+        (used / whole).max(0.0)
+    } else {
+        1.0
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{TARGET, cut};
 use crate::job::NbiCall;
 use crate::telemetry::Telemetry;
-use crate::telemetry::labels::{self, closed};
+use crate::telemetry::labels::{self, CALL_CLASSES, closed};
 
 impl Telemetry {
     /// The NBI was asked. `status` is the HTTP status, or a word from a closed set where there was none
@@ -21,9 +21,18 @@ impl Telemetry {
         tracing::debug!(target: TARGET, operation, status, duration_ms = took.as_secs_f64() * 1_000.0, "nbi answered");
     }
 
-    /// Time a call waited for its turn at the limiter.
-    pub fn nbi_waited(&self, took: Duration) {
-        self.metrics.nbi.limiter_wait.observe(took.as_secs_f64());
+    /// The NBI refused a call for our credentials or rights, by its status or in its body.
+    pub fn nbi_refused(&self) {
+        self.metrics.nbi.refusals.inc();
+    }
+
+    /// Time a call of this class waited for its turn at the limiter.
+    pub fn nbi_waited(&self, class: &'static str, took: Duration) {
+        self.metrics
+            .nbi
+            .limiter_wait
+            .with_label_values(&[closed(class, &CALL_CLASSES)])
+            .observe(took.as_secs_f64());
     }
 
     /// So many requests may be under way to the NBI now.
@@ -35,14 +44,26 @@ impl Telemetry {
 
     /// The circuit opened.
     pub fn circuit_opened(&self, reason: &str) {
-        self.metrics.nbi.circuit_open.set(1);
+        self.metrics.nbi.circuit_is("open");
         self.health.circuit_opened(cut(reason));
         tracing::warn!(target: TARGET, reason = cut(reason), "circuit opened");
     }
 
+    /// A request is under way to find out whether the NBI answers again; the circuit is not closed yet.
+    pub fn circuit_probing(&self) {
+        self.metrics.nbi.circuit_is("probing");
+        tracing::debug!(target: TARGET, "circuit probing");
+    }
+
+    /// The probe failed: the circuit is open for longer.
+    pub fn circuit_reopened(&self) {
+        self.metrics.nbi.circuit_is("open");
+        tracing::debug!(target: TARGET, "circuit open again");
+    }
+
     /// The circuit closed.
     pub fn circuit_closed(&self) {
-        self.metrics.nbi.circuit_open.set(0);
+        self.metrics.nbi.circuit_is("closed");
         self.health.circuit_closed();
         tracing::info!(target: TARGET, "circuit closed");
     }

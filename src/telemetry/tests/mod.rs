@@ -126,12 +126,17 @@ fn tell_everything(telemetry: &Telemetry) {
     );
     telemetry.duplicate_dropped(&job);
     telemetry.nbi_answered("read_rule", "503", took);
+    telemetry.nbi_refused();
     telemetry.nbi_answered("read_rule", "no such word", took);
     telemetry.nbi_answered("no such operation", "timeout", took);
-    telemetry.nbi_waited(took);
+    telemetry.nbi_waited("reads", took);
+    telemetry.nbi_waited("no such class", took);
     telemetry.nbi_concurrency_limit(7);
     telemetry.circuit_opened("401");
+    telemetry.circuit_probing();
+    telemetry.circuit_reopened();
     telemetry.circuit_closed();
+    telemetry.worker_named("upgrade", "worker-1");
     telemetry.received("steps", true);
     telemetry.received("elsewhere", false);
     telemetry.lateness(took);
@@ -142,6 +147,8 @@ fn tell_everything(telemetry: &Telemetry) {
     telemetry.broker_connected("amqp://u:hunter2@broker:5672");
     telemetry.broker_lost("amqp://u:hunter2@broker:5672", "reset", took);
     telemetry.broker_connected("broker:5672");
+    telemetry.queue_messages("delay", 12);
+    telemetry.queue_messages("elsewhere", 12);
     telemetry.broker_blocked(Some("low on disk"));
     telemetry.reply_failed("answers", "no such queue");
     telemetry.stopping();
@@ -269,8 +276,23 @@ fn what_happens_is_counted() {
             "nbi_request_duration_seconds_count{operation=\"other\",status=\"timeout\"}",
             1.0,
         ),
-        ("nbi_limiter_wait_seconds_count", 1.0),
+        ("nbi_limiter_wait_seconds_count{class=\"reads\"}", 1.0),
+        ("nbi_limiter_wait_seconds_count{class=\"other\"}", 1.0),
+        ("nbi_refusals_total", 1.0),
         ("nbi_circuit_open", 0.0),
+        ("nbi_circuit_state{state=\"closed\"}", 1.0),
+        ("nbi_circuit_state{state=\"open\"}", 0.0),
+        (
+            "jobs_impact_total{impact=\"possible\",outcome=\"failed\"}",
+            1.0,
+        ),
+        ("rules_ended_total{state=\"deactivated\"}", 1.0),
+        // Its deadline was long ago.
+        ("job_deadline_used_ratio_count", 1.0),
+        ("job_deadline_used_ratio_bucket{le=\"1\"}", 0.0),
+        ("queue_messages{queue=\"delay\"}", 12.0),
+        ("queue_messages{queue=\"other\"}", 12.0),
+        ("instance_info{name=\"worker-1\",prefix=\"upgrade\"}", 1.0),
         ("nbi_concurrency_limit", 7.0),
         ("messages_received_total{queue=\"steps\"}", 1.0),
         ("messages_redelivered_total{queue=\"steps\"}", 1.0),
@@ -295,6 +317,123 @@ fn what_happens_is_counted() {
             "{series}"
         );
     }
+}
+
+#[test]
+fn the_circuit_counts_as_open_until_it_is_closed() {
+    let telemetry = Telemetry::default();
+    let seen = || {
+        let text = telemetry.metrics_text().unwrap();
+        let state = |name: &str| {
+            value(
+                &text,
+                &format!("nbi_upgrade_nbi_circuit_state{{state=\"{name}\"}}"),
+            )
+        };
+        let states = ["closed", "open", "probing"].map(state);
+        (value(&text, "nbi_upgrade_nbi_circuit_open"), states)
+    };
+    assert_eq!(seen(), (0.0, [1.0, 0.0, 0.0]));
+    telemetry.circuit_opened("HTTP 503");
+    assert_eq!(seen(), (1.0, [0.0, 1.0, 0.0]));
+    telemetry.circuit_probing();
+    assert_eq!(seen(), (1.0, [0.0, 0.0, 1.0]));
+    telemetry.circuit_reopened();
+    assert_eq!(seen(), (1.0, [0.0, 1.0, 0.0]));
+    telemetry.circuit_closed();
+    assert_eq!(seen(), (0.0, [1.0, 0.0, 0.0]));
+}
+
+#[test]
+fn depths_of_queues_are_unknown_while_the_broker_is_away() {
+    let telemetry = Telemetry::default();
+    let depth = || {
+        let text = telemetry.metrics_text().unwrap();
+        value(&text, "nbi_upgrade_queue_messages{queue=\"dead\"}")
+    };
+    assert!(depth().is_nan());
+    telemetry.queue_messages("dead", 0);
+    assert_eq!(depth(), 0.0);
+    telemetry.broker_lost("broker:5672", "reset", Duration::from_secs(1));
+    assert!(depth().is_nan());
+}
+
+#[test]
+fn the_oldest_job_counts_until_ten_minutes_after_it_was_in_hand() {
+    let telemetry = Telemetry::default();
+    let age = || {
+        value(
+            &telemetry.metrics_text().unwrap(),
+            "nbi_upgrade_oldest_job_seconds",
+        )
+    };
+    let waits = JobEvent::StageWaits {
+        stage: Stage::AwaitResult,
+        until: Timestamp::UNIX_EPOCH,
+        waiting_for: WaitingFor::Result,
+    };
+    let mut job = job();
+    let accepted = [JobEvent::Accepted];
+    telemetry.job(&job, &accepted);
+    assert_eq!(age(), 0.0);
+    job.order.requested_at = Timestamp::now() - SignedDuration::from_hours(2);
+    telemetry.job(&job, std::slice::from_ref(&waits));
+    let hours = |age: f64| (age / 3_600.0).floor();
+    assert_eq!(hours(age()), 2.0);
+    // What may begin later is no older than that.
+    job.order.requested_at = Timestamp::now() - SignedDuration::from_hours(9);
+    job.order.not_before = Some(Timestamp::now() + SignedDuration::from_hours(1));
+    telemetry.job(&job, &[waits]);
+    assert_eq!(hours(age()), 2.0);
+}
+
+/// The guarantee of the endpoint: its size does not depend on the number of devices, jobs and campaigns.
+#[test]
+fn a_hundred_thousand_devices_make_as_many_series_as_a_thousand() {
+    let telemetry = Telemetry::default();
+    let mut job = job();
+    let mut told = 0;
+    let mut series_after = |devices: u32| {
+        while told < devices {
+            told += 1;
+            job.order.cpe_id = CpeId::parse(&format!("CPE{told:06}")).unwrap();
+            job.order.job_id = JobId::parse(&format!("job-{told}")).unwrap();
+            job.order.rule_id = RuleId::parse(&format!("UPGRADE_CPE{told:06}")).unwrap();
+            job.order.campaign_id = Some(CampaignId::parse(&format!("c-{told}")).unwrap());
+            job.order.firmware_url =
+                FirmwareUrl::checked(&format!("https://files.example.com/{told}.bin")).unwrap();
+            let fault = FaultPolicy::default()
+                .fault_in(&format!("FaultCode {}: file {told}", 9_000 + told % 25))
+                .unwrap();
+            let faulted = JobEvent::DeviceFaulted {
+                fault,
+                tries_again: false,
+            };
+            telemetry.job(&job, &events());
+            telemetry.job(&job, &[faulted]);
+            telemetry.nbi_answered("read_rule", "200", Duration::from_millis(5));
+            telemetry.request_rejected(&Rejection {
+                cpe_id: Some(format!("CPE{told:06}")),
+                faults: vec![FieldFault {
+                    field: format!("field {told}"),
+                    message: String::new(),
+                }],
+                ..Rejection::default()
+            });
+        }
+        let text = telemetry.metrics_text().unwrap();
+        let series: BTreeSet<String> = text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .map(|line| line.rsplit_once(' ').unwrap().0.to_owned())
+            .collect();
+        series
+    };
+    let after_a_thousand = series_after(1_000);
+    let after_all = series_after(100_000);
+    assert_eq!(after_all, after_a_thousand);
+    println!("{} series", after_all.len());
+    assert!(after_all.len() < 1_500, "{}", after_all.len());
 }
 
 #[test]
@@ -338,9 +477,11 @@ fn labels_stay_closed_whatever_is_told() {
         }
     }
     let known = [
+        "class",
         "code",
         "exchange",
         "field",
+        "impact",
         "le",
         "operation",
         "outcome",
@@ -349,6 +490,7 @@ fn labels_stay_closed_whatever_is_told() {
         "result",
         "revision",
         "stage",
+        "state",
         "status",
         "version",
         "waiting_for",
