@@ -17,6 +17,8 @@ mod amqp_stream; // streams of a real RabbitMQ
 mod chaos; // the same broken on purpose: alarms, cuts, clusters
 mod fleet; // the built program: worker processes, a simulated NBI over HTTP and a real RabbitMQ
 
+mod observe; // dashboards and alerts
+
 mod cli; // the built binary: help texts, exit statuses, what is printed
 mod run_command; // a fleet without a broker, killed and taken up again
 mod tidy; // the house rules that no compiler keeps

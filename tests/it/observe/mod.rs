@@ -1,0 +1,10 @@
+//! What the NOC watches: dashboards and alerts, made from the metrics' own names and tried on a real Prometheus.
+
+mod board; // a Grafana dashboard in the making
+mod promql; // queries, with the dashboards' variables in them
+
+mod fleet; // the dashboards, one file each
+mod nbi;
+mod worker;
+
+mod drift; // the files in deploy/ are what this makes, and name nothing that is not there
