@@ -396,12 +396,12 @@ fn a_hundred_thousand_devices_make_as_many_series_as_a_thousand() {
     let mut series_after = |devices: u32| {
         while told < devices {
             told += 1;
-            job.order.cpe_id = CpeId::parse(&format!("CPE{told:06}")).unwrap();
-            job.order.job_id = JobId::parse(&format!("job-{told}")).unwrap();
-            job.order.rule_id = RuleId::parse(&format!("UPGRADE_CPE{told:06}")).unwrap();
-            job.order.campaign_id = Some(CampaignId::parse(&format!("c-{told}")).unwrap());
+            job.order.cpe_id = CpeId::parse(format!("CPE{told:06}")).unwrap();
+            job.order.job_id = JobId::parse(format!("job-{told}")).unwrap();
+            job.order.rule_id = RuleId::parse(format!("UPGRADE_CPE{told:06}")).unwrap();
+            job.order.campaign_id = Some(CampaignId::parse(format!("c-{told}")).unwrap());
             job.order.firmware_url =
-                FirmwareUrl::checked(&format!("https://files.example.com/{told}.bin")).unwrap();
+                FirmwareUrl::checked(format!("https://files.example.com/{told}.bin")).unwrap();
             let fault = FaultPolicy::default()
                 .fault_in(&format!("FaultCode {}: file {told}", 9_000 + told % 25))
                 .unwrap();
