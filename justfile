@@ -33,6 +33,14 @@ broker:
 demo *arguments:
     cargo run --release -- demo {{ arguments }}
 
+# Measures end to end against floors, on a private broker: `just bench`, `just bench hops delays`, `just bench --jobs 3000 throughput`.
+bench *arguments:
+    cargo bench --bench end_to_end -- {{ arguments }}
+
+# How long the pieces of the hot path take.
+bench-pieces:
+    cargo bench --bench hot_path
+
 # Accepts changed snapshots as they are; look at `git diff` before you commit.
 accept:
     INSTA_UPDATE=always INSTA_FORCE_PASS=1 cargo test --all-targets

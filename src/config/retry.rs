@@ -29,7 +29,13 @@ const DAY: SignedDuration = SignedDuration::from_hours(24);
 impl Retry {
     pub(super) fn read(reader: &mut Reader) -> Self {
         let retry = Self {
-            backoff: backoff(reader, "retry.initial", "retry.multiplier", "retry.max"),
+            backoff: backoff(
+                reader,
+                SECOND,
+                "retry.initial",
+                "retry.multiplier",
+                "retry.max",
+            ),
             max_elapsed: reader.duration("retry.max_elapsed", SECOND..=DAY * 365),
             unintelligible_max: reader.number("retry.unintelligible_max", 1..=1_000),
         };
@@ -43,25 +49,37 @@ impl Retry {
 
 impl AwaitResult {
     pub(super) fn read(reader: &mut Reader) -> Self {
-        Self {
+        let initial = "await_result.initial";
+        let awaited = Self {
             backoff: backoff(
                 reader,
-                "await_result.initial",
+                SignedDuration::ZERO,
+                initial,
                 "await_result.multiplier",
                 "await_result.max",
             ),
+        };
+        // The delay queues know whole seconds: a part of one would silently become one.
+        if !awaited.backoff.initial.is_zero() && awaited.backoff.initial < SECOND {
+            reader.fault(
+                initial,
+                "is out of range",
+                "give 1s to 1d, or 0s for at once",
+            );
         }
+        awaited
     }
 }
 
 fn backoff(
     reader: &mut Reader,
+    least: SignedDuration,
     initial: &'static str,
     multiplier: &'static str,
     max: &'static str,
 ) -> Backoff {
     let backoff = Backoff {
-        initial: reader.duration(initial, SECOND..=DAY),
+        initial: reader.duration(initial, least..=DAY),
         multiplier: reader.number(multiplier, 1.0..=10.0),
         max: reader.duration(max, SECOND..=DAY),
     };

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 /// Growing delays.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Backoff {
-    /// The first delay.
+    /// The first delay; zero: at once, and the later ones grow from one second.
     pub initial: SignedDuration,
     /// Each delay is this many times the one before; at least 1.
     pub multiplier: f64,
@@ -21,7 +21,12 @@ impl Backoff {
     #[must_use]
     pub fn delay(&self, n: u32, jitter: f64) -> SignedDuration {
         let exponent = i32::try_from(n.min(1_000)).unwrap_or(1_000);
-        let plain = self.initial.as_secs_f64() * self.multiplier.max(1.0).powi(exponent);
+        let initial = if n == 0 {
+            self.initial
+        } else {
+            self.initial.max(SignedDuration::from_secs(1))
+        };
+        let plain = initial.as_secs_f64() * self.multiplier.max(1.0).powi(exponent);
         let bounded = plain.min(self.max.as_secs_f64());
         let spread = 0.9 + 0.2 * jitter.clamp(0.0, 1.0);
         SignedDuration::try_from_secs_f64(bounded * spread).unwrap_or(self.max)

@@ -105,10 +105,8 @@ pub struct EventMessage {
     pub tracestate: Option<String>,
 }
 
-/// Names the space of event ids: version 5 UUID of the DNS name `nbi-upgrade.event.v1`.
-fn event_namespace() -> Uuid {
-    Uuid::new_v5(&Uuid::NAMESPACE_DNS, b"nbi-upgrade.event.v1")
-}
+/// Names the space of event ids: version 5 UUID of the DNS name `nbi-upgrade.event.v1`, which need not be hashed for each event.
+pub(super) const EVENT_NAMESPACE: Uuid = Uuid::from_u128(0x49a3_980c_37d2_5d13_aef0_5b43_1e31_f09c);
 
 /// The schema of `data`, with its version.
 pub const DATA_SCHEMA: &str = "urn:nbi-upgrade:event:v1";
@@ -390,7 +388,7 @@ fn event_id(job_id: &str, kind: EventKind, detail: &[u8]) -> String {
     name.extend_from_slice(kind.event_type().as_bytes());
     name.push(0);
     name.extend_from_slice(detail);
-    Uuid::new_v5(&event_namespace(), &name).to_string()
+    Uuid::new_v5(&EVENT_NAMESPACE, &name).to_string()
 }
 
 fn job_data(work: &Work) -> Data<'_> {

@@ -12,7 +12,6 @@
 use std::borrow::Cow;
 
 use jiff::{SignedDuration, Timestamp};
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::budget::asks_device;
@@ -83,9 +82,9 @@ struct Case<'a> {
     call: &'a NbiCall,
     raw: &'a RawAnswer,
     /// The body, if it is JSON.
-    value: Option<Value>,
+    value: Option<&'a Value>,
     /// The NBI's envelope, if the body is one.
-    envelope: Option<Envelope>,
+    envelope: Option<Envelope<'a>>,
 }
 
 /// Judges a complete answer.
@@ -100,7 +99,8 @@ pub fn judge(
     now: Timestamp,
 ) -> Judged {
     let value = serde_json::from_slice::<Value>(&raw.body).ok();
-    let envelope = value.as_ref().and_then(Envelope::read);
+    let value = value.as_ref();
+    let envelope = value.and_then(Envelope::read);
     let case = Case {
         call,
         raw,
@@ -163,7 +163,7 @@ pub fn judge_missing(call: &NbiCall, error: &TransportError) -> Judged {
     }
 }
 
-impl Case<'_> {
+impl<'a> Case<'a> {
     /// The worst of what HTTP status and body say; status alone where the body says nothing.
     fn class(&self) -> Class {
         let codes = self.envelope.as_ref().map_or([None, None], |envelope| {
@@ -239,7 +239,7 @@ impl Case<'_> {
     ) -> Result<NbiAnswer, NbiFailure> {
         let mut rows = Vec::new();
         for value in self.rows()? {
-            let row = ResultWire::deserialize(value).unwrap_or_default();
+            let row = ResultWire::read(value);
             if row.cpeid.as_deref() != Some(cpe.as_str())
                 || row.campaignid.as_deref() != Some(rule.as_str())
             {
@@ -259,7 +259,7 @@ impl Case<'_> {
                 .rule_description
                 .map(|text| cut(&text, ResultRow::DESCRIPTION_MAX));
             rows.push(ResultRow {
-                id,
+                id: id.into_owned(),
                 ts,
                 code: row.result.code,
                 message,
@@ -276,7 +276,7 @@ impl Case<'_> {
     fn rules(&self, rule: &RuleId, filter_ignored: &mut bool) -> Result<NbiAnswer, NbiFailure> {
         let mut rows = Vec::new();
         for value in self.rows()? {
-            let row = RuleWire::deserialize(value).unwrap_or_default();
+            let row = RuleWire::read(value);
             if row.id.as_deref() != Some(rule.as_str()) {
                 *filter_ignored = true;
                 continue;
@@ -288,8 +288,8 @@ impl Case<'_> {
             rows.push(RuleRow {
                 enabled,
                 automatic,
-                file: row.file,
-                description: row.description,
+                file: row.file.map(Cow::into_owned),
+                description: row.description.map(Cow::into_owned),
             });
         }
         Ok(NbiAnswer::Rules {
@@ -299,7 +299,7 @@ impl Case<'_> {
     }
 
     /// The rows of a read that succeeded.
-    fn rows(&self) -> Result<&[Value], NbiFailure> {
+    fn rows(&self) -> Result<&'a [Value], NbiFailure> {
         let rows = self.envelope.as_ref().and_then(Envelope::rows);
         rows.ok_or_else(|| self.unintelligible(&self.oddity()))
     }
@@ -308,7 +308,6 @@ impl Case<'_> {
     fn version(&self, parameters: &[String]) -> Result<NbiAnswer, NbiFailure> {
         let value = self
             .value
-            .as_ref()
             .ok_or_else(|| self.unintelligible(&self.oddity()))?;
         match version::version(value, parameters) {
             Some(version) => Ok(NbiAnswer::Version(version)),

@@ -7,9 +7,10 @@
 //! Reading is tolerant where nothing is lost by it: unknown fields, nulls, missing fields and numbers written as strings are
 //! taken; whether a row is good enough to be believed is `answer.rs`'s decision.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::job::{NbiCall, RuleSpec};
@@ -216,87 +217,109 @@ struct VersionBody<'a> {
     parameters: &'a [String],
 }
 
-/// A row of the result storage as it stands in `details`.
+/// A row of the result storage as it stands in `details`. What is read borrows from the answer: most rows are looked at and let go.
 ///
 /// `status` is not read: it is `true` in the vendor's example of a failure, so it says nothing about success.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct ResultWire {
+#[derive(Debug, Default)]
+pub(crate) struct ResultWire<'a> {
     /// The row's own id, a UUID in the example.
-    #[serde(deserialize_with = "text")]
-    pub(crate) id: Option<String>,
+    pub(crate) id: Option<Cow<'a, str>>,
     /// Unix seconds (inferred).
-    #[serde(deserialize_with = "integer")]
     pub(crate) ts: Option<i64>,
     /// The device.
-    #[serde(deserialize_with = "text")]
-    pub(crate) cpeid: Option<String>,
+    pub(crate) cpeid: Option<Cow<'a, str>>,
     /// The rule's id (inferred from the example).
-    #[serde(deserialize_with = "text")]
-    pub(crate) campaignid: Option<String>,
+    pub(crate) campaignid: Option<Cow<'a, str>>,
     /// The rule's description.
-    #[serde(deserialize_with = "text")]
-    pub(crate) rule_description: Option<String>,
+    pub(crate) rule_description: Option<Cow<'a, str>>,
     /// What the device reported.
-    #[serde(deserialize_with = "status")]
-    pub(crate) result: StatusWire,
+    pub(crate) result: StatusWire<'a>,
+}
+
+impl<'a> ResultWire<'a> {
+    /// Reads a row; anything that is not an object is taken as empty.
+    pub(crate) fn read(row: &'a Value) -> Self {
+        Self {
+            id: text(&row["id"]),
+            ts: integer(&row["ts"]),
+            cpeid: text(&row["cpeid"]),
+            campaignid: text(&row["campaignid"]),
+            rule_description: text(&row["rule_description"]),
+            result: StatusWire::read(&row["result"]),
+        }
+    }
 }
 
 /// A row of the rule storage as it stands in `details`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct RuleWire {
+#[derive(Debug, Default)]
+pub(crate) struct RuleWire<'a> {
     /// The rule's id.
-    #[serde(deserialize_with = "text")]
-    pub(crate) id: Option<String>,
+    pub(crate) id: Option<Cow<'a, str>>,
     /// Whether it is enabled.
-    #[serde(deserialize_with = "boolean")]
     pub(crate) enabled: Option<bool>,
     /// Whether it fires by itself.
-    #[serde(deserialize_with = "boolean")]
     pub(crate) automatic: Option<bool>,
     /// Its file.
-    #[serde(deserialize_with = "text")]
-    pub(crate) file: Option<String>,
+    pub(crate) file: Option<Cow<'a, str>>,
     /// Its description.
-    #[serde(deserialize_with = "text")]
-    pub(crate) description: Option<String>,
+    pub(crate) description: Option<Cow<'a, str>>,
+}
+
+impl<'a> RuleWire<'a> {
+    /// Reads a row; anything that is not an object is taken as empty.
+    pub(crate) fn read(row: &'a Value) -> Self {
+        Self {
+            id: text(&row["id"]),
+            enabled: boolean(&row["enabled"]),
+            automatic: boolean(&row["automatic"]),
+            file: text(&row["file"]),
+            description: text(&row["description"]),
+        }
+    }
 }
 
 /// `{code, message}`: the head of a storage's answer, the `result` of a method's answer and of a result row.
-#[derive(Debug, Default, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub(crate) struct StatusWire {
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct StatusWire<'a> {
     /// The code.
-    #[serde(deserialize_with = "integer")]
     pub(crate) code: Option<i64>,
     /// The message.
-    #[serde(deserialize_with = "text")]
-    pub(crate) message: Option<String>,
+    pub(crate) message: Option<Cow<'a, str>>,
+}
+
+impl<'a> StatusWire<'a> {
+    /// Reads it; anything that is not an object is taken as empty.
+    fn read(status: &'a Value) -> Self {
+        Self {
+            code: integer(&status["code"]),
+            message: text(&status["message"]),
+        }
+    }
 }
 
 /// An answer's body, taken apart as far as every answer has it.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct Envelope {
+#[derive(Debug)]
+pub(crate) struct Envelope<'a> {
     /// Of storages.
-    #[serde(deserialize_with = "integer")]
     pub(crate) code: Option<i64>,
     /// Of storages.
-    #[serde(deserialize_with = "text")]
-    pub(crate) message: Option<String>,
+    pub(crate) message: Option<Cow<'a, str>>,
     /// Of methods.
-    #[serde(deserialize_with = "status")]
-    pub(crate) result: StatusWire,
+    pub(crate) result: StatusWire<'a>,
     /// Rows, one row, `""`, or nothing.
-    pub(crate) details: Value,
+    pub(crate) details: &'a Value,
 }
 
-impl Envelope {
+impl<'a> Envelope<'a> {
     /// Reads a body: `None` unless it is a JSON object that carries at least one code.
-    pub(crate) fn read(body: &Value) -> Option<Self> {
-        // By way of the value, so that a repeated key is no error.
-        let envelope = Self::deserialize(body.is_object().then_some(body)?).ok()?;
+    pub(crate) fn read(body: &'a Value) -> Option<Self> {
+        let StatusWire { code, message } = StatusWire::read(body);
+        let envelope = Self {
+            code,
+            message,
+            result: StatusWire::read(&body["result"]),
+            details: &body["details"],
+        };
         (envelope.code.is_some() || envelope.result.code.is_some()).then_some(envelope)
     }
 
@@ -307,10 +330,10 @@ impl Envelope {
 
     /// The rows in `details`: an array on a hit, `""` on none (documented); null, missing and a single object are taken too
     /// (inferred). `None` when it is something else.
-    pub(crate) fn rows(&self) -> Option<&[Value]> {
-        match &self.details {
+    pub(crate) fn rows(&self) -> Option<&'a [Value]> {
+        match self.details {
             Value::Array(rows) => Some(rows),
-            Value::Object(_) => Some(std::slice::from_ref(&self.details)),
+            Value::Object(_) => Some(std::slice::from_ref(self.details)),
             Value::Null => Some(&[]),
             Value::String(text) if text.trim().is_empty() => Some(&[]),
             Value::String(_) | Value::Bool(_) | Value::Number(_) => None,
@@ -319,17 +342,17 @@ impl Envelope {
 }
 
 /// Text; a number is taken as its digits, anything else as missing.
-fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    Ok(match Value::deserialize(deserializer)? {
-        Value::String(text) => Some(text),
-        Value::Number(number) => Some(number.to_string()),
+fn text(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::String(text) => Some(text.into()),
+        Value::Number(number) => Some(number.to_string().into()),
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
-    })
+    }
 }
 
 /// An integer; digits in a string are taken, a fraction is cut off, anything else is missing.
-fn integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
-    Ok(match Value::deserialize(deserializer)? {
+fn integer(value: &Value) -> Option<i64> {
+    match value {
         Value::Number(number) => number.as_i64().or_else(|| number.as_f64().and_then(whole)),
         Value::String(text) => {
             let text = text.trim();
@@ -338,7 +361,7 @@ fn integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D:
                 .or_else(|| text.parse().ok().and_then(whole))
         }
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
-    })
+    }
 }
 
 /// The whole part, where an `f64` holds it exactly.
@@ -352,9 +375,9 @@ fn whole(number: f64) -> Option<i64> {
 }
 
 /// A boolean; `"true"`, `"false"`, 1 and 0 are taken, anything else is missing.
-fn boolean<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
-    Ok(match Value::deserialize(deserializer)? {
-        Value::Bool(truth) => Some(truth),
+fn boolean(value: &Value) -> Option<bool> {
+    match value {
+        Value::Bool(truth) => Some(*truth),
         Value::Number(number) => match number.as_i64() {
             Some(1) => Some(true),
             Some(0) => Some(false),
@@ -366,13 +389,7 @@ fn boolean<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D
             _ => None,
         },
         Value::Null | Value::Array(_) | Value::Object(_) => None,
-    })
-}
-
-/// `{code, message}`; anything that is not an object is taken as empty.
-fn status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StatusWire, D::Error> {
-    let value = Value::deserialize(deserializer)?;
-    Ok(StatusWire::deserialize(value).unwrap_or_default())
+    }
 }
 
 #[cfg(test)]
@@ -511,10 +528,11 @@ mod tests {
 
     #[test]
     fn rows_are_read_tolerantly() {
-        let row: ResultWire = serde_json::from_str(
+        let json = |text| -> Value { serde_json::from_str(text).unwrap() };
+        let row = json(
             r#"{"id":7,"ts":"1743412508","cpeid":null,"result":{"code":"500","message":null},"more":[1]}"#,
-        )
-        .unwrap();
+        );
+        let row = ResultWire::read(&row);
         assert_eq!(row.id.as_deref(), Some("7"));
         assert_eq!(row.ts, Some(1_743_412_508));
         assert_eq!(row.cpeid, None);
@@ -527,14 +545,15 @@ mod tests {
             }
         );
 
-        let row: ResultWire =
-            serde_json::from_str(r#"{"ts":1743412508.7,"result":"none"}"#).unwrap();
+        let row = json(r#"{"ts":1743412508.7,"result":"none"}"#);
+        let row = ResultWire::read(&row);
         assert_eq!(row.ts, Some(1_743_412_508));
         assert_eq!(row.result, StatusWire::default());
 
-        let rule: RuleWire =
-            serde_json::from_str(r#"{"id":"a","enabled":"true","automatic":0}"#).unwrap();
+        let rule = json(r#"{"id":"a","enabled":"true","automatic":0}"#);
+        let rule = RuleWire::read(&rule);
         assert_eq!((rule.enabled, rule.automatic), (Some(true), Some(false)));
+        assert!(RuleWire::read(&json(r#"["a",true]"#)).id.is_none());
     }
 
     #[test]
@@ -548,7 +567,8 @@ mod tests {
             (r#"{"code":200,"details":"rows"}"#, None),
             (r#"{"code":200,"details":7}"#, None),
         ] {
-            let envelope = Envelope::read(&serde_json::from_str(body).unwrap()).unwrap();
+            let body: Value = serde_json::from_str(body).unwrap();
+            let envelope = Envelope::read(&body).unwrap();
             assert_eq!(envelope.rows().map(<[Value]>::len), rows, "{body}");
         }
     }

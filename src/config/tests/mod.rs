@@ -289,6 +289,7 @@ fn values_out_of_range_and_of_the_wrong_kind_name_the_remedy() {
         ("log.level", "nbi_upgrade=loud", "cannot be understood"),
         ("log.format", "xml", "\"json\" or \"text\""),
         ("job.busy_initial", "6m", "greater than job.busy_max"),
+        ("await_result.initial", "300ms", "1s to 1d, or 0s"),
         ("verify.enabled", "yes", "\"true\" or \"false\""),
     ] {
         let faults = faults(load("", &[], &[(key, value)]));
