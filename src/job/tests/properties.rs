@@ -92,7 +92,7 @@ proptest! {
 
     #[test]
     fn a_first_delay_of_zero_is_none_and_the_later_ones_grow(n in 1..200_u32, jitter in 0.0..1.0_f64) {
-        let backoff = crate::job::retry::Backoff { initial: SignedDuration::ZERO, ..Policy::default().await_result };
+        let backoff = retry::Backoff { initial: SignedDuration::ZERO, ..Policy::default().await_result };
         prop_assert!(backoff.delay(0, jitter).is_zero());
         prop_assert!(backoff.delay(n, jitter) >= SignedDuration::from_millis(900));
         prop_assert!(backoff.delay(n + 4, jitter) > backoff.delay(n, jitter) || n > 10);

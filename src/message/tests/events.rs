@@ -226,5 +226,5 @@ fn attributes_of_an_event_have_no_control_characters() {
 #[test]
 fn the_namespace_of_event_ids_is_the_one_it_says() {
     let named = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_DNS, b"nbi-upgrade.event.v1");
-    assert_eq!(super::super::event::EVENT_NAMESPACE, named);
+    assert_eq!(event::EVENT_NAMESPACE, named);
 }
