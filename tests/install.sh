@@ -3,7 +3,8 @@
 #
 # Everything that is not a Debian package goes below target/tools, which a clone may lose at any time.
 
-readonly ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+readonly ROOT
 readonly TOOLS="$ROOT/target/tools"
 
 say() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; }
@@ -66,17 +67,30 @@ need() {
     fi
 }
 
-# npm_tool NAME@VERSION: installs the package below target/tools and prints the folder of its commands.
+# npm_tool NAME@VERSION MORE@VERSION...: installs the packages together below target/tools and prints the folder of their commands.
 npm_tool() {
     local folder="$TOOLS/npm/${1//[^a-zA-Z0-9.@-]/_}"
     need npm=npm
-    if [ ! -e "$folder/.done" ]; then
-        say "installing $1"
+    if [ "$(cat "$folder/.done" 2>/dev/null)" != "$*" ]; then
+        say "installing $*"
         rm -rf "$folder" && mkdir -p "$folder"
-        npm install --silent --no-save --no-fund --no-audit --prefix "$folder" "$1" >&2
-        touch "$folder/.done"
+        npm install --silent --no-save --no-fund --no-audit --prefix "$folder" "$@" >&2
+        printf '%s\n' "$*" >"$folder/.done"
     fi
     printf '%s\n' "$folder/node_modules/.bin"
+}
+
+# npm_files NAME@VERSION: unpacks the package alone, without what it depends on, below target/tools and prints its folder.
+npm_files() {
+    local folder="$TOOLS/npm/files_${1//[^a-zA-Z0-9.@-]/_}"
+    need npm=npm
+    if [ ! -e "$folder/.done" ]; then
+        say "unpacking $1"
+        rm -rf "$folder" && mkdir -p "$folder"
+        (cd "$folder" && tar -xzf "$(npm pack --silent "$1")" && rm -f ./*.tgz) >&2
+        touch "$folder/.done"
+    fi
+    printf '%s\n' "$folder/package"
 }
 
 # python_tools NAME REQUIREMENT...: a virtual environment below target/tools with these packages; prints the folder of its commands.
