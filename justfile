@@ -49,7 +49,11 @@ accept:
 advisories:
     target/tools/bin/cargo-deny check advisories
 
-# Builds the image and runs it.
+# Builds the image as a release is built.
 image:
-    docker build --build-arg VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1) --build-arg REVISION=$(git rev-parse HEAD) --tag nbi-upgrade .
-    docker run --rm nbi-upgrade --help
+    docker build --build-arg VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1) --build-arg REVISION=$(git rev-parse HEAD) --build-arg CREATED=$(git log -1 --format=%cI) --tag nbi-upgrade:local .
+    docker run --rm nbi-upgrade:local --help
+
+# The same without a container engine: builds the image with buildah, with stand-ins for the base images, and runs it.
+image-here:
+    bash tests/image
