@@ -215,6 +215,14 @@ impl Node {
         )
     }
 
+    /// The URL by which a user with this password comes into the vhost.
+    pub(crate) fn url(&self, user: &str, password: &str, vhost: &str) -> String {
+        format!(
+            "amqp://{user}:{password}@127.0.0.1:{}/{vhost}",
+            self.ports.amqp
+        )
+    }
+
     /// Ends every connection of a vhost from the broker's side; how many there were.
     pub(crate) fn close_connections(&self, vhost: &Vhost) -> usize {
         let all = self.api(
@@ -287,6 +295,12 @@ impl Drop for Node {
     }
 }
 
+/// A file of `deploy/rabbitmq`.
+pub(crate) fn shipped(name: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/rabbitmq");
+    std::fs::read_to_string(folder.join(name)).expect("it is shipped")
+}
+
 fn write_configuration(directory: &Path, ports: Ports, more: &str) {
     let write = |name: &str, text: String| {
         std::fs::write(directory.join(name), text).expect("the directory is ours")
@@ -300,8 +314,8 @@ fn write_configuration(directory: &Path, ports: Ports, more: &str) {
             ports.amqp, ports.management
         ),
     );
-    let advanced = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 15000}]}].\n";
-    write("advanced.config", advanced.to_owned());
+    // The one that operators get.
+    write("advanced.config", shipped("advanced.config"));
     write("env.conf", "NODE_IP_ADDRESS=127.0.0.1\n".to_owned());
 }
 

@@ -316,7 +316,7 @@ impl Site {
 }
 
 /// The process must end well.
-async fn succeeds(mut process: Process) {
+pub(crate) async fn succeeds(mut process: Process) {
     let status = process.ended(PATIENCE).await;
     assert!(status.success(), "{status}: {:?}", process.log());
 }
