@@ -1,5 +1,7 @@
 """Runs docker-compose.yml without containers: composition.py CONFIG FOLDER, where CONFIG is what `docker compose config` makes of it.
 
+With a third word, a device, it stops once that one device is upgraded, and looks at nothing else.
+
 Each service is a process in a file system of its own: the composition's mounts and secrets stand where a container would see them, and
 nothing else of it does. All share one network, which is apart from the machine's, with the services' names in /etc/hosts. Users,
 read-only roots, health checks and the order of starts are those of the composition. Different from containers:
@@ -226,6 +228,21 @@ def main():
             service.start()
             running[name].append(service)
         print(f"started {name}", flush=True)
+
+    if len(sys.argv) > 3:
+        arguments = ["submit", "--cpe-id", sys.argv[3], "--firmware-url", "https://files.example/fw-2.bin"]
+        described["load"]["command"] = [*arguments, "--wait", "--wait-timeout", "2m"]
+        started("load")
+        (load,) = running["load"]
+        until(f"{sys.argv[3]} to be upgraded", lambda: load.process.poll() == 0, running["load"])
+        stranger = Service("stranger", described["load"], folder)
+        for key in ("CERT", "KEY"):
+            del stranger.environment[f"NBI_UPGRADE_AMQP__CLIENT_{key}_FILE"]
+        stranger.start()
+        if stranger.process.wait(timeout=WITHIN) != 1 or "failed to connect to amqps:" not in stranger.log.read_text():
+            fail(f"without a certificate: {stranger.process.returncode}\n{stranger.tail()}")
+        print(f"{sys.argv[3]} is upgraded; without a certificate nobody is let in")
+        return
 
     started("load")
     started("prometheus")
