@@ -57,3 +57,14 @@ image:
 # The same without a container engine: builds the image with buildah, with stand-ins for the base images, and runs it.
 image-here:
     bash tests/image
+
+# Writes the bill of materials, CycloneDX as JSON.
+sbom:
+    bash tests/sbom
+
+# Copies rules and dashboards into the Helm chart, which can read nothing outside it.
+helm-files:
+    rm -rf deploy/helm/nbi-upgrade/files
+    mkdir -p deploy/helm/nbi-upgrade/files/dashboards
+    cp deploy/prometheus/rules.yml deploy/helm/nbi-upgrade/files/
+    cp deploy/grafana/*.json deploy/helm/nbi-upgrade/files/dashboards/

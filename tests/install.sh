@@ -106,3 +106,16 @@ python_tools() {
     fi
     printf '%s\n' "$folder/bin"
 }
+
+# cargo_tool NAME VERSION: builds a program of crates.io below target/tools and prints the folder of its commands.
+# Without optimisation: such a program runs for a second and would build for minutes.
+cargo_tool() {
+    if ! grep -qs "^\"$1 $2 " "$TOOLS/.crates.toml"; then
+        say "building $1 $2"
+        CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_DEBUG=0 \
+            CARGO_PROFILE_RELEASE_CODEGEN_UNITS=256 CARGO_TARGET_DIR="$TOOLS/build" \
+            nice cargo install "$1" --version "$2" --locked --quiet --force --root "$TOOLS" >&2
+        rm -rf "$TOOLS/build"
+    fi
+    printf '%s\n' "$TOOLS/bin"
+}
