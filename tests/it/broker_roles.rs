@@ -284,6 +284,14 @@ async fn a_job_passes_from_publisher_to_worker_to_consumer_with_the_rights_of_ea
     ] {
         working.push((format!("NBI_UPGRADE_{key}"), value.to_owned()));
     }
+    // `check` asks for what a worker needs, and finds that it has it.
+    succeeds(Process::start(
+        directory.path(),
+        &["check"],
+        &working,
+        Stdio::null(),
+    ))
+    .await;
     let worker = Worker::start(directory.path(), &working).await;
     worker.ready().await;
 
@@ -309,6 +317,16 @@ async fn a_job_passes_from_publisher_to_worker_to_consumer_with_the_rights_of_ea
         !status.success() && log.contains("ACCESS_REFUSED"),
         "{status}: {log}"
     );
+
+    // Dead letters are an operator's; nobody else sees them.
+    let listing = |role| {
+        let arguments = ["dead", "list"];
+        let environment = environment(node, role);
+        Process::start(directory.path(), &arguments, &environment, Stdio::null())
+    };
+    succeeds(listing(OPERATOR)).await;
+    let mut refused = listing(CONSUMER);
+    assert!(!refused.ended(PATIENCE).await.success());
 
     let mut completed = Vec::new();
     until("both outcomes at the consumer", PATIENCE, async || {
