@@ -1,5 +1,4 @@
 # syntax=docker/dockerfile:1
-# check=error=true
 #
 # Two stages: one builds, the other holds the program, a CA bundle, and nothing to get in with.
 #
