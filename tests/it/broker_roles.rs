@@ -40,8 +40,6 @@ enum Act {
     Own(&'static str),
     /// Declares such a queue, binds it to an exchange, and deletes it again.
     Bind(&'static str, &'static str),
-    /// Declares a queue that the broker names and that goes with the connection, and binds it.
-    BindUnnamed(&'static str),
     /// Leads an exchange to a queue that stands.
     Lead(&'static str, &'static str),
     /// Deletes a queue, here one that is not there.
@@ -89,7 +87,11 @@ const RIGHTS: &[(Act, &[&str])] = &[
         Act::Bind("upgrade-consumer.billing", "upgrade.requests"),
         &[],
     ),
-    (Act::BindUnnamed("upgrade.results"), &[OPERATOR]),
+    // What `submit --wait` listens with.
+    (
+        Act::Bind("upgrade.listener.1", "upgrade.results"),
+        &[ADMIN, OPERATOR],
+    ),
     (Act::Own("upgrade.campaign.spring"), &[ADMIN, WORKER]),
     (Act::Own("upgrade.another"), &[ADMIN]),
     (Act::Own("another"), &[]),
@@ -217,16 +219,6 @@ async fn act(channel: &Channel, act: Act) -> lapin::Result<()> {
             bind(channel, queue, exchange).await?;
             delete(channel, queue).await
         }
-        Act::BindUnnamed(exchange) => {
-            let options = QueueDeclareOptions {
-                exclusive: true,
-                ..QueueDeclareOptions::default()
-            };
-            let queue = channel
-                .queue_declare("".into(), options, FieldTable::default())
-                .await?;
-            bind(channel, queue.name().as_str(), exchange).await
-        }
         Act::Lead(exchange, queue) => bind(channel, queue, exchange).await,
         Act::Delete(queue) => delete(channel, queue).await,
     }
@@ -303,7 +295,7 @@ async fn a_job_passes_from_publisher_to_worker_to_consumer_with_the_rights_of_ea
         Process::start(directory.path(), &arguments, &environment, Stdio::null())
     };
     succeeds(submit("CPE000001", PUBLISHER, &[])).await;
-    // Who also listens needs a queue of the broker's naming: an operator has it, a publisher does not.
+    // Who also listens needs a queue for it: an operator may have one, a publisher may not.
     succeeds(submit(
         "CPE000002",
         OPERATOR,
