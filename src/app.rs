@@ -215,6 +215,7 @@ pub fn amqp_settings(config: &Config) -> AmqpSettings {
         events_max_age: max_age(config.events.retention),
         events_max_length_bytes: config.events.retention_bytes,
         control_max_age: max_age(amqp.control_retention),
+        control_kept_for: amqp.control_retention,
         reply_to_allowed: amqp.reply_to_allowed.clone(),
         tls: TlsSettings {
             ca_file: amqp.tls.ca_file.clone(),

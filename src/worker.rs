@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::driver::{Delivery, Destination, Driver, HandOver};
-use crate::job::{self, Inputs, JobEvent, NbiAnswer, NbiCall, NbiFailure, Next, Policy, Standing};
+use crate::job::{self, Inputs, JobEvent, NbiAnswer, NbiCall, NbiFailure, Next, Policy};
 use crate::message::{Codec, Work};
 use crate::nbi::Nbi;
 use crate::telemetry::Telemetry;
@@ -159,7 +159,8 @@ impl<N: Nbi, D: Driver> Parts<N, D> {
     ) -> (HandOver, (job::Job, Vec<JobEvent>)) {
         let Work { job, carried, .. } = work;
         let mut happened = Vec::new();
-        let mut decision = job::begin(job, self.inputs(redelivered), &self.policy);
+        let inputs = self.inputs(&job, redelivered);
+        let mut decision = job::begin(job, inputs, &self.policy);
         let mut steps = 0;
         let (job, next) = loop {
             happened.append(&mut decision.events);
@@ -173,13 +174,8 @@ impl<N: Nbi, D: Driver> Parts<N, D> {
             } else {
                 self.ask(&call).await
             };
-            decision = job::decide(
-                decision.job,
-                step,
-                answer,
-                self.inputs(redelivered),
-                &self.policy,
-            );
+            let inputs = self.inputs(&decision.job, redelivered);
+            decision = job::decide(decision.job, step, answer, inputs, &self.policy);
         };
         let to = match next {
             Next::Wait { until } | Next::Retry { until } | Next::Release { until } => {
@@ -213,11 +209,11 @@ impl<N: Nbi, D: Driver> Parts<N, D> {
         }
     }
 
-    fn inputs(&self, redelivered: bool) -> Inputs {
+    fn inputs(&self, job: &job::Job, redelivered: bool) -> Inputs {
         Inputs {
             now: (self.clock)(),
             jitter: fastrand::f64(),
-            standing: Standing::Clear,
+            standing: self.driver.standing(&job.order),
             redelivered,
         }
     }

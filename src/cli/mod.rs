@@ -6,9 +6,11 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, Sources};
+use crate::message::Verb;
 
 mod check;
 mod columns;
+mod control;
 mod dead;
 mod demo;
 mod follow;
@@ -86,6 +88,12 @@ enum Command {
     /// Looks at dead letters, sends them back or removes them.
     #[command(subcommand)]
     Dead(dead::Dead),
+    /// Ends a job, or all jobs of a campaign; a rule that is armed is disarmed.
+    Cancel(control::Cancel),
+    /// Pauses a campaign, or everything (the emergency stop).
+    Pause(control::PauseOrResume),
+    /// Ends a pause.
+    Resume(control::PauseOrResume),
     /// Runs the simulated NBI with its devices behind HTTP.
     Simulator(simulator::Simulator),
     /// Declares or checks the broker's exchanges, queues and bindings.
@@ -112,6 +120,9 @@ pub fn main() -> ExitCode {
         | Command::Run(_)
         | Command::Submit(_)
         | Command::Dead(_)
+        | Command::Cancel(_)
+        | Command::Pause(_)
+        | Command::Resume(_)
         | Command::Simulator(_)
         | Command::Topology(_)
         | Command::Check(_)
@@ -147,6 +158,13 @@ async fn run(arguments: Arguments) -> anyhow::Result<Status> {
         Command::Run(run) => run.run(load(&common)?, common.output).await,
         Command::Submit(submit) => submit.run(load(&common)?, common.output).await,
         Command::Dead(dead) => dead.run(load(&common)?, common.output).await,
+        Command::Cancel(cancel) => cancel.run(load(&common)?, common.output).await,
+        Command::Pause(pause) => pause.run(Verb::Pause, load(&common)?, common.output).await,
+        Command::Resume(resume) => {
+            resume
+                .run(Verb::Resume, load(&common)?, common.output)
+                .await
+        }
         Command::Simulator(simulator) => simulator.run(common.output).await,
         Command::Topology(topology) => topology.run(load(&common)?, common.output).await,
         Command::Check(check) => check.run(&common, common.output).await,

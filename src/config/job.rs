@@ -25,6 +25,10 @@ pub struct Job {
     pub busy_max: SignedDuration,
     /// Pause before the device's second try; doubles.
     pub attempt_pause: SignedDuration,
+    /// The longest time from a device's taking the file to its report.
+    pub flash_time_max: SignedDuration,
+    /// How long a job that timed out is still watched; zero: not at all.
+    pub late_watch: SignedDuration,
 }
 
 const SECOND: SignedDuration = SignedDuration::from_secs(1);
@@ -48,6 +52,8 @@ impl Job {
             busy_initial: reader.duration("job.busy_initial", SECOND..=DAY),
             busy_max: reader.duration("job.busy_max", SECOND..=DAY),
             attempt_pause: reader.duration("job.attempt_pause", SECOND..=DAY),
+            flash_time_max: reader.duration("job.flash_time_max", SECOND * 60..=DAY),
+            late_watch: reader.duration("job.late_watch", SignedDuration::ZERO..=DAY * 30),
         };
         reader.check_order(
             ("job.busy_initial", job.busy_initial),

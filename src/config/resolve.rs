@@ -49,6 +49,8 @@ impl Config {
                 self.job.attempt_pause.max(SignedDuration::from_hours(1)),
             ),
             busy_interval: doubling(self.job.busy_initial, self.job.busy_max),
+            flash_time_max: self.job.flash_time_max,
+            late_watch: self.job.late_watch,
             release_pause: built_in.release_pause,
             tag_rules: self.nbi.tag_rules,
             verify: self.verify.enabled,

@@ -8,15 +8,19 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, mpsc};
 
 use super::delayed::Delayed;
 use super::journal::Journal;
 use super::{Delivery, Destination, Driver, DriverError, HandOver, Intake};
 use crate::clock::{self, Clock};
+use crate::job::Standing;
+use crate::job::state::Order;
 use crate::message::journal as records;
-use crate::message::{Codec, DeadLetter, EventMessage, Incoming, StepError};
+use crate::message::{
+    Codec, Command, DeadLetter, EventMessage, FieldFault, Incoming, Orders, StepError,
+};
 use crate::telemetry::Telemetry;
 
 /// Deliveries of one message that made the worker panic before it is given up, as on the broker (`x-delivery-limit`).
@@ -30,6 +34,7 @@ pub struct LocalDriver {
     in_hand_max: usize,
     state: Mutex<State>,
     changed: Notify,
+    orders: Orders,
     events: mpsc::UnboundedSender<EventMessage>,
     journal: Option<Journal>,
 }
@@ -120,6 +125,7 @@ impl LocalDriver {
             in_hand_max: in_hand_max.max(1),
             state: Mutex::new(state),
             changed: Notify::new(),
+            orders: Orders::new(SignedDuration::MAX),
             events,
             journal: None,
         };
@@ -165,6 +171,17 @@ impl LocalDriver {
         }
         drop(state);
         self.changed.notify_waiters();
+        Ok(())
+    }
+
+    /// Publishes an operator's command. It reaches what waits at its next look, as on the broker.
+    ///
+    /// # Errors
+    ///
+    /// Every field at fault.
+    pub fn command(&self, body: &[u8]) -> Result<(), Vec<FieldFault>> {
+        let now = (self.clock)();
+        self.orders.apply(&Command::decode(body)?, now, now);
         Ok(())
     }
 
@@ -361,6 +378,10 @@ impl Driver for LocalDriver {
         }
         drop(state);
         self.changed.notify_waiters();
+    }
+
+    fn standing(&self, order: &Order) -> Standing {
+        self.orders.standing(order)
     }
 
     fn set_intake(&self, intake: Intake) {

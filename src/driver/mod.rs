@@ -7,6 +7,8 @@ use std::future::Future;
 
 use jiff::Timestamp;
 
+use crate::job::Standing;
+use crate::job::state::Order;
 use crate::message::Work;
 
 pub mod amqp;
@@ -105,6 +107,9 @@ pub trait Driver: Send + Sync + 'static {
 
     /// Settles a delivery that made the worker panic: counted by the broker, dead-lettered when it happens again and again.
     fn reject(&self, token: Self::Token) -> impl Future<Output = ()> + Send;
+
+    /// What operators have ordered about a job, as far as is known here. Everything ordered before the first delivery is.
+    fn standing(&self, order: &Order) -> Standing;
 
     /// Changes how much is taken in.
     fn set_intake(&self, intake: Intake);

@@ -13,10 +13,18 @@ pub enum Standing {
     /// Nothing: go on.
     #[default]
     Clear,
-    /// Its campaign, or everything, is paused: no new rule.
+    /// Its campaign, or everything, is paused: no new rule, and what is armed is disarmed.
     Paused,
+    /// It was paused until then: a copy of it may have been armed before, and its device be busy still.
+    Resumed {
+        /// When the pause was ended.
+        at: Timestamp,
+    },
     /// It shall end.
-    Cancelled,
+    Cancelled {
+        /// When that was ordered: what the device reported before counts as ever.
+        at: Timestamp,
+    },
 }
 
 /// Everything a decision depends on besides the job and the answer.

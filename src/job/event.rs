@@ -59,6 +59,11 @@ pub enum JobEvent {
         /// Why.
         error: String,
     },
+    /// A result came after the job had timed out. Published.
+    Corrected {
+        /// How it ended after all.
+        ending: Box<Ending>,
+    },
     /// The job is over. Published.
     Finished {
         /// How.

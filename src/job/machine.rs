@@ -4,7 +4,7 @@
 //! which nothing may happen), then asks the stage for its first [`Step`]. [`decide`] hands an answer to the stage whose step it was.
 
 use super::call::{NbiAnswer, NbiCall, NbiFailure, ResultRow, RuleSpec};
-use super::decision::{Decision, Inputs, Standing};
+use super::decision::{Decision, Inputs, Next, Standing};
 use super::event::WaitingFor;
 use super::outcome::{Impact, Outcome, Reason, RuleState};
 use super::policy::Policy;
@@ -13,6 +13,7 @@ use super::stages::{
 };
 use super::state::{Exit, Job, Stage};
 use super::turn::{self, Turn};
+use super::{late, pause};
 
 /// One NBI call and the place in the job where its answer belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +59,12 @@ pub enum Step {
     ReadResults,
     /// `await_result`: wake a silent device again.
     ResendConnectionRequest,
+    /// Paused: is the armed rule still ours?
+    ReadRuleToPause,
+    /// Paused: the seed's PUT; the device may have begun all the same.
+    DisarmToPause,
+    /// The job timed out and said so: has the device reported since?
+    ReadLateResults,
     /// `verify`.
     ReadVersion,
     /// `deactivate_rule`: is it still ours?
@@ -83,6 +90,7 @@ impl Step {
             | Self::ReadResultsBeforeArming
             | Self::ReadResultsBeforeWriting { .. }
             | Self::ReadResults
+            | Self::ReadLateResults
             | Self::ReadResultsOnceMore => NbiCall::ReadResults {
                 rule_id: rule_id(),
                 cpe_id: cpe_id(),
@@ -90,15 +98,21 @@ impl Step {
             Self::ReadRuleOfOldResult { .. }
             | Self::ReadRuleBeforeArming { .. }
             | Self::ReadRuleAfterArming
+            | Self::ReadRuleToPause
             | Self::ReadRuleBeforeDisarming => NbiCall::ReadRule { rule_id: rule_id() },
             Self::CreateRule { .. } => NbiCall::CreateRule(rule_spec(job, policy)),
             Self::UpdateRule { .. } => NbiCall::UpdateRule(rule_spec(job, policy)),
             Self::SendConnectionRequest | Self::ResendConnectionRequest => {
                 NbiCall::SendConnectionRequest { cpe_id: cpe_id() }
             }
-            Self::DisarmRule => NbiCall::DisarmRule { rule_id: rule_id() },
+            Self::DisarmRule | Self::DisarmToPause => NbiCall::DisarmRule { rule_id: rule_id() },
             Self::DeleteRule => NbiCall::DeleteRule { rule_id: rule_id() },
         }
+    }
+
+    /// Whether a device may begin because of it.
+    fn arms(&self) -> bool {
+        matches!(self, Self::CreateRule { .. } | Self::UpdateRule { .. })
     }
 }
 
@@ -122,16 +136,26 @@ pub fn begin(job: Job, inputs: Inputs, policy: &Policy) -> Decision {
     if inputs.redelivered && is_before_arming {
         turn.job.progress.may_have_twin = true;
     }
+    if turn.job.progress.watched_until.is_some() {
+        return turn.step(Step::ReadLateResults);
+    }
     if let Some(exit) = turn.job.progress.exit.clone() {
         return begin_exit(turn, exit);
     }
-    if inputs.standing == Standing::Cancelled {
+    let may_have_twin = inputs.redelivered || turn.job.progress.may_have_twin;
+    if matches!(inputs.standing, Standing::Cancelled { .. })
+        // A copy of this job may have gone on: look before judging.
+        && !(stage == Stage::Preflight && may_have_twin)
+    {
         return end_early(
             turn,
             Outcome::Cancelled,
             Reason::Cancelled,
             "cancelled by an operator",
         );
+    }
+    if matches!(inputs.standing, Standing::Cancelled { .. }) {
+        return preflight::begin(turn);
     }
     if turn.is_past_deadline() {
         // A copy of this job may have gone on while this delivery was away: look before judging, which has no effect on the device.
@@ -150,6 +174,8 @@ pub fn begin(job: Job, inputs: Inputs, policy: &Policy) -> Decision {
             .delay(turn.job.progress.polls, inputs.jitter);
         turn.job.progress.polls = turn.job.progress.polls.saturating_add(1);
         return turn.wait(delay, WaitingFor::Resume);
+    } else if inputs.standing == Standing::Paused && pause::is_armed(&turn) {
+        return turn.step(Step::ReadRuleToPause);
     }
     match stage {
         Stage::Preflight => preflight::begin(turn),
@@ -164,6 +190,33 @@ pub fn begin(job: Job, inputs: Inputs, policy: &Policy) -> Decision {
 /// What follows from the answer to `step`.
 #[must_use]
 pub fn decide(
+    job: Job,
+    step: Step,
+    answer: Result<NbiAnswer, NbiFailure>,
+    inputs: Inputs,
+    policy: &Policy,
+) -> Decision {
+    let decision = follow(job, step, answer, inputs, policy);
+    // What an operator ordered while this delivery was under way holds from the next write on.
+    let is_ordered = matches!(
+        inputs.standing,
+        Standing::Cancelled { .. } | Standing::Paused
+    );
+    match decision {
+        Decision {
+            job,
+            next: Next::Step(step),
+            mut events,
+        } if is_ordered && step.arms() => {
+            let mut decision = begin(job, inputs, policy);
+            events.append(&mut decision.events);
+            Decision { events, ..decision }
+        }
+        other => other,
+    }
+}
+
+fn follow(
     job: Job,
     step: Step,
     answer: Result<NbiAnswer, NbiFailure>,
@@ -195,6 +248,9 @@ pub fn decide(
         Step::SendConnectionRequest => connection_request::on_sent(turn, answer),
         Step::ReadResults => await_result::on_results(turn, answer),
         Step::ResendConnectionRequest => await_result::on_resent(turn, answer),
+        Step::ReadRuleToPause => pause::on_rule(turn, answer),
+        Step::DisarmToPause => pause::on_disarmed(turn, answer),
+        Step::ReadLateResults => late::on_results(turn, answer),
         Step::ReadVersion => verify::on_version(turn, answer),
         Step::ReadRuleBeforeDisarming => deactivate_rule::on_rule(turn, answer),
         Step::DisarmRule => deactivate_rule::on_disarmed(turn, RuleState::Deactivated, answer),
@@ -206,7 +262,7 @@ pub fn decide(
 /// An outcome, or another try, was fixed in an earlier delivery; only the rule has to be put away.
 fn begin_exit(mut turn: Turn<'_>, exit: Exit) -> Decision {
     if let Exit::TryAgain(fault) = exit {
-        if turn.inputs.standing == Standing::Cancelled {
+        if matches!(turn.inputs.standing, Standing::Cancelled { .. }) {
             let ending = turn.ending(
                 Outcome::Cancelled,
                 Reason::Cancelled,

@@ -16,6 +16,9 @@ pub mod machine;
 pub mod stages;
 pub mod turn;
 
+pub mod late;
+pub mod pause;
+
 pub mod call;
 pub mod decision;
 pub mod event;

@@ -32,6 +32,11 @@ pub struct Policy {
     pub attempt_pause: Backoff,
     /// How often a job looks whether the device is free, or whether it may go on.
     pub busy_interval: Backoff,
+    /// The longest time from a device's taking the file to its report: a rule that a pause disarmed is armed again only when this time
+    /// has passed without a result, as nobody can see a device that is at it.
+    pub flash_time_max: SignedDuration,
+    /// How long the results of a job that timed out are still looked at; zero: not at all.
+    pub late_watch: SignedDuration,
     /// How long a released job rests at least.
     pub release_pause: SignedDuration,
     /// Whether rules carry the job's id in `description`.
@@ -88,6 +93,8 @@ impl Default for Policy {
             faults: FaultPolicy::default(),
             attempt_pause: growing(600, 3_600),
             busy_interval: growing(30, 300),
+            flash_time_max: SignedDuration::from_mins(30),
+            late_watch: SignedDuration::ZERO,
             release_pause: SignedDuration::from_secs(30),
             tag_rules: false,
             verify: false,

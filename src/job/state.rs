@@ -317,6 +317,10 @@ pub struct Progress {
     pub may_have_twin: bool,
     /// What this job knows of its rule.
     pub rule: RuleState,
+    /// A pause disarmed the rule, which is not armed again before this time; the device may be at it all the same.
+    pub rests_until: Option<Timestamp>,
+    /// The job is over and said so; a result that comes until then corrects it.
+    pub watched_until: Option<Timestamp>,
     /// When the last connection request was sent.
     pub connection_requested_at: Option<Timestamp>,
     /// Set when the outcome is known, or the device shall try again, and only the rule has to be put away.
@@ -341,6 +345,8 @@ impl Default for Progress {
             arming: false,
             may_have_twin: false,
             rule: RuleState::NotCreated,
+            rests_until: None,
+            watched_until: None,
             connection_requested_at: None,
             exit: None,
             started_at: None,

@@ -186,9 +186,44 @@ impl<'a> Turn<'a> {
             ending: ending.clone(),
             took,
         });
+        let is_watched = ending.reason == Reason::TimedOut
+            && self.may_have_touched_the_device()
+            && !self.policy.late_watch.is_zero();
+        if is_watched {
+            return self.watch(&ending);
+        }
         Decision {
             job: self.job,
             next: Next::Finish(ending),
+            events: self.events,
+        }
+    }
+
+    /// The job is over and says so; its continuation only looks for a result that comes late.
+    fn watch(mut self, ending: &Ending) -> Decision {
+        self.job.progress.watched_until = self.inputs.now.checked_add(self.policy.late_watch).ok();
+        self.job.progress.exit = Some(Exit::End(ending.clone()));
+        self.look_later()
+    }
+
+    /// Looks for a late result at the longest of the polling intervals.
+    #[must_use]
+    pub fn look_later(mut self) -> Decision {
+        let until = self.after(self.policy.await_result.max);
+        self.hand_over();
+        Decision {
+            job: self.job,
+            next: Next::Wait { until },
+            events: self.events,
+        }
+    }
+
+    /// Ends without another word: it was said before.
+    #[must_use]
+    pub fn leave_silently(self, ending: Ending) -> Decision {
+        Decision {
+            job: self.job,
+            next: Next::Finish(Box::new(ending)),
             events: self.events,
         }
     }

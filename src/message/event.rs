@@ -1,10 +1,11 @@
 //! Events for others: CloudEvents 1.0 in structured JSON mode, with ids that a repeat repeats.
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::control::{Answer, Command, Scope};
 use super::request::{carried, traced};
 use super::{Incoming, Rejection, Work};
 use crate::job::outcome::{Ending, RuleState};
@@ -35,17 +36,26 @@ pub enum EventKind {
     Cancelled,
     /// Final: the request was not valid.
     Rejected,
+    /// After a final event: a result came late and says otherwise.
+    Corrected,
+    /// The answer to a command: it stands.
+    CommandAccepted,
+    /// The answer to a command: it changes nothing.
+    CommandRefused,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::Accepted,
         Self::Progress,
         Self::Completed,
         Self::Failed,
         Self::Cancelled,
         Self::Rejected,
+        Self::Corrected,
+        Self::CommandAccepted,
+        Self::CommandRefused,
     ];
 
     /// The CloudEvents `type`, which is also the first part of the routing key.
@@ -58,6 +68,9 @@ impl EventKind {
             Self::Failed => "upgrade.failed",
             Self::Cancelled => "upgrade.cancelled",
             Self::Rejected => "upgrade.rejected",
+            Self::Corrected => "upgrade.corrected",
+            Self::CommandAccepted => "upgrade.control.accepted",
+            Self::CommandRefused => "upgrade.control.refused",
         }
     }
 
@@ -65,7 +78,11 @@ impl EventKind {
     #[must_use]
     pub fn is_final(self) -> bool {
         match self {
-            Self::Accepted | Self::Progress => false,
+            Self::Accepted
+            | Self::Progress
+            | Self::Corrected
+            | Self::CommandAccepted
+            | Self::CommandRefused => false,
             Self::Completed | Self::Failed | Self::Cancelled | Self::Rejected => true,
         }
     }
@@ -132,6 +149,12 @@ struct CloudEvent<'a> {
 
 #[derive(Serialize, Default)]
 struct Data<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    all: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    correlation_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     job_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -258,6 +281,12 @@ fn of_job(
                 final_data(work, ending),
             )
         }
+        JobEvent::Corrected { ending } => (
+            EventKind::Corrected,
+            id_of(EventKind::Corrected, ""),
+            ending.decided_at,
+            final_data(work, ending),
+        ),
         JobEvent::StageDone { .. }
         | JobEvent::StageWaits { .. }
         | JobEvent::StageRetried { .. }
@@ -334,6 +363,54 @@ pub(super) fn rejected(
     envelope.seal(settings, data)
 }
 
+/// The answer to a command.
+pub(super) fn of_command(
+    answer: &Answer<'_>,
+    settings: &EventSettings,
+    now: Timestamp,
+) -> EventMessage {
+    let command = answer.command;
+    let errors = answer
+        .faults
+        .iter()
+        .map(|fault| ErrorData {
+            field: &fault.field,
+            message: &fault.message,
+        })
+        .collect();
+    let data = Data {
+        command: command.map(|command| command.verb.name()),
+        job_id: command.and_then(Command::job_id),
+        campaign_id: command.and_then(Command::campaign_id),
+        all: command
+            .is_some_and(|command| command.scope == Scope::All)
+            .then_some(true),
+        correlation_id: carried(answer.incoming.correlation_id),
+        reason: Some(answer.reason),
+        message: Some(&answer.message),
+        errors,
+        ..Data::default()
+    };
+    let kind = if answer.is_accepted {
+        EventKind::CommandAccepted
+    } else {
+        EventKind::CommandRefused
+    };
+    let envelope = Envelope {
+        kind,
+        // One id whatever the answer is: a command that comes twice has one answer, the first.
+        id: event_id(answer.key, EventKind::CommandAccepted, b"answer"),
+        subject: command.and_then(|command| command.job_id().or_else(|| command.campaign_id())),
+        campaign: command.and_then(Command::campaign_id).unwrap_or("-"),
+        time: now,
+        traceparent: traced(answer.incoming.traceparent),
+        tracestate: traced(answer.incoming.tracestate),
+        correlation_id: carried(answer.incoming.correlation_id),
+        reply_to: None,
+    };
+    envelope.seal(settings, data)
+}
+
 struct Envelope<'a> {
     kind: EventKind,
     id: String,
@@ -379,6 +456,20 @@ impl Envelope<'_> {
             id: self.id,
         }
     }
+}
+
+/// The job that an event of ours is about.
+#[must_use]
+pub fn job_id_of_event(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Seen {
+        data: SeenData,
+    }
+    #[derive(Deserialize)]
+    struct SeenData {
+        job_id: Option<String>,
+    }
+    serde_json::from_slice::<Seen>(body).ok()?.data.job_id
 }
 
 fn event_id(job_id: &str, kind: EventKind, detail: &[u8]) -> String {

@@ -151,6 +151,14 @@ impl Fields {
 
     /// Notes every field whose name is none of `known`.
     pub(super) fn refuse_unknown(&mut self, known: &[&str]) {
+        self.refuse_others(
+            known,
+            "is no field of a request; check its spelling or move it into `context`",
+        );
+    }
+
+    /// As [`Fields::refuse_unknown`], in other words.
+    pub(super) fn refuse_others(&mut self, known: &[&str], message: &str) {
         let unknown: Vec<String> = self
             .entries
             .iter()
@@ -158,10 +166,7 @@ impl Fields {
             .map(|(name, _)| name.clone())
             .collect();
         for name in unknown {
-            self.fault(
-                &name,
-                "is no field of a request; check its spelling or move it into `context`",
-            );
+            self.fault(&name, message);
         }
     }
 }

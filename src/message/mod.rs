@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::job::{Job, JobEvent, JobId};
 
+pub mod control;
 pub mod event;
 mod fields;
 mod firmware;
@@ -18,7 +19,8 @@ pub mod named;
 pub mod request;
 pub mod step;
 
-pub use event::{EventKind, EventMessage, EventSettings};
+pub use control::{Answer, Command, Orders, Scope, Verb};
+pub use event::{EventKind, EventMessage, EventSettings, job_id_of_event};
 pub use headers::{DeadLetter, Incoming};
 pub use named::Named;
 pub use request::{FieldFault, Rejection, RequestSettings};
@@ -138,6 +140,12 @@ impl Codec {
         now: Timestamp,
     ) -> EventMessage {
         event::rejected(incoming, rejection, &self.events, now)
+    }
+
+    /// The answer to a command.
+    #[must_use]
+    pub fn answer_event(&self, answer: &Answer<'_>, now: Timestamp) -> EventMessage {
+        event::of_command(answer, &self.events, now)
     }
 
     /// The continuation's body; `work.not_due_before` travels in it.

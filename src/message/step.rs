@@ -111,6 +111,10 @@ struct ProgressV1 {
     may_have_twin: bool,
     rule: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    rests_until: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    watched_until: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     connection_requested_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ending: Option<EndingV1>,
@@ -329,6 +333,8 @@ fn progress_to_wire(progress: &Progress) -> ProgressV1 {
         arming: progress.arming,
         may_have_twin: progress.may_have_twin,
         rule: progress.rule.name().to_owned(),
+        rests_until: progress.rests_until,
+        watched_until: progress.watched_until,
         connection_requested_at: progress.connection_requested_at,
         ending,
         tries_again_after,
@@ -365,6 +371,8 @@ fn progress_of(wire: ProgressV1) -> Result<Progress, String> {
         arming: wire.arming,
         may_have_twin: wire.may_have_twin,
         rule: named("rule", &wire.rule, RuleState::from_name(&wire.rule))?,
+        rests_until: wire.rests_until,
+        watched_until: wire.watched_until,
         connection_requested_at: wire.connection_requested_at,
         exit,
         started_at: wire.started_at,

@@ -14,6 +14,7 @@ struct State {
     broker_trouble: Option<String>,
     circuit_trouble: Option<String>,
     is_stopping: bool,
+    is_paused: bool,
 }
 
 /// Whether the worker is ready, and what is missing.
@@ -21,6 +22,8 @@ struct State {
 pub struct Readiness {
     /// What is missing; empty when ready.
     pub missing: Vec<Missing>,
+    /// Whether an operator has paused everything. The worker is ready all the same: it disarms, watches and ends what was begun.
+    pub is_paused: bool,
 }
 
 /// One thing that is missing.
@@ -75,6 +78,11 @@ impl Health {
         self.lock().circuit_trouble = None;
     }
 
+    /// Says what was before.
+    pub(super) fn emergency_stop(&self, is_on: bool) -> bool {
+        std::mem::replace(&mut self.lock().is_paused, is_on)
+    }
+
     pub(super) fn stopping(&self) {
         self.lock().is_stopping = true;
     }
@@ -104,7 +112,10 @@ impl Health {
                 why: "shutdown is under way".to_owned(),
             });
         }
-        Readiness { missing }
+        Readiness {
+            missing,
+            is_paused: state.is_paused,
+        }
     }
 
     /// The state is whole after each of the short changes above, also where another thread panicked.

@@ -70,7 +70,10 @@ async fn readyz(State(telemetry): State<Arc<Telemetry>>) -> Response {
         .iter()
         .map(|missing| json!({ "what": missing.what, "why": missing.why }))
         .collect();
-    let body = json!({ "ready": readiness.is_ready(), "missing": missing });
+    let mut body = json!({ "ready": readiness.is_ready(), "missing": missing });
+    if readiness.is_paused {
+        body["emergency_stop"] = json!(true);
+    }
     let headers = [
         (CONTENT_TYPE, "application/json"),
         (CACHE_CONTROL, "no-store"),

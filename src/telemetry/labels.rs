@@ -27,7 +27,9 @@ pub(super) const RULE_STATES: [RuleState; 6] = [
 ];
 
 /// Where messages are published.
-pub(super) const EXCHANGES: [&str; 6] = ["results", "steps", "delay", "dead", "reply", "requests"];
+pub(super) const EXCHANGES: [&str; 7] = [
+    "results", "steps", "delay", "dead", "reply", "requests", "control",
+];
 
 /// Fields of a request that can be at fault; `body` is the whole.
 pub(super) const FIELDS: [&str; 19] = [

@@ -106,6 +106,7 @@ pub(super) struct JobMetrics {
     pub(super) panics: IntCounter,
     pub(super) hand_overs_failed: IntCounter,
     pub(super) duplicates_dropped: IntCounter,
+    pub(super) corrected: IntCounterVec,
 }
 
 impl JobMetrics {
@@ -184,6 +185,11 @@ impl JobMetrics {
                 names::DUPLICATES_DROPPED,
                 "Redelivered continuations whose replacement was confirmed.",
             ),
+            corrected: new.counters(
+                names::JOBS_CORRECTED,
+                "Jobs that had timed out and whose result came late, by the outcome that it tells.",
+                &["outcome"],
+            ),
         };
         metrics.start_at_zero();
         metrics
@@ -212,6 +218,9 @@ impl JobMetrics {
         }
         for state in RULE_STATES {
             self.rules_ended.with_label_values(&[state.name()]);
+        }
+        for outcome in [Outcome::Completed, Outcome::Failed] {
+            self.corrected.with_label_values(&[outcome.name()]);
         }
         for wait in WAITS {
             self.waits.with_label_values(&[wait.name()]);
@@ -298,6 +307,8 @@ pub(super) struct BrokerMetrics {
     pub(super) confirm: HistogramVec,
     pub(super) dead_lettered: IntCounterVec,
     pub(super) steps_parked: IntCounter,
+    pub(super) emergency_stop: IntGauge,
+    pub(super) commands_answered: IntCounterVec,
     pub(super) replies_failed: IntCounter,
     pub(super) connected: IntGauge,
     pub(super) blocked: IntGauge,
@@ -331,6 +342,15 @@ impl BrokerMetrics {
                 names::DEAD_LETTERED,
                 "Messages that this worker put aside.",
                 &["reason"],
+            ),
+            emergency_stop: new.gauge(
+                names::EMERGENCY_STOP,
+                "1 while an operator has paused everything.",
+            ),
+            commands_answered: new.counters(
+                names::COMMANDS_ANSWERED,
+                "Commands of operators that this worker answered.",
+                &["answer"],
             ),
             steps_parked: new.counter(
                 names::STEPS_PARKED,
@@ -371,6 +391,9 @@ impl BrokerMetrics {
         for exchange in EXCHANGES {
             metrics.published.with_label_values(&[exchange]);
             metrics.confirm.with_label_values(&[exchange]);
+        }
+        for answer in ["accepted", "refused"] {
+            metrics.commands_answered.with_label_values(&[answer]);
         }
         for reason in DEAD_REASONS {
             metrics.dead_lettered.with_label_values(&[reason]);

@@ -43,6 +43,8 @@ names! {
     HAND_OVERS_FAILED = "hand_overs_failed_total",
     /// Redelivered continuations whose replacement was confirmed.
     DUPLICATES_DROPPED = "duplicates_dropped_total",
+    /// Jobs that had timed out and whose result came late, by `outcome`.
+    JOBS_CORRECTED = "jobs_corrected_total",
     /// Calls of the NBI, by `operation` and `status`; seconds.
     NBI_REQUEST_DURATION = "nbi_request_duration_seconds",
     /// Calls that the NBI refused for the worker's credentials or rights.
@@ -67,6 +69,10 @@ names! {
     DEAD_LETTERED = "dead_lettered_total",
     /// Continuations of a newer release that were parked.
     STEPS_PARKED = "steps_parked_total",
+    /// 1 while an operator has paused everything.
+    EMERGENCY_STOP = "emergency_stop",
+    /// Commands of operators that this worker answered, by `answer`.
+    COMMANDS_ANSWERED = "commands_answered_total",
     /// Final events that could not be sent to a `reply_to` queue.
     REPLIES_FAILED = "replies_failed_total",
     /// 1 while the broker is connected and consumers run.

@@ -169,7 +169,7 @@ fn deaf_address() -> String {
 
 #[test]
 fn every_command_has_its_help() {
-    let commands: [&[&str]; 17] = [
+    let commands: [&[&str]; 20] = [
         &[],
         &["worker"],
         &["demo"],
@@ -180,6 +180,9 @@ fn every_command_has_its_help() {
         &["dead", "show"],
         &["dead", "requeue"],
         &["dead", "drop"],
+        &["cancel"],
+        &["pause"],
+        &["resume"],
         &["simulator"],
         &["topology"],
         &["topology", "declare"],
@@ -215,6 +218,9 @@ fn no_command_is_without_a_help_that_is_tested() {
             "run",
             "submit",
             "dead",
+            "cancel",
+            "pause",
+            "resume",
             "simulator",
             "topology",
             "check",
@@ -233,6 +239,17 @@ fn wrong_usage_is_status_2_and_says_what_is_right() {
         (&[][..], "Usage:"),
         (&["submit"][..], "JOBS"),
         (&["run"][..], "JOBS"),
+        (&["cancel"][..], "JOB_ID"),
+        (&["cancel", "a b"][..], "contains ' '"),
+        (
+            &["cancel", "a", "--campaign", "b"][..],
+            "cannot be used with",
+        ),
+        (&["pause"][..], "--all"),
+        (
+            &["resume", "--all", "--campaign", "b"][..],
+            "cannot be used with",
+        ),
         (&["submit", "--cpe-id", "A"][..], "--firmware-url"),
         (&["submit", "-", "--wait-timeout", "5m"][..], "--wait"),
         (&["check", "--set", "nbi.timeout"][..], "KEY=VALUE"),

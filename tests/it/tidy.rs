@@ -16,10 +16,10 @@ const FILE_LINES_MAX: usize = 400;
 const MOD_LINES_MAX: usize = 120;
 
 /// Files that may be longer: how long, and why.
-const LONGER: [(&str, usize, &str); 6] = [
+const LONGER: [(&str, usize, &str); 8] = [
     (
         "src/job/turn.rs",
-        550,
+        580,
         "one type whose moves belong together; splitting it would hide which of them end a turn",
     ),
     (
@@ -29,7 +29,7 @@ const LONGER: [(&str, usize, &str); 6] = [
     ),
     (
         "src/message/event.rs",
-        550,
+        600,
         "one wire type, field for field as the contract has it",
     ),
     (
@@ -41,6 +41,16 @@ const LONGER: [(&str, usize, &str); 6] = [
         "src/message/mod.rs",
         170,
         "the folder's main type, with the two ways in and the one way out",
+    ),
+    (
+        "src/driver/mod.rs",
+        140,
+        "the seam itself: one trait, with what each method guarantees",
+    ),
+    (
+        "src/telemetry/metrics.rs",
+        440,
+        "every metric in one list, with its help and labels",
     ),
     (
         "src/cli/mod.rs",
@@ -189,7 +199,10 @@ const METRICS: [(&str, &[&str]); 18] = [
 ];
 
 /// Metrics beyond the contract.
-const MORE_METRICS: [(&str, &[&str]); 19] = [
+const MORE_METRICS: [(&str, &[&str]); 22] = [
+    ("jobs_corrected_total", &["outcome"]),
+    ("emergency_stop", &[]),
+    ("commands_answered_total", &["answer"]),
     ("waits_total", &["waiting_for"]),
     ("released_total", &[]),
     ("panics_total", &[]),
@@ -212,7 +225,10 @@ const MORE_METRICS: [(&str, &[&str]); 19] = [
 ];
 
 /// The types of events that the contract promises.
-const EVENT_TYPES: [&str; 6] = [
+const EVENT_TYPES: [&str; 9] = [
+    "upgrade.corrected",
+    "upgrade.control.accepted",
+    "upgrade.control.refused",
     "upgrade.accepted",
     "upgrade.progress",
     "upgrade.completed",
@@ -756,7 +772,7 @@ fn event_types_are_those_that_are_promised() {
 fn documents_stay_short() {
     let lines = |path: &str| read(path).lines().count();
     assert_none(&lengths(&[
-        ("README.md", lines("README.md"), 220),
+        ("README.md", lines("README.md"), 260),
         ("ARCHITECTURE.md", lines("ARCHITECTURE.md"), 200),
         ("CONTRIBUTING.md", lines("CONTRIBUTING.md"), 150),
     ]));

@@ -1,6 +1,6 @@
 //! [`AmqpDriver`]: the seam in terms of the other files.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -13,7 +13,9 @@ use super::shared::{Shared, Token, Wanted};
 use super::{AmqpSettings, handover, supervisor};
 use crate::clock::Clock;
 use crate::driver::{Delivery, Driver, DriverError, HandOver, Intake};
-use crate::message::Codec;
+use crate::job::Standing;
+use crate::job::state::Order;
+use crate::message::{Codec, Orders};
 use crate::telemetry::Telemetry;
 
 /// Bound of [`Driver::stop`]: a cancel and its leftovers take at most five seconds each.
@@ -46,6 +48,7 @@ impl AmqpDriver {
         telemetry: Arc<Telemetry>,
         clock: Clock,
     ) -> Self {
+        let orders = Orders::new(settings.control_kept_for);
         let shared = Arc::new(Shared {
             settings,
             codec,
@@ -59,6 +62,8 @@ impl AmqpDriver {
                 is_stopping: false,
             }),
             blocked: watch::Sender::new(None),
+            orders,
+            commands_read: Mutex::new(None),
             closing: CancellationToken::new(),
             consumers: TaskTracker::new(),
             settlements: TaskTracker::new(),
@@ -100,6 +105,10 @@ impl Driver for AmqpDriver {
 
     async fn reject(&self, token: Token) {
         token.settler.reject().await;
+    }
+
+    fn standing(&self, order: &Order) -> Standing {
+        self.shared.orders.standing(order)
     }
 
     fn set_intake(&self, intake: Intake) {

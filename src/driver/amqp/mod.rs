@@ -12,6 +12,7 @@ pub mod settings;
 pub mod stream;
 pub mod topology;
 
+mod answers;
 mod connection;
 mod consume;
 mod depths;
@@ -21,6 +22,7 @@ mod greeting;
 mod handover;
 mod inbox;
 mod ledger;
+mod orders;
 mod properties;
 mod publish;
 mod record;

@@ -8,6 +8,7 @@ use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
+use crate::message::control::{COMMAND_TYPE, MARK_TYPE};
 use crate::message::{DeadLetter, EventMessage, Incoming, Work, unix_seconds};
 
 /// `app_id` of everything that we publish.
@@ -79,6 +80,26 @@ pub(super) fn of_request(
         Some(queue) => properties.with_reply_to(cut(queue)),
         None => properties,
     }
+}
+
+/// Of an operator's command; its answer has the same `correlation_id`.
+pub(super) fn of_command(id: &str, now: Timestamp) -> BasicProperties {
+    of_control(id, COMMAND_TYPE, now).with_correlation_id(cut(id))
+}
+
+/// Of a worker's own mark in the stream of commands.
+pub(super) fn of_mark(id: &str, now: Timestamp) -> BasicProperties {
+    of_control(id, MARK_TYPE, now)
+}
+
+fn of_control(id: &str, kind: &'static str, now: Timestamp) -> BasicProperties {
+    BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_content_type("application/json".into())
+        .with_message_id(cut(id))
+        .with_type(kind.into())
+        .with_timestamp(unix_seconds(now))
+        .with_app_id(APP_ID.into())
 }
 
 /// The same, marked: it, or what it was made from, may have been worked on before.

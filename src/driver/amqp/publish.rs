@@ -37,6 +37,10 @@ pub(super) enum Target {
     Dead,
     /// Back to the queue of dead letters, past the exchange.
     DeadQueue,
+    /// To every worker, and to the one that answers.
+    Control,
+    /// To the stream of commands alone.
+    ControlStream,
     /// To a requester's own queue.
     Reply(String),
 }
@@ -52,6 +56,8 @@ impl Target {
             Self::Delay(rung) => (String::new(), rung.queue(prefix)),
             Self::Dead => (format!("{prefix}.dead"), String::new()),
             Self::DeadQueue => (String::new(), format!("{prefix}.dead")),
+            Self::Control => (format!("{prefix}.control"), String::new()),
+            Self::ControlStream => (String::new(), format!("{prefix}.control")),
             Self::Reply(queue) => (String::new(), queue.clone()),
         }
     }
@@ -64,6 +70,7 @@ impl Target {
             Self::Steps => "steps",
             Self::Delay(_) => "delay",
             Self::Dead | Self::DeadQueue => "dead",
+            Self::Control | Self::ControlStream => "control",
             Self::Reply(_) => "reply",
         }
     }

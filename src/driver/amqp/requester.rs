@@ -21,6 +21,7 @@ use super::error::{BrokerError, bounded};
 use super::properties;
 use super::publish::{Outgoing, Publisher, Target, short};
 use super::settings::AmqpSettings;
+use crate::message::Command;
 use crate::telemetry::Telemetry;
 
 /// Events buffered for a slow reader.
@@ -95,6 +96,23 @@ impl Requester {
             target: Target::Requests,
             properties,
             body,
+        };
+        self.publisher.publish(&message).await.map_err(|error| {
+            let target = message.target.name(&self.settings.prefix);
+            BrokerError::new(format!("publish to {target}"), error.to_string())
+        })
+    }
+
+    /// Publishes an operator's command and awaits its confirm: from then on it holds. Its answer has `id` as `correlation_id`.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError`]: the command is not safely with the broker. It may be sent again.
+    pub async fn command(&self, id: &str, command: &Command) -> Result<(), BrokerError> {
+        let message = Outgoing {
+            target: Target::Control,
+            properties: properties::of_command(id, Timestamp::now()),
+            body: command.encode(),
         };
         self.publisher.publish(&message).await.map_err(|error| {
             let target = message.target.name(&self.settings.prefix);

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use secrecy::SecretString;
 
 /// Whether the worker creates its broker objects or only looks whether they stand.
@@ -55,6 +56,8 @@ pub struct AmqpSettings {
     pub events_max_length_bytes: u64,
     /// Age kept in `<p>.control`.
     pub control_max_age: String,
+    /// The same, for what a worker remembers of it.
+    pub control_kept_for: SignedDuration,
     /// Size kept in `<p>.control`.
     pub control_max_length_bytes: u64,
     /// Patterns (`*` stands for any text) of queues that `reply_to` may name; empty: any.
@@ -78,6 +81,7 @@ impl Default for AmqpSettings {
             events_max_age: "7D".to_owned(),
             events_max_length_bytes: 5_000_000_000,
             control_max_age: "30D".to_owned(),
+            control_kept_for: SignedDuration::from_hours(24 * 30),
             control_max_length_bytes: 100_000_000,
             reply_to_allowed: Vec::new(),
             tls: TlsSettings::default(),

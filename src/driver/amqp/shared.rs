@@ -18,7 +18,7 @@ use super::publish::Publisher;
 use super::settings::AmqpSettings;
 use crate::clock::Clock;
 use crate::driver::Intake;
-use crate::message::Codec;
+use crate::message::{Codec, Orders};
 use crate::telemetry::Telemetry;
 
 /// Some disk writes of a busy broker.
@@ -76,6 +76,10 @@ pub(super) struct Shared {
     pub(super) wanted: watch::Sender<Wanted>,
     /// Why the broker blocks publishers, while it does.
     pub(super) blocked: watch::Sender<Option<String>>,
+    /// What operators have ordered.
+    pub(super) orders: Orders,
+    /// The offset behind the last command read; `None`: none is known, and all are read.
+    pub(super) commands_read: Mutex<Option<u64>>,
     /// The driver closes.
     pub(super) closing: CancellationToken,
     /// Consumers of all generations.

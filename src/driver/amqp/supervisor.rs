@@ -1,6 +1,7 @@
 //! Keeps one generation of connections alive, and builds the next when it ends.
 //!
-//! A generation is two connections (RabbitMQ blocks publishers per connection), the topology, a publishing channel and two consumers. It
+//! A generation is two connections (RabbitMQ blocks publishers per connection), the topology, a publishing channel, what operators have
+//! ordered, and the consumers. It
 //! lives and ends as a whole: one path for every failure. Between generations the wait grows from half a second to ten seconds, with full
 //! jitter, so that many workers do not come back in step; what no retry heals is tried at the longest wait, and said precisely.
 
@@ -21,6 +22,7 @@ use super::error::{self, BrokerError};
 use super::publish::Publisher;
 use super::shared::{Link, Shared};
 use super::topology;
+use super::{answers, orders};
 
 /// A generation that lived this long was healthy: the waits start from the shortest again.
 const HEALTHY_AFTER: Duration = Duration::from_secs(30);
@@ -184,6 +186,14 @@ async fn build(
         ending: Arc::clone(ending),
         acknowledged_at: Mutex::new(None),
     });
+    let commands = orders::load(shared, &link.publisher, &consuming).await?;
+    watchers.spawn(orders::follow(
+        Arc::clone(shared),
+        Arc::clone(ending),
+        commands,
+    ));
+    let channel = connection::channel(&consuming, "commands").await?;
+    watchers.spawn(answers::run(Arc::clone(shared), Arc::clone(&link), channel));
     let (mut intakers, mut channels) = (Vec::new(), Vec::new());
     for source in Source::ALL {
         let channel = connection::channel(&consuming, source.label()).await?;

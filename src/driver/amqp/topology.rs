@@ -117,6 +117,11 @@ pub fn objects(settings: &AmqpSettings) -> Vec<Object> {
             CONTROL_SEGMENT_BYTES,
         ),
         binding("control", "control", ""),
+        Object::Queue {
+            name: name("commands"),
+            arguments: work_arguments(&name("dead")),
+        },
+        binding("commands", "control", ""),
     ];
     all.extend(Rung::ALL.map(|rung| delay_queue(rung, &settings.prefix)));
     all
@@ -404,7 +409,7 @@ mod tests {
             all.iter()
                 .filter(|object| matches!(object, Object::Queue { .. }))
                 .count(),
-            20
+            21
         );
     }
 

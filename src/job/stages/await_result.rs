@@ -4,11 +4,12 @@
 //! example "upgrade incomplete or failed", so an unfinished upgrade may look like that (unknown).
 
 use super::super::call::{NbiAnswer, NbiFailure, ResultRow};
-use super::super::decision::Decision;
+use super::super::decision::{Decision, Standing};
 use super::super::event::{JobEvent, WaitingFor};
 use super::super::fault::Fault;
 use super::super::machine::Step;
 use super::super::outcome::{Ending, Impact, Outcome, Reason};
+use super::super::pause;
 use super::super::retry::Retries;
 use super::super::state::{Exit, Stage, elapsed};
 use super::super::turn::{Turn, Verdict};
@@ -29,6 +30,7 @@ pub fn on_results(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> 
             turn.remember(&rows);
             faulted(turn, fault, row)
         }
+        None if turn.job.progress.rests_until.is_some() => pause::rest_or_arm_again(turn),
         None if is_resend_due(&turn) => turn.step(Step::ResendConnectionRequest),
         None => poll_again(turn),
     }
@@ -62,7 +64,9 @@ pub fn succeeded_after_disarming(turn: Turn<'_>, row: ResultRow) -> Decision {
     }
 }
 
-fn success_ending(turn: &Turn<'_>, row: ResultRow) -> Ending {
+/// The ending for a device that reported success.
+#[must_use]
+pub fn success_ending(turn: &Turn<'_>, row: ResultRow) -> Ending {
     let mut ending = turn.ending(
         Outcome::Completed,
         Reason::Upgraded,
@@ -127,7 +131,9 @@ pub fn fault_ending(turn: &Turn<'_>, fault: Fault, row: Option<ResultRow>) -> En
 fn is_resend_due(turn: &Turn<'_>) -> bool {
     let interval = turn.policy.connection_request_resend_interval;
     let last = turn.job.progress.connection_requested_at;
-    !interval.is_zero() && last.is_none_or(|last| elapsed(last, turn.inputs.now) >= interval)
+    !interval.is_zero()
+        && turn.inputs.standing != Standing::Paused
+        && last.is_none_or(|last| elapsed(last, turn.inputs.now) >= interval)
 }
 
 fn poll_again(mut turn: Turn<'_>) -> Decision {

@@ -12,6 +12,7 @@ use super::super::decision::Decision;
 use super::super::event::WaitingFor;
 use super::super::machine::Step;
 use super::super::outcome::{Impact, Outcome, Reason, RuleState};
+use super::super::pause;
 use super::super::policy::OnBusy;
 use super::super::state::{Cleanup, Stage};
 use super::super::turn::{Owner, Turn};
@@ -65,6 +66,12 @@ pub fn on_rule(
             turn.remember(rows);
             turn.enter(Stage::Preflight);
             turn.advance()
+        }
+        (Some(Owner::Ours | Owner::Unknown), false, false)
+            if let Some(until) = pause::rests_until(&turn) =>
+        {
+            let until = until.min(turn.job.order.deadline);
+            turn.wait_until(until, WaitingFor::Resume)
         }
         (Some(Owner::Ours | Owner::Other | Owner::Unknown), false, false)
         | (Some(Owner::Unknown), true, false) => {
@@ -180,10 +187,11 @@ fn overwritten(mut turn: Turn<'_>) -> Decision {
 
 /// Whether a copy of this job may have armed the rule, and another job have taken the device since.
 ///
-/// The baseline was read right before the hand-over to this stage, so only a delivery that comes again finds a new result here without
-/// having waited for another job. Whose it is nobody can tell.
+/// The baseline was read right before the hand-over to this stage, so only a delivery that comes again, or a job whose rule a pause had
+/// disarmed, finds a new result here without having waited for another job. Whose it is nobody can tell.
 fn may_have_been_taken_over(turn: &Turn<'_>) -> bool {
-    turn.inputs.redelivered && !turn.job.progress.waited_for_other
+    (turn.inputs.redelivered || turn.job.progress.rests_until.is_some())
+        && !turn.job.progress.waited_for_other
 }
 
 /// What the device reported may be the work of a copy of this job: rather a job that fails than a device upgraded twice.
@@ -274,6 +282,7 @@ fn not_written(mut turn: Turn<'_>, readable: bool, failure: &NbiFailure) -> Deci
 fn stands(mut turn: Turn<'_>) -> Decision {
     turn.job.progress.rule = RuleState::Armed;
     turn.job.progress.waited_for_other = false;
+    turn.job.progress.rests_until = None;
     turn.enter(Stage::ConnectionRequest);
     turn.step(Step::SendConnectionRequest)
 }

@@ -4,8 +4,8 @@
 //! safety, not tidiness. At the deadline the rule is disarmed first and the results are read once more: a device that finished in that
 //! moment counts. TR-069 gives no guarantee that disarming stops a transfer under way.
 
-use super::super::call::{NbiAnswer, NbiFailure, RuleRow};
-use super::super::decision::Decision;
+use super::super::call::{NbiAnswer, NbiFailure, ResultRow, RuleRow};
+use super::super::decision::{Decision, Standing};
 use super::super::event::WaitingFor;
 use super::super::machine::Step;
 use super::super::outcome::{Ending, Impact, Outcome, Reason, RuleState};
@@ -35,6 +35,10 @@ pub fn on_rule(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Dec
         Some(Owner::Other) => not_ours(turn),
         Some(Owner::Ours | Owner::Unknown) => {
             let is_armed = rules.iter().any(RuleRow::is_armed);
+            if is_cancelled(&turn) && turn.job.progress.rule == RuleState::NotCreated {
+                // This job's file stands there: a copy may have armed it, and `impact` must not say that nothing can have happened.
+                turn.job.progress.rule = RuleState::Armed;
+            }
             write(turn, is_armed, filter_ignored)
         }
     }
@@ -72,7 +76,7 @@ pub fn on_results_once_more(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFai
     let failure = match answer {
         Ok(NbiAnswer::Results { rows, .. }) => {
             return match turn.newest_fresh(&rows) {
-                Some((row, verdict)) if ending.outcome == Outcome::Cancelled => {
+                Some((row, verdict)) if is_cancelled_before(&turn, &ending, &row) => {
                     ending.impact = if verdict == Verdict::Success {
                         Impact::Applied
                     } else {
@@ -97,6 +101,16 @@ pub fn on_results_once_more(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFai
     } else {
         turn.retry(&failure)
     }
+}
+
+/// Whether the device reported only after the job was cancelled: then that is part of what the cancelled job has done. What it had
+/// reported before is the outcome, so that copies of the job that looked before and after the order say the same.
+fn is_cancelled_before(turn: &Turn<'_>, ending: &Ending, row: &ResultRow) -> bool {
+    let ordered_at = match turn.inputs.standing {
+        Standing::Cancelled { at } => at,
+        Standing::Clear | Standing::Paused | Standing::Resumed { .. } => ending.decided_at,
+    };
+    ending.outcome == Outcome::Cancelled && row.ts > ordered_at.as_second()
 }
 
 /// Another job's rule stands there: it is not touched, and what the device reported may be that one's.
@@ -163,6 +177,10 @@ fn write(mut turn: Turn<'_>, is_armed: bool, filter_ignored: bool) -> Decision {
     }
 }
 
+fn is_cancelled(turn: &Turn<'_>) -> bool {
+    matches!(&turn.job.progress.exit, Some(Exit::End(ending)) if ending.outcome == Outcome::Cancelled)
+}
+
 fn is_done_by_a_copy(turn: &Turn<'_>) -> bool {
     matches!(&turn.job.progress.exit, Some(Exit::End(ending)) if ending.reason == Reason::AlreadyDone)
 }
@@ -171,9 +189,10 @@ fn is_done_by_a_copy(turn: &Turn<'_>) -> bool {
 fn put_away(mut turn: Turn<'_>) -> Decision {
     match turn.job.progress.exit.clone() {
         Some(Exit::End(ending)) => {
-            let looks_once_more = matches!(ending.reason, Reason::TimedOut | Reason::Cancelled)
-                && ending.result.is_none()
-                && turn.may_have_touched_the_device();
+            // Of a cancelled job another copy may have armed the rule, whatever this one knows.
+            let looks_once_more = ending.result.is_none()
+                && (ending.reason == Reason::Cancelled
+                    || ending.reason == Reason::TimedOut && turn.may_have_touched_the_device());
             if looks_once_more {
                 turn.step(Step::ReadResultsOnceMore)
             } else {

@@ -15,7 +15,7 @@ pub mod deactivate_rule; // leave no armed rule behind; spare another job's
 use super::call::{NbiAnswer, NbiFailure};
 
 /// An answer of a kind that the question does not have: the client is at fault; handled like an answer that cannot be understood.
-fn unexpected(answer: &NbiAnswer) -> NbiFailure {
+pub(super) fn unexpected(answer: &NbiAnswer) -> NbiFailure {
     let kind = match answer {
         NbiAnswer::Results { .. } => "results",
         NbiAnswer::Rules { .. } => "rules",

@@ -8,7 +8,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::super::call::{NbiAnswer, NbiFailure, ResultRow, RuleRow};
-use super::super::decision::Decision;
+use super::super::decision::{Decision, Standing};
 use super::super::event::WaitingFor;
 use super::super::machine::Step;
 use super::super::outcome::{Impact, Outcome, Reason};
@@ -182,6 +182,16 @@ fn already_ran(
 /// The baseline stands; it is handed over before anything is written to the NBI.
 fn done(mut turn: Turn<'_>, rows: &[ResultRow]) -> Decision {
     turn.remember(rows);
+    if matches!(turn.inputs.standing, Standing::Cancelled { .. }) {
+        let message = "cancelled by an operator";
+        let ending = turn.ending(
+            Outcome::Cancelled,
+            Reason::Cancelled,
+            Impact::Possible,
+            message,
+        );
+        return turn.give_up(ending);
+    }
     if turn.is_past_deadline() {
         let message = "the deadline passed before anything was sent to the device";
         let ending = turn.ending(Outcome::Failed, Reason::TimedOut, Impact::Possible, message);

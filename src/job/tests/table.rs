@@ -44,6 +44,9 @@ fn steps() -> Vec<(Stage, Step)> {
         (Stage::ConnectionRequest, Step::SendConnectionRequest),
         (Stage::AwaitResult, Step::ReadResults),
         (Stage::AwaitResult, Step::ResendConnectionRequest),
+        (Stage::AwaitResult, Step::ReadRuleToPause),
+        (Stage::AwaitResult, Step::DisarmToPause),
+        (Stage::DeactivateRule, Step::ReadLateResults),
         (Stage::Verify, Step::ReadVersion),
         (Stage::DeactivateRule, Step::ReadRuleBeforeDisarming),
         (Stage::DeactivateRule, Step::DisarmRule),
@@ -115,7 +118,7 @@ fn every_answer_to_every_step() {
 fn what_cuts_across_the_stages() {
     let policy = Policy::default();
     let mut text = String::new();
-    let situations: [(&str, Inputs); 6] = [
+    let situations: [(&str, Inputs); 8] = [
         ("clear", inputs(120)),
         (
             "redelivered",
@@ -134,7 +137,22 @@ fn what_cuts_across_the_stages() {
         (
             "cancelled",
             Inputs {
-                standing: Standing::Cancelled,
+                standing: Standing::Cancelled { at: at(60) },
+                ..inputs(120)
+            },
+        ),
+        (
+            "cancelled, redelivered",
+            Inputs {
+                standing: Standing::Cancelled { at: at(60) },
+                redelivered: true,
+                ..inputs(120)
+            },
+        ),
+        (
+            "resumed",
+            Inputs {
+                standing: Standing::Resumed { at: at(60) },
                 ..inputs(120)
             },
         ),

@@ -115,6 +115,8 @@ fn any_work() -> impl Strategy<Value = Work> {
                     progress.waited_for_other,
                     progress.announced,
                 ) = (flag, !flag, flag, flag);
+                (progress.rests_until, progress.watched_until) =
+                    (flag.then(noon), (!flag).then(noon));
                 progress.baseline = Baseline::from_parts(known, flag.then_some(-5));
                 let device_fault = fault::Fault {
                     code: 9010,

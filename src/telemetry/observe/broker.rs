@@ -141,6 +141,34 @@ impl Telemetry {
         }
     }
 
+    /// Everything is paused by an operator, or no longer.
+    pub fn emergency_stop(&self, is_on: bool) {
+        let was_on = self.health.emergency_stop(is_on);
+        self.metrics.broker.emergency_stop.set(i64::from(is_on));
+        match (was_on, is_on) {
+            (false, true) => tracing::warn!(target: TARGET, "emergency stop: everything is paused"),
+            (true, false) => tracing::warn!(target: TARGET, "emergency stop ended"),
+            (true, true) | (false, false) => {}
+        }
+    }
+
+    /// A command of an operator was answered.
+    pub fn command_answered(&self, is_accepted: bool, command: &str, message: &str) {
+        let answer = if is_accepted { "accepted" } else { "refused" };
+        self.metrics
+            .broker
+            .commands_answered
+            .with_label_values(&[answer])
+            .inc();
+        let (command, message) = (cut(command), cut(message));
+        tracing::info!(target: TARGET, answer, command, message, "command answered");
+    }
+
+    /// Of which jobs the answers to commands speak cannot be looked up.
+    pub fn history_unreadable(&self, error: &str) {
+        tracing::warn!(target: TARGET, error = cut(error), "event history unreadable");
+    }
+
     /// The worker shuts down: not ready any more.
     pub fn stopping(&self) {
         self.health.stopping();

@@ -99,6 +99,21 @@ impl Telemetry {
                     error = cut(error)
                 );
             }
+            JobEvent::Corrected { ending } => {
+                let outcome = ending.outcome.name();
+                self.metrics
+                    .jobs
+                    .corrected
+                    .with_label_values(&[outcome])
+                    .inc();
+                job_line!(
+                    warn,
+                    job,
+                    "a late result corrects the outcome",
+                    outcome = outcome,
+                    reason = ending.reason.name(),
+                );
+            }
             JobEvent::Finished { ending, took } => self.job_finished(job, ending, *took),
         }
     }

@@ -62,7 +62,7 @@ fn run(codec: &Codec, mut work: Work, choices: &mut Choices<'_>) {
             break;
         }
         let standing = match choices.below(16) {
-            0 => Standing::Cancelled,
+            0 => Standing::Cancelled { at: now },
             1 | 2 => Standing::Paused,
             _ => Standing::Clear,
         };

@@ -8,6 +8,8 @@ mod dead_letters; // listed, shown, sent back, dropped
 mod memory; // jobs that wait are nowhere in the worker
 mod messages; // properties of events, and the metrics of a run
 mod nbi_away; // an NBI that is down, and one that refuses the password
+mod one_device; // two jobs for one device, at the same moment at two workers
+mod orders; // cancel, pause, resume, the emergency stop
 mod restarts; // workers killed and rolled
 mod switches; // every answer to the vendor's open questions
 mod whole; // many jobs from end to end

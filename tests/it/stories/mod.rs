@@ -2,5 +2,6 @@
 
 mod devices; // what devices do
 mod duplicates; // jobs that meet themselves or each other
+mod orders; // what operators order, and what comes after the end
 mod switches; // every answer to the vendor's open questions
 mod troubles; // the NBI's bad days

@@ -210,6 +210,22 @@ impl Site {
         succeeds(self.submitting(requests, &[])).await;
     }
 
+    /// Gives an order by the command line; its exit status, and what it printed.
+    pub(crate) async fn order(&self, arguments: &[&str]) -> (Option<i32>, Value) {
+        let path = self.directory.path().join("order.json");
+        let file = std::fs::File::create(&path).expect("the directory is ours");
+        let mut all = arguments.to_vec();
+        all.extend(["--output", "json"]);
+        let mut process =
+            Process::start(self.directory.path(), &all, &self.environment, file.into());
+        let status = process.ended(PATIENCE).await;
+        let text = std::fs::read_to_string(&path).expect("the directory is ours");
+        (
+            status.code(),
+            serde_json::from_str(&text).unwrap_or_default(),
+        )
+    }
+
     /// Messages ready in all delay queues.
     pub(crate) async fn delayed(&self) -> u32 {
         let mut sum = 0;

@@ -128,6 +128,30 @@ impl World {
         self.driver.submit(body.to_vec(), Properties::default());
     }
 
+    /// Gives an operator's command.
+    pub(crate) fn order(&self, body: &str) {
+        self.driver.command(body.as_bytes()).expect("a command");
+    }
+
+    /// Rules that are armed now.
+    pub(crate) fn armed(&self) -> Vec<String> {
+        self.simulator.with(|simulator, _| simulator.armed_rules())
+    }
+
+    /// Waits for an event of this type.
+    pub(crate) async fn event(&mut self, kind: &str) -> Value {
+        loop {
+            if let Some(event) = self.seen.iter().find(|event| event["type"] == kind) {
+                return event.clone();
+            }
+            let next = tokio::time::timeout(Duration::from_hours(24 * 3), self.events.recv()).await;
+            let Ok(Some(event)) = next else {
+                panic!("no {kind}; seen: {:#?}", self.seen)
+            };
+            self.seen.push(serde_json::from_slice(&event.body).unwrap());
+        }
+    }
+
     /// Lets time pass.
     pub(crate) async fn pass(&self, time: SignedDuration) {
         tokio::time::sleep(Duration::try_from(time).unwrap()).await;

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use jiff::SignedDuration;
 use nbi_upgrade::clock::Clock;
 use nbi_upgrade::driver::{Delivery, Destination, Driver, HandOver};
-use nbi_upgrade::job::{self, Inputs, Next, Policy, Stage, Standing, Step};
+use nbi_upgrade::job::{self, Inputs, Next, Policy, Stage, Step};
 use nbi_upgrade::message::{Codec, Work};
 use nbi_upgrade::nbi::Nbi;
 use tokio::task::JoinSet;
@@ -21,6 +22,8 @@ pub(crate) enum Broken {
     RandomEventId,
     /// Goes on from `preflight` to `create_rule` without handing the baseline over.
     NoHandOver,
+    /// Knows no order that was given before it was born.
+    ForgetsOrders,
     /// Creates the rule without looking what stands there.
     BlindPost,
 }
@@ -52,11 +55,11 @@ impl<N: Nbi, D: Driver> BrokenWorker<N, D> {
         }
     }
 
-    fn inputs(&self, redelivered: bool) -> Inputs {
+    fn inputs(&self, job: &job::Job, redelivered: bool) -> Inputs {
         Inputs {
             now: (self.clock)(),
             jitter: fastrand::f64(),
-            standing: Standing::Clear,
+            standing: self.driver.standing(&job.order),
             redelivered,
         }
     }
@@ -69,7 +72,8 @@ impl<N: Nbi, D: Driver> BrokenWorker<N, D> {
         } = delivery;
         let Work { job, carried, .. } = work;
         let mut happened = Vec::new();
-        let mut decision = job::begin(job, self.inputs(redelivered), &self.policy);
+        let inputs = self.inputs(&job, redelivered);
+        let mut decision = job::begin(job, inputs, &self.policy);
         let next = loop {
             happened.append(&mut decision.events);
             let step = match decision.next {
@@ -81,13 +85,14 @@ impl<N: Nbi, D: Driver> BrokenWorker<N, D> {
                     if self.broken == Broken::NoHandOver
                         && decision.job.progress.stage == Stage::CreateRule =>
                 {
-                    decision = job::begin(decision.job, self.inputs(redelivered), &self.policy);
+                    let inputs = self.inputs(&decision.job, redelivered);
+                    decision = job::begin(decision.job, inputs, &self.policy);
                     continue;
                 }
                 next => break next,
             };
             let answer = self.nbi.call(&step.call(&decision.job, &self.policy)).await;
-            let inputs = self.inputs(redelivered);
+            let inputs = self.inputs(&decision.job, redelivered);
             decision = job::decide(decision.job, step, answer, inputs, &self.policy);
         };
         let (to, not_due_before) = match next {
@@ -156,6 +161,29 @@ fn a_baseline_that_is_not_handed_over_is_found_out() {
     let scenarios = ["transient_fault", "transient_fault+600s"].map(scenarios::named);
     let found = found(Broken::NoHandOver, scenarios);
     assert!(!found.is_empty());
+}
+
+#[test]
+fn a_worker_that_forgets_what_was_ordered_before_it_was_born_is_found_out() {
+    // Alone, or the other worker would know.
+    let scenarios = ["cancel_before", "pause_before"]
+        .map(|name| scenarios::named(name).with(|scenario| scenario.workers = 1));
+    let found = found(Broken::ForgetsOrders, scenarios);
+    assert_found(&found, "which an order forbids");
+}
+
+/// What `job.flash_time_max` is for: with none, a device that is at it is armed again right after a pause.
+#[test]
+fn a_rule_that_is_armed_again_right_after_a_pause_is_found_out() {
+    let violations: Vec<String> = ["pause_flashing", "pause_brief"]
+        .map(|name| {
+            scenarios::named(name).with(|s| s.setup.policy.flash_time_max = SignedDuration::ZERO)
+        })
+        .iter()
+        .flat_map(|scenario| every_single_crash(scenario).failed)
+        .flat_map(|case| case.run.violations)
+        .collect();
+    assert_found(&violations, "was flashed 2 times");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use nbi_upgrade::clock;
-use nbi_upgrade::message::EventMessage;
+use nbi_upgrade::message::{Command, EventMessage};
 use serde_json::Value;
 use tokio::sync::Notify;
 
@@ -48,6 +48,8 @@ struct State {
     /// Most copies of a job at any time, and what may have made copies of it.
     copies: BTreeMap<String, usize>,
     forks: BTreeMap<String, usize>,
+    /// The stream of commands, with their times.
+    commands: Vec<(Timestamp, Command)>,
 }
 
 /// The broker; clones share it.
@@ -78,6 +80,7 @@ impl Broker {
             dead: Vec::new(),
             copies: BTreeMap::new(),
             forks: BTreeMap::new(),
+            commands: Vec::new(),
         };
         Self {
             state: Arc::new(Mutex::new(state)),
@@ -102,6 +105,21 @@ impl Broker {
         state.count_copies(job);
         drop(state);
         self.changed.notify_waiters();
+    }
+
+    /// A command of an operator.
+    pub(crate) fn order(&self, body: &str) {
+        self.history.note(0, format!("command {body}"));
+        let now = self.history.now();
+        let command = Command::decode(body.as_bytes()).unwrap();
+        self.state().commands.push((now, command));
+    }
+
+    /// The commands from this one on, as far as they are older than that.
+    pub(crate) fn commands(&self, from: usize, until: Timestamp) -> Vec<(Timestamp, Command)> {
+        let state = self.state();
+        let rest = state.commands.iter().skip(from);
+        rest.take_while(|(at, _)| *at <= until).cloned().collect()
     }
 
     /// The next message for this worker.

@@ -1,7 +1,8 @@
 //! The properties that hold in any run, whatever died when.
 //!
 //! 1. No loss: every job has a final event, and one that the scenario allows. 2. Safety: never two kinds of final event for a job, and one
-//!    id for all of them. 3. Nothing is armed, and no device begins, before `not_before` or after the final event. 4. No rule is armed at the
+//!    id for all of them. 3. Nothing is armed, and no device begins, before `not_before` or after the final event; nothing is
+//!    armed once the job is cancelled, or while it is paused. 4. No rule is armed at the
 //!    end. 5. NBI calls are bounded. 6. A crash makes at most one
 //!    copy of each copy that the dead worker had in hand: k crashes give at most 2^k copies a request. 7. At rest every message is acknowledged. 8. Once
 //!    nothing goes wrong any more, everything ends. 9. No device is flashed twice, or tries more often, for one job. 10. "completed" is true.
@@ -11,12 +12,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use nbi_upgrade::simulator::FailedAttempt;
+use serde_json::Value;
 
+use super::driver::LAG;
 use super::history::Final;
 use super::run::Facts;
 use super::scenarios::{JobExpectation, Scenario};
+use crate::support::world::start;
 
 /// Everything that is wrong with a run.
 pub(crate) fn check(scenario: &Scenario, facts: &Facts) -> Vec<String> {
@@ -66,6 +70,31 @@ pub(crate) fn check(scenario: &Scenario, facts: &Facts) -> Vec<String> {
         ));
     }
     wrong
+}
+
+/// From when until when nothing may be armed for a job, as operators have ordered; with what an order takes to be known, and a call.
+fn forbidden(scenario: &Scenario, job: &JobExpectation) -> Vec<(Timestamp, Timestamp)> {
+    let mut closed = Vec::new();
+    let mut paused: BTreeMap<String, Timestamp> = BTreeMap::new();
+    let slack = LAG + SignedDuration::from_secs(2);
+    for command in &scenario.commands {
+        let body: Value = serde_json::from_str(&command.body).unwrap();
+        let at = start() + SignedDuration::try_from(command.after).unwrap();
+        let is_ours = body["job_id"] == job.job_id.as_str()
+            || body["campaign_id"].is_string() && body["campaign_id"] == job.campaign_id.as_str()
+            || body["all"] == true;
+        let scope = body["campaign_id"].to_string();
+        match body["command"].as_str() {
+            _ if !is_ours => {}
+            Some("cancel") => closed.push((at + slack, Timestamp::MAX)),
+            Some("pause") => {
+                paused.entry(scope).or_insert(at + slack);
+            }
+            _ => closed.extend(paused.remove(&scope).map(|from| (from, at))),
+        }
+    }
+    closed.extend(paused.into_values().map(|from| (from, Timestamp::MAX)));
+    closed
 }
 
 fn outcomes(job: &JobExpectation, finals: &[&Final], wrong: &mut Vec<String>) {
@@ -129,6 +158,17 @@ fn effects(
         .filter(|write| write.file.as_deref() == Some(job.file.as_str()))
         .map(|write| (write.at, write.operation));
     let begun = flashes.iter().map(|flash| (flash.started_at, "flash"));
+    let closed = forbidden(scenario, job);
+    for (at, what) in armings.clone() {
+        if let Some((from, until)) = closed
+            .iter()
+            .find(|(from, until)| at > *from && at < *until)
+        {
+            wrong.push(format!(
+                "{name}: {what} at {at}, which an order forbids from {from} to {until}"
+            ));
+        }
+    }
     for (at, what) in armings.chain(begun) {
         if begins_at.is_some_and(|time| at < time) {
             wrong.push(format!("{name}: {what} at {at}, before not_before"));

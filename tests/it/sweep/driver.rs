@@ -7,11 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use nbi_upgrade::clock::Clock;
 use nbi_upgrade::driver::amqp::delay;
 use nbi_upgrade::driver::{Delivery, Destination, Driver, DriverError, HandOver, Intake};
-use nbi_upgrade::message::{Codec, Incoming, Work};
+use nbi_upgrade::job::Standing;
+use nbi_upgrade::job::state::Order;
+use nbi_upgrade::message::{Codec, Incoming, Orders, Work};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 
@@ -28,6 +30,9 @@ const CONFIRM_WITHIN: Duration = Duration::from_secs(30);
 /// What a confirm takes at least.
 const CONFIRM_TAKES: Duration = Duration::from_millis(1);
 
+/// What a command takes at most until a worker that runs knows of it.
+pub(crate) const LAG: SignedDuration = SignedDuration::from_secs(2);
+
 /// What settles a delivery.
 #[derive(Debug)]
 pub(crate) struct ModelToken {
@@ -43,6 +48,10 @@ pub(crate) struct Parts {
     /// The worker's own clock, which may be wrong.
     pub(crate) clock: Clock,
     pub(crate) broken: Option<Broken>,
+    /// What this process knows of the commands.
+    pub(crate) orders: Orders,
+    /// Commands read.
+    pub(crate) read: std::sync::Mutex<usize>,
 }
 
 /// The driver of one worker process.
@@ -66,6 +75,20 @@ impl ModelDriver {
 }
 
 impl Parts {
+    /// Reads on in the stream of commands. A process that is born reads all of it before it takes a job; later ones come with a delay,
+    /// which is not the same for all.
+    pub(crate) fn read_commands(&self, lag: SignedDuration) {
+        let now = self.life.history.now();
+        let mut read = self.read.lock().unwrap();
+        for (at, command) in self.broker.commands(*read, now - lag) {
+            *read += 1;
+            self.orders.apply(&command, at, now);
+        }
+    }
+
+    fn lag(&self) -> SignedDuration {
+        LAG * i32::try_from(self.life.worker % 2).unwrap()
+    }
     /// Takes messages in until the process dies. Each is opened in a task of its own, as parking one may take its time.
     async fn take_in(self: Arc<Self>, inbox: mpsc::UnboundedSender<Delivery<ModelToken>>) {
         let mut tasks = JoinSet::new();
@@ -296,6 +319,11 @@ impl Driver for ModelDriver {
     async fn reject(&self, token: ModelToken) {
         self.parts.life.note(format!("{} panicked", token.job));
         self.parts.broker.nack(token.tag);
+    }
+
+    fn standing(&self, order: &Order) -> Standing {
+        self.parts.read_commands(self.parts.lag());
+        self.parts.orders.standing(order)
     }
 
     fn set_intake(&self, _intake: Intake) {}

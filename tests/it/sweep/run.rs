@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use nbi_upgrade::clock::{self, Clock};
-use nbi_upgrade::message::{Codec, EventSettings};
+use nbi_upgrade::message::{Codec, EventSettings, Orders};
 use nbi_upgrade::nbi::NbiClient;
 use nbi_upgrade::simulator::{
     DeviceView, InProcessSettings, InProcessTransport, SharedSimulator, Simulator,
@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::broken;
+use super::broken::{self, Broken};
 use super::broker::Broker;
 use super::check;
 use super::driver::{ModelDriver, Parts};
@@ -155,13 +155,21 @@ impl Stage<'_> {
         // The client's jitter is not ours to seed: pauses of nothing have none.
         settings.quick_retry_initial = Duration::ZERO;
         let nbi = Arc::new(NbiClient::new(transport, settings, Arc::clone(&telemetry)));
-        let (driver, intake) = ModelDriver::new(Parts {
+        let parts = Parts {
             broker: self.broker.clone(),
             life,
             codec: codec.clone(),
             clock: clock.clone(),
             broken: scenario.broken,
-        });
+            orders: Orders::new(SignedDuration::from_hours(24 * 30)),
+            read: std::sync::Mutex::default(),
+        };
+        if scenario.broken == Some(Broken::ForgetsOrders) {
+            // As one that begins with what comes next.
+            *parts.read.lock().unwrap() = self.broker.commands(0, Timestamp::MAX).len();
+        }
+        parts.read_commands(SignedDuration::ZERO);
+        let (driver, intake) = ModelDriver::new(parts);
         let driver = Arc::new(driver);
         let policy = scenario.setup.policy.clone();
         let work = match scenario.broken {
@@ -201,6 +209,8 @@ impl Stage<'_> {
         let give_up = begun + self.scenario.patience;
         let mut sends: Vec<_> = self.scenario.sends.iter().collect();
         sends.reverse();
+        let mut commands: Vec<_> = self.scenario.commands.iter().collect();
+        commands.reverse();
         let mut restarts = self.scenario.faults.restarts.clone();
         restarts.sort();
         restarts.reverse();
@@ -210,11 +220,12 @@ impl Stage<'_> {
             tokio::pin!(settled);
             settled.as_mut().enable();
             let now = tokio::time::Instant::now();
-            let is_settled = sends.is_empty() && self.broker.depth() == 0;
+            let is_settled = sends.is_empty() && commands.is_empty() && self.broker.depth() == 0;
             if !is_settled && now >= give_up {
                 return;
             }
             let next_send = sends.last().map(|send| begun + send.after);
+            let next_command = commands.last().map(|command| begun + command.after);
             let restart_at = restarts.last().map(|at| begun + clock::until(start(), *at));
             // Once all is settled, devices go on living, and what was left armed fires.
             let idle_until = if is_settled {
@@ -228,6 +239,9 @@ impl Stage<'_> {
                     self.bury(worker).await;
                     self.broker.consumer_died(worker);
                     self.give_birth();
+                }
+                () = sleep_until(next_command) => {
+                    self.broker.order(&commands.pop().unwrap().body);
                 }
                 () = sleep_until(next_send) => {
                     let send = sends.pop().unwrap();

@@ -23,11 +23,19 @@ pub(crate) struct Send {
     pub(crate) body: Value,
 }
 
+/// An operator's command, so long after the beginning.
+#[derive(Debug, Clone)]
+pub(crate) struct Ordered {
+    pub(crate) after: Duration,
+    pub(crate) body: String,
+}
+
 /// What may come of a job.
 #[derive(Debug, Clone)]
 pub(crate) struct JobExpectation {
     pub(crate) job_id: String,
     pub(crate) cpe_id: String,
+    pub(crate) campaign_id: String,
     pub(crate) file: String,
     pub(crate) not_before: Option<Timestamp>,
     pub(crate) max_attempts: usize,
@@ -52,6 +60,7 @@ pub(crate) struct Scenario {
     pub(crate) skews: Vec<SignedDuration>,
     pub(crate) faults: Faults,
     pub(crate) sends: Vec<Send>,
+    pub(crate) commands: Vec<Ordered>,
     pub(crate) jobs: Vec<JobExpectation>,
     /// Rows of two days ago: device, code, message.
     pub(crate) old_results: Vec<(String, i64, String)>,
@@ -75,6 +84,7 @@ impl Scenario {
             skews: vec![SignedDuration::ZERO],
             faults: Faults::default(),
             sends: Vec::new(),
+            commands: Vec::new(),
             jobs: Vec::new(),
             old_results: Vec::new(),
             leaves_rule: false,
@@ -104,6 +114,7 @@ impl Scenario {
             self.jobs.push(JobExpectation {
                 job_id: job,
                 cpe_id: text("cpe_id"),
+                campaign_id: text("campaign_id"),
                 file: text("firmware_url"),
                 not_before: text("not_before").parse().ok(),
                 max_attempts: usize::try_from(body["max_attempts"].as_u64().unwrap_or(1)).unwrap(),
@@ -112,6 +123,15 @@ impl Scenario {
                 may_flash_again: false,
             });
         }
+        self
+    }
+
+    /// Gives a command.
+    pub(crate) fn order(mut self, after_secs: u64, body: &Value) -> Self {
+        self.commands.push(Ordered {
+            after: Duration::from_secs(after_secs),
+            body: body.to_string(),
+        });
         self
     }
 
@@ -279,6 +299,52 @@ fn several() -> Vec<Scenario> {
     ]
 }
 
+/// What operators order, before, while and after a device is at it.
+fn ordered() -> Vec<Scenario> {
+    let cancel = json!({"command": "cancel", "job_id": "job-1"});
+    let pause = json!({"command": "pause", "campaign_id": "c"});
+    let resume = json!({"command": "resume", "campaign_id": "c"});
+    let stop = json!({"command": "pause", "all": true});
+    let go = json!({"command": "resume", "all": true});
+    let mut of_campaign = asked("job-1");
+    of_campaign["campaign_id"] = json!("c");
+    of_campaign["deadline"] = json!("2026-11-23T20:00:00Z");
+    let campaign = |name: &str, after| {
+        Scenario::new(name)
+            .send(after, &of_campaign, DONE)
+            .with(|s| s.setup.policy.flash_time_max = SignedDuration::from_mins(10))
+    };
+    let late_comer =
+        || device(|device| device.offline_until = Some(start() + SignedDuration::from_mins(12)));
+    let slow = || device(|device| device.session_delay = SignedDuration::from_secs(50));
+    vec![
+        Scenario::new("cancel_before")
+            .send(5, &asked("job-1"), &["cancelled/cancelled"])
+            .order(0, &cancel),
+        one("cancel_armed", &["cancelled/cancelled"])
+            .order(40, &cancel)
+            .with(|s| s.setup.devices = late_comer()),
+        // The device is at it: whether it had reported by then is the device's matter.
+        one("cancel_flashing", &["cancelled/cancelled"]).order(30, &cancel),
+        one("cancel_too_late", DONE).order(3_000, &cancel),
+        campaign("pause_before", 5)
+            .order(0, &pause)
+            .order(600, &resume),
+        campaign("pause_armed", 0)
+            .order(40, &pause)
+            .order(400, &resume)
+            .with(|s| s.setup.devices = late_comer()),
+        campaign("pause_flashing", 0)
+            .order(30, &stop)
+            .order(90, &go)
+            .with(|s| s.setup.devices = slow()),
+        campaign("pause_brief", 0)
+            .order(1, &stop)
+            .order(20, &go)
+            .with(|s| s.setup.devices = slow()),
+    ]
+}
+
 fn nbi() -> Vec<Scenario> {
     let lost = |operation| {
         TroublePlan::new(1)
@@ -330,7 +396,12 @@ const LAGS: [u64; 4] = [0, 100, 200, 600];
 
 /// Every scenario, each with what a crash leaves coming again at once, while the device flashes, and after it is done.
 pub(crate) fn all() -> Vec<Scenario> {
-    let base: Vec<Scenario> = plain().into_iter().chain(several()).chain(nbi()).collect();
+    let base: Vec<Scenario> = plain()
+        .into_iter()
+        .chain(several())
+        .chain(ordered())
+        .chain(nbi())
+        .collect();
     let names: BTreeSet<&str> = base.iter().map(|scenario| scenario.name.as_str()).collect();
     assert_eq!(names.len(), base.len(), "two scenarios of one name");
     let mut all = Vec::new();

@@ -136,6 +136,7 @@ fn storm(seed: u64) -> (Scenario, Plan) {
     // Two jobs of a device are told apart for certain by their tags alone.
     scenario.setup.policy.tag_rules = scenario.jobs.len() > devices || rng.bool();
     scenario.patience = Duration::from_hours(12);
+    scenario = orders(scenario, &mut rng);
     let crashes = rng.usize(..=4);
     let plan = Plan {
         chance: Some((seed, 0.01, crashes)),
@@ -169,6 +170,26 @@ fn jobs(mut scenario: Scenario, rng: &mut fastrand::Rng, cpe_id: &str, is_blind:
         .jobs
         .iter_mut()
         .for_each(|job| job.may_differ = true);
+    scenario
+}
+
+/// Some storms have an operator in them.
+fn orders(mut scenario: Scenario, rng: &mut fastrand::Rng) -> Scenario {
+    if rng.u8(..4) == 0 {
+        let job = scenario.jobs[rng.usize(..scenario.jobs.len())]
+            .job_id
+            .clone();
+        let cancel = json!({"command": "cancel", "job_id": job});
+        scenario = scenario.order(rng.u64(..3_000), &cancel);
+    }
+    if rng.u8(..4) == 0 {
+        let begins = rng.u64(..2_000);
+        let ends = begins + rng.u64(1..2_000);
+        scenario = scenario
+            .order(begins, &json!({"command": "pause", "all": true}))
+            .order(ends, &json!({"command": "resume", "all": true}));
+    }
+    scenario.commands.sort_by_key(|command| command.after);
     scenario
 }
 

@@ -1,0 +1,168 @@
+//! `cancel`, `pause`, `resume`: an operator's command, confirmed by the broker and answered by a worker.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::output::{self, Format, Status, Usage};
+use crate::app;
+use crate::config::Config;
+use crate::driver::amqp::{AmqpSettings, Requester};
+use crate::job::{CampaignId, JobId};
+use crate::message::{Command, Scope, Verb};
+
+/// Ends a job, or all jobs of a campaign.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A job that has not armed its rule ends at once. Another one is disarmed at its next look at the NBI (await_result.max, 5 minutes by
+default, at the latest); its event says in `impact` whether the device may have begun. The order also holds for jobs that come later.
+
+Exit status: 0 the order stands, 1 refused (the job is over) or not answered in time.")]
+pub(super) struct Cancel {
+    #[command(flatten)]
+    what: JobOrCampaign,
+    #[command(flatten)]
+    wait: Wait,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct JobOrCampaign {
+    /// The job.
+    #[arg(value_name = "JOB_ID", value_parser = job_id)]
+    job: Option<JobId>,
+    /// All jobs of this campaign.
+    #[arg(long, value_name = "ID", value_parser = campaign_id)]
+    campaign: Option<CampaignId>,
+}
+
+/// Pauses or resumes a campaign, or everything.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A pause arms no rule, and disarms those of devices that have not begun, at the next look of each job. What a device has begun goes on.
+After a resume a disarmed rule is armed again only when its device has certainly not begun: job.flash_time_max after it was disarmed.
+`resume --all` ends the emergency stop of `pause --all`; campaigns that are paused by themselves stay so.
+
+Exit status: 0 the order stands, 1 not answered in time.")]
+pub(super) struct PauseOrResume {
+    #[command(flatten)]
+    what: CampaignOrAll,
+    #[command(flatten)]
+    wait: Wait,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct CampaignOrAll {
+    /// This campaign.
+    #[arg(long, value_name = "ID", value_parser = campaign_id)]
+    campaign: Option<CampaignId>,
+    /// Everything: the emergency stop.
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct Wait {
+    /// Waits so long for a worker's answer; the order holds whether it comes or not.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = output::duration)]
+    timeout: Duration,
+}
+
+impl Cancel {
+    pub(super) async fn run(self, config: Config, format: Format) -> anyhow::Result<Status> {
+        let scope = match (self.what.job, self.what.campaign) {
+            (Some(job), None) => Scope::Job(job),
+            (None, Some(campaign)) => Scope::Campaign(campaign),
+            _ => return Err(Usage("give a job or --campaign".to_owned()).into()),
+        };
+        let verb = Verb::Cancel;
+        order(&Command { verb, scope }, self.wait.timeout, config, format).await
+    }
+}
+
+impl PauseOrResume {
+    pub(super) async fn run(
+        self,
+        verb: Verb,
+        config: Config,
+        format: Format,
+    ) -> anyhow::Result<Status> {
+        let scope = match (self.what.campaign, self.what.all) {
+            (Some(campaign), false) => Scope::Campaign(campaign),
+            (None, true) => Scope::All,
+            _ => return Err(Usage("give --campaign or --all".to_owned()).into()),
+        };
+        order(&Command { verb, scope }, self.wait.timeout, config, format).await
+    }
+}
+
+async fn order(
+    command: &Command,
+    timeout: Duration,
+    config: Config,
+    format: Format,
+) -> anyhow::Result<Status> {
+    let urls = config.require_amqp()?;
+    let settings = AmqpSettings {
+        urls,
+        ..app::amqp_settings(&config)
+    };
+    let mut requester = Requester::connect(settings)
+        .await
+        .context("failed to reach the broker")?;
+    let mut answers = requester
+        .subscribe(&["upgrade.control.#"])
+        .await
+        .context("failed to listen to answers")?;
+    let id = Uuid::new_v4().to_string();
+    requester
+        .command(&id, command)
+        .await
+        .context("the order is not safely with the broker; give it again")?;
+    let answer = tokio::time::timeout(timeout, async {
+        loop {
+            let body = answers.recv().await?;
+            let event: Value = serde_json::from_slice(&body).unwrap_or_default();
+            if event["data"]["correlation_id"] == id.as_str() {
+                return Some(event);
+            }
+        }
+    });
+    let answer = answer.await.ok().flatten();
+    requester.close().await;
+    let Some(event) = answer else {
+        anyhow::bail!(
+            "no worker has answered yet; the order is with the broker and holds for every worker, also one that starts later"
+        );
+    };
+    let is_accepted = event["type"] == "upgrade.control.accepted";
+    match format {
+        Format::Json => output::line(&event.to_string()),
+        Format::Text => {
+            let text = |name: &str| {
+                event["data"][name]
+                    .as_str()
+                    .unwrap_or("-")
+                    .replace(char::is_control, " ")
+            };
+            let word = if is_accepted { "accepted" } else { "refused" };
+            output::line(&format!("{word} ({}): {}", text("reason"), text("message")));
+        }
+    }
+    Ok(if is_accepted {
+        Status::Done
+    } else {
+        Status::Failed
+    })
+}
+
+fn job_id(text: &str) -> Result<JobId, String> {
+    JobId::parse(text).map_err(|error| error.to_string())
+}
+
+fn campaign_id(text: &str) -> Result<CampaignId, String> {
+    CampaignId::parse(text).map_err(|error| error.to_string())
+}
