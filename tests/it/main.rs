@@ -15,7 +15,8 @@ mod nbi_trouble; // the client against everything that can go wrong on a socket
 mod amqp_driver; // the AMQP driver against a real RabbitMQ
 mod amqp_stream; // streams of a real RabbitMQ
 mod chaos; // the same broken on purpose: alarms, cuts, clusters
-mod fleet; // the built program: worker processes, a simulated NBI over HTTP and a real RabbitMQ
+mod fleet;
+mod tls; // certificates and secrets, against a RabbitMQ and an NBI that speak TLS // the built program: worker processes, a simulated NBI over HTTP and a real RabbitMQ
 
 mod observe; // dashboards and alerts
 
