@@ -68,26 +68,22 @@ pub async fn run_worker(config: Config) -> anyhow::Result<()> {
     beside.spawn(until_signalled(stop.clone())?);
     let (served, ended) = (Arc::clone(&telemetry), end.clone());
     beside.spawn(async move {
+        let served_by = Arc::clone(&served);
         if let Err(error) = telemetry::http::serve(listener, served, ended).await {
-            tracing::error!(%error, "metrics endpoint ended");
+            served_by.endpoint_failed(&error);
         }
     });
-    tracing::info!(
-        version = VERSION,
-        revision = REVISION,
-        instance = config.instance.name,
-        "worker started"
-    );
+    telemetry.started(&config.instance.name, config.http.listen);
     let worker = Worker::new(
         nbi,
         driver,
         codec,
         config.policy(),
-        telemetry,
+        Arc::clone(&telemetry),
         clock::system(),
     );
     worker.run(stop, grace(&config)).await;
-    tracing::info!("worker stopped");
+    telemetry.stopped();
     end.cancel();
     beside.shutdown().await;
     Ok(())
@@ -125,7 +121,8 @@ pub fn nbi_client(
     access: &NbiAccess,
     telemetry: Arc<Telemetry>,
 ) -> anyhow::Result<NbiClient<HttpTransport>> {
-    let transport = nbi_transport(config, access, config.nbi.max_response_bytes)?;
+    let transport = nbi_transport(config, access, config.nbi.max_response_bytes)?
+        .telling(Arc::clone(&telemetry));
     Ok(NbiClient::new(transport, nbi_settings(config), telemetry))
 }
 
@@ -144,6 +141,7 @@ pub fn nbi_transport(
         url: access.url.to_string(),
         username: access.username.clone(),
         password: access.password.clone(),
+        password_file: nbi.password_file.clone(),
         timeout: duration(nbi.timeout),
         connect_timeout: duration(nbi.connect_timeout),
         ca_file: nbi.tls.ca_file.clone(),
@@ -201,6 +199,7 @@ pub fn amqp_settings(config: &Config) -> AmqpSettings {
     let amqp = &config.amqp;
     AmqpSettings {
         urls: amqp.urls.clone(),
+        url_file: amqp.url_file.clone(),
         prefix: amqp.prefix.clone(),
         prefetch: amqp.prefetch,
         prefetch_requests: amqp.prefetch_requests,
@@ -313,10 +312,7 @@ pub fn until_signalled(
                 _ = interrupt.recv() => "SIGINT",
             };
             if is_first {
-                tracing::info!(
-                    signal = name,
-                    "stopping: what is in hand is finished; a second signal ends at once"
-                );
+                Telemetry::signalled(name);
                 stop.cancel();
             } else {
                 std::process::exit(130);

@@ -14,6 +14,7 @@
 //! - [`app`]: the composition root.
 //! - [`cli`]: the command line.
 //! - [`clock`]: where the time comes from.
+//! - `secret_file`, `tls`: secrets in files, and what a failed TLS handshake means.
 
 pub mod app;
 pub mod campaign;
@@ -24,6 +25,8 @@ pub mod driver;
 pub mod job;
 pub mod message;
 pub mod nbi;
+mod secret_file;
 pub mod simulator;
 pub mod telemetry;
+mod tls;
 pub mod worker;

@@ -17,7 +17,7 @@ use crate::driver::{Delivery, Destination, Driver, HandOver};
 use crate::job::{self, Inputs, JobEvent, NbiAnswer, NbiCall, NbiFailure, Next, Policy};
 use crate::message::{Codec, Work};
 use crate::nbi::Nbi;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Telemetry, Trace};
 
 /// Carries jobs from deliveries to verdicts.
 #[derive(Debug)]
@@ -133,8 +133,15 @@ impl<N: Nbi, D: Driver> Parts<N, D> {
             redelivered,
             token,
         } = delivery;
-        let job = work.job.clone();
+        let trace = Trace::of(work.carried.traceparent.as_deref());
         self.telemetry.in_hand(1);
+        trace.scope(self.settle(work, redelivered, token)).await;
+        self.telemetry.in_hand(-1);
+    }
+
+    /// Works on it and hands it over; what panics is rejected.
+    async fn settle(&self, work: Work, redelivered: bool, token: D::Token) {
+        let job = work.job.clone();
         match AssertUnwindSafe(self.work_on(work, redelivered))
             .catch_unwind()
             .await
@@ -148,7 +155,6 @@ impl<N: Nbi, D: Driver> Parts<N, D> {
                 self.driver.reject(token).await;
             }
         }
-        self.telemetry.in_hand(-1);
     }
 
     /// Asks and decides until there is a verdict for the driver.

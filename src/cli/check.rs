@@ -251,7 +251,10 @@ fn unreachable(error: &TransportError) -> Finding {
             "check that nbi.url is the NBI itself and not a portal or proxy"
         }
     };
-    Finding::failed("NBI reachable", error.to_string(), Some(remedy))
+    let text = error.to_string();
+    // What names a key says already what to do.
+    let remedy = Some(remedy).filter(|_| !text.contains("nbi."));
+    Finding::failed("NBI reachable", text, remedy)
 }
 
 async fn storages(config: &Config, access: &NbiAccess) -> Vec<Finding> {
@@ -291,6 +294,10 @@ async fn storages(config: &Config, access: &NbiAccess) -> Vec<Finding> {
 }
 
 fn with_remedy(what: &str, failure: &NbiFailure) -> Finding {
+    // What names a key says already what to do.
+    if failure.to_string().contains("nbi.") {
+        return Finding::failed(what, failure.to_string(), None);
+    }
     let remedy = match failure {
         NbiFailure::Refused { .. } => "check nbi.username, nbi.password and the account's rights",
         NbiFailure::Transient { .. } | NbiFailure::NotSent { .. } => {

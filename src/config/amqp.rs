@@ -1,5 +1,7 @@
 //! `[amqp]`: the broker.
 
+use std::path::PathBuf;
+
 use jiff::SignedDuration;
 use secrecy::SecretString;
 use url::Url;
@@ -12,6 +14,8 @@ use super::tls::Tls;
 pub struct Amqp {
     /// The nodes, tried in this order; they carry credentials. Empty where no URL is given.
     pub urls: Vec<SecretString>,
+    /// The file that the URL came from: it is read again at every connect.
+    pub url_file: Option<PathBuf>,
     /// What the names of all broker objects begin with.
     pub prefix: String,
     /// Unacknowledged continuations that one worker holds at most.
@@ -50,6 +54,7 @@ impl Amqp {
     pub(super) fn read(reader: &mut Reader) -> Self {
         Self {
             urls: urls(reader),
+            url_file: reader.secret_path("amqp.url_file"),
             // Queue names have at most 255 bytes; the longest suffix is `.campaign.` and an id of 64.
             prefix: reader.name("amqp.prefix", 64, "._-"),
             prefetch: reader.number("amqp.prefetch", 1..=10_000),

@@ -1,5 +1,7 @@
 //! `[nbi]`: the north-bound HTTP interface.
 
+use std::path::PathBuf;
+
 use jiff::SignedDuration;
 use secrecy::SecretString;
 use url::Url;
@@ -16,6 +18,8 @@ pub struct Nbi {
     pub username: Option<String>,
     /// Their password.
     pub password: Option<SecretString>,
+    /// The file that the password came from: it is read again while the worker runs.
+    pub password_file: Option<PathBuf>,
     /// Longest time of one call.
     pub timeout: SignedDuration,
     /// Longest time for making a connection.
@@ -80,6 +84,7 @@ impl Nbi {
             url: url(reader),
             username: username(reader),
             password: reader.secret("nbi.password", "nbi.password_file"),
+            password_file: reader.secret_path("nbi.password_file"),
             timeout: reader.duration("nbi.timeout", MILLISECOND * 100..=SECOND * 600),
             connect_timeout: reader
                 .duration("nbi.connect_timeout", MILLISECOND * 100..=SECOND * 600),

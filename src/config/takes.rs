@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Span, SpanRelativeTo};
 use secrecy::SecretString;
 
 use super::reader::Reader;
+use crate::secret_file;
 
 impl Reader {
     /// A value that `parse` understands, if the key is set.
@@ -202,26 +203,24 @@ impl Reader {
             // As a number it might be written back differently from how it was meant.
             self.fault(key, "is not a text", "write it in quotes");
         }
-        let path = self.text_of(file_key);
-        let from_file = path.and_then(|path| match std::fs::read_to_string(&path) {
-            Ok(text) if text.trim_end_matches(['\r', '\n']).is_empty() => {
-                self.fault(file_key, "names an empty file", "write the secret into it");
-                None
-            }
-            Ok(text) => Some(SecretString::from(text.trim_end_matches(['\r', '\n']))),
-            Err(error) => {
-                self.fault(
-                    file_key,
-                    format!("cannot be read: {error}"),
-                    "give the path of a file that this user may read",
-                );
-                None
-            }
+        let from_file = self.secret_path(file_key).and_then(|path| {
+            secret_file::read(&path)
+                .map_err(|error| {
+                    let remedy =
+                        "give the path of a file that this user may read, with the secret in it";
+                    self.fault(file_key, format!("cannot be read: {error}"), remedy);
+                })
+                .ok()
         });
         if value.is_some() && self.is_set(file_key) {
             self.both_given(key, file_key);
         }
         value.or(from_file)
+    }
+
+    /// The path of a file with a secret, if the key is set: for who reads it again later.
+    pub(super) fn secret_path(&mut self, file_key: &'static str) -> Option<PathBuf> {
+        self.text_of(file_key).map(PathBuf::from)
     }
 
     /// The path of a file that exists and can be read, if the key is set.

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::budget::asks_device;
 use super::circuit::Sign;
+use super::http::ERROR_MAX;
 use super::text::{cut, tidy};
 use super::wire::{Envelope, ResultWire, RuleWire};
 use super::{RawAnswer, TransportError};
@@ -141,7 +142,7 @@ pub fn judge_missing(call: &NbiCall, error: &TransportError) -> Judged {
     let message = format!(
         "{}: {}",
         call.operation(),
-        tidy(&error.to_string(), SAID_MAX)
+        tidy(&error.to_string(), ERROR_MAX)
     );
     let failure = match error {
         TransportError::Connect(_) => NbiFailure::Transient {

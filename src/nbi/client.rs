@@ -136,7 +136,7 @@ impl<T: Transport> NbiClient<T> {
                     storage.names.note(name, found);
                 }
                 if reply.filter_ignored {
-                    storage.warn_of_ignored_filter(name);
+                    storage.warn_of_ignored_filter(name, &self.telemetry);
                 }
             }
             Err(NbiFailure::Rejected { .. }) => storage.names.note(name, Found::Rejected),
@@ -309,14 +309,9 @@ impl Storage {
     }
 
     /// Says once that the NBI returns rows that were not asked for.
-    fn warn_of_ignored_filter(&self, name: Name) {
+    fn warn_of_ignored_filter(&self, name: Name, telemetry: &Telemetry) {
         if !self.warned.swap(true, Ordering::Relaxed) {
-            tracing::warn!(
-                key = self.names.key,
-                query = self.names.text(name),
-                remedy = "set the key to the query parameter that the NBI filters this storage by",
-                "the NBI returned rows of other devices or rules: it ignores the filter"
-            );
+            telemetry.nbi_filter_ignored(self.names.key, self.names.text(name));
         }
     }
 }

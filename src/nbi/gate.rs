@@ -81,7 +81,7 @@ impl Gate {
                 (_, CircuitState::Closed) => self.telemetry.circuit_closed(),
                 // The circuit stays open all the while.
                 (_, CircuitState::Probing) => self.telemetry.circuit_probing(),
-                (_, CircuitState::Open { .. }) => self.telemetry.circuit_reopened(),
+                (_, CircuitState::Open { .. }) => self.telemetry.circuit_reopened(reason),
             }
         }
         result

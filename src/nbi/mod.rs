@@ -10,6 +10,7 @@ use std::future::Future;
 
 use crate::job::{NbiAnswer, NbiCall, NbiFailure};
 
+mod access;
 pub mod answer;
 pub mod budget;
 pub mod circuit;
@@ -24,6 +25,7 @@ pub mod openapi;
 pub mod pace;
 mod places;
 mod settings;
+mod setup;
 mod text;
 mod version;
 pub mod wire;

@@ -5,10 +5,11 @@
 
 use std::io::IsTerminal;
 
-use tracing::Subscriber;
+use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::filter::{FilterFn, ParseError, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 /// Why log lines could not be set up.
@@ -54,12 +55,13 @@ where
         .with_env_filter(filter)
         .with_writer(writer)
         .with_ansi(false);
-    Ok(lines
+    let lines = lines
         .json()
         .flatten_event(true)
         .with_current_span(false)
         .with_span_list(false)
-        .finish())
+        .finish();
+    Ok(lines.with(of_libraries(level)))
 }
 
 pub(super) fn text<W>(
@@ -71,9 +73,27 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let filter = EnvFilter::builder().parse(level)?;
-    Ok(tracing_subscriber::fmt()
+    let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(writer)
         .with_ansi(is_coloured)
-        .finish())
+        .finish();
+    Ok(lines.with(of_libraries(level)))
+}
+
+/// Which lines of the AMQP library are written at all.
+///
+/// Only where the level names it (`lapin=debug`): what it says at a failed connect, `driver/amqp/` says better and once. Never single
+/// frames: they show the password at login, and the bodies of messages.
+fn of_libraries(level: &str) -> FilterFn<impl Fn(&Metadata<'_>) -> bool + use<>> {
+    const LIBRARY: &str = "lapin";
+    let is_named = level.contains(LIBRARY);
+    filter_fn(move |line| {
+        let Some(module) = line.target().strip_prefix(LIBRARY) else {
+            return true;
+        };
+        let shows_frames =
+            *line.level() == Level::TRACE || module.starts_with("::returned_messages");
+        is_named && !shows_frames
+    })
 }

@@ -1,7 +1,8 @@
 //! What people and Prometheus see of the worker: one call per thing that happened gives its log line and its metrics.
 //!
 //! `observe/` has the calls and is the only place that logs or counts; `metrics.rs` lists every metric, [`names`] what they are called;
-//! [`health`] is what readiness knows; [`http`] serves both; [`log`] sets up the log lines. No label takes a device, a job or a campaign.
+//! [`health`] is what readiness knows; [`http`] serves both; [`log`] sets up the log lines, [`trace`] says which trace they belong to.
+//! No label takes a device, a job or a campaign.
 
 mod observe;
 
@@ -13,6 +14,8 @@ mod metrics;
 pub mod names;
 mod oldest;
 mod register;
+pub mod trace;
+mod trouble;
 
 #[cfg(test)]
 mod tests;
@@ -20,6 +23,7 @@ mod tests;
 use jiff::Timestamp;
 
 pub use health::Readiness;
+pub use trace::Trace;
 
 /// This package's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -36,6 +40,15 @@ pub struct Telemetry {
     metrics: metrics::Metrics,
     health: health::Health,
     oldest: oldest::Oldest,
+    troubles: Troubles,
+}
+
+/// What can be in trouble for long.
+#[derive(Debug, Default)]
+struct Troubles {
+    broker: trouble::Trouble,
+    circuit: trouble::Trouble,
+    nbi_files: trouble::Trouble,
 }
 
 impl Telemetry {
@@ -46,6 +59,7 @@ impl Telemetry {
             metrics: metrics::Metrics::new(version, revision),
             health: health::Health::default(),
             oldest: oldest::Oldest::default(),
+            troubles: Troubles::default(),
         }
     }
 

@@ -73,6 +73,7 @@ async fn over_http(semantics: Semantics, password: &str) -> Served {
         url,
         username: "user".to_owned(),
         password: SecretString::from(password.to_owned()),
+        password_file: None,
         timeout: Duration::from_secs(5),
         connect_timeout: Duration::from_secs(5),
         ca_file: None,

@@ -183,6 +183,7 @@ fn client(
         url: url.to_owned(),
         username: USER.to_owned(),
         password: PASSWORD.into(),
+        password_file: None,
         timeout,
         connect_timeout: timeout / 2,
         ca_file: None,

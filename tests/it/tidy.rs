@@ -121,18 +121,28 @@ const FORBIDDEN_CRATES: [(&str, &[&str]); 10] = [
 ];
 
 /// Which of our own modules a module of `src/` may use, besides itself.
-const LAYERS: [(&str, &[&str]); 12] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("job", &[]),
     ("campaign", &["job"]),
     ("clock", &[]),
+    ("secret_file", &[]),
+    ("tls", &[]),
     ("message", &["job", "campaign"]),
     // The types of the core that settings build.
-    ("config", &["job", "message"]),
+    ("config", &["job", "message", "secret_file"]),
     ("telemetry", &["job", "campaign", "message", "driver"]),
-    ("nbi", &["job", "telemetry"]),
+    ("nbi", &["job", "telemetry", "secret_file", "tls"]),
     (
         "driver",
-        &["job", "campaign", "message", "telemetry", "clock"],
+        &[
+            "job",
+            "campaign",
+            "message",
+            "telemetry",
+            "clock",
+            "secret_file",
+            "tls",
+        ],
     ),
     (
         "worker",
@@ -714,6 +724,26 @@ fn only_one_file_reads_the_environment() {
         .collect();
     // The log asks `NO_COLOR`, as every program does.
     assert_eq!(reading, ["src/config/load.rs", "src/telemetry/log.rs"]);
+}
+
+#[test]
+fn only_one_folder_writes_log_lines() {
+    let levels = ["error", "warn", "info", "debug", "trace"];
+    let writing: Vec<_> = rust_files(&["src"])
+        .into_iter()
+        .filter(|file| !file.is_test() && !file.path.starts_with("src/telemetry/observe/"))
+        .filter(|file| {
+            let code = file.code();
+            let is_written = |level: &&str| code.contains(&format!("tracing::{level}!("));
+            levels.iter().any(is_written)
+        })
+        .map(|file| file.path)
+        .collect();
+    assert_eq!(
+        writing,
+        Vec::<String>::new(),
+        "lines are in docs/logs.md, so that somebody finds them"
+    );
 }
 
 #[test]

@@ -2,17 +2,21 @@
 //!
 //! The client library's own recovery stays off: `supervisor.rs` builds a whole new generation instead. Nothing here prints a password.
 
+use std::io;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
-use lapin::uri::AMQPUri;
-use lapin::{Channel, Connect, Connection, ConnectionProperties, runtime};
+use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::{Channel, Connect, Connection, ConnectionProperties, ErrorKind, runtime};
 use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
 
-use super::error::{BrokerError, bounded};
+use super::error::{self, BrokerError, bounded};
 use super::settings::{AmqpSettings, TlsSettings};
+use crate::secret_file;
+use crate::tls::{self, Peer};
 
 /// Bound of a call that the broker answers at once.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -93,6 +97,25 @@ pub(super) fn redacted(url: &SecretString) -> String {
     }
 }
 
+/// The brokers to connect to now: from `amqp.url_file` as it is at this moment, else from the settings.
+///
+/// # Errors
+///
+/// The file cannot be read. What it held before is not used instead: an outdated password looks like an intruder's.
+pub(super) async fn brokers(settings: &AmqpSettings) -> Result<Vec<SecretString>, BrokerError> {
+    let Some(path) = settings.url_file.clone() else {
+        return Ok(settings.urls.clone());
+    };
+    let shown = path.display().to_string();
+    let read = tokio::task::spawn_blocking(move || secret_file::read(&path)).await;
+    let failed = |error: io::Error| {
+        BrokerError::new(format!("read amqp.url_file {shown}"), error.to_string())
+            .with_remedy("give the path of a file that this user may read, with the URL in it")
+    };
+    let url = read.map_err(io::Error::other).flatten().map_err(failed)?;
+    Ok(vec![url])
+}
+
 /// Connects to the first broker of the list that lets us in.
 ///
 /// # Errors
@@ -103,7 +126,7 @@ pub(super) async fn connect_any(
     purpose: Purpose,
 ) -> Result<Connection, BrokerError> {
     let mut last = BrokerError::new("connect to a broker", "no URL is configured");
-    for url in &settings.urls {
+    for url in &brokers(settings).await? {
         match connect(settings, url, purpose).await {
             Ok(connection) => return Ok(connection),
             Err(error) => last = error,
@@ -112,7 +135,7 @@ pub(super) async fn connect_any(
     Err(last)
 }
 
-/// Connects to one broker.
+/// Connects to one broker. Certificates are read anew each time.
 ///
 /// # Errors
 ///
@@ -124,27 +147,86 @@ pub(super) async fn connect(
 ) -> Result<Connection, BrokerError> {
     let action = || format!("connect to {} ({})", redacted(url), purpose.name());
     let uri = parse(settings, url)?;
+    let scheme = uri.scheme.clone();
     let tls = tls_config(&settings.tls).await?;
     let name = format!("{} {}", settings.instance_name, purpose.name());
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let runtime = runtime::default_runtime().map_err(|error| BrokerError::of(action(), &error))?;
     let connected = uri.connect_with_config(properties, tls, runtime);
-    bounded(action, settings.connect_timeout, connected).await.map_err(|error| {
-        let remedy = match error.code {
-            Some(403) => "check the user and password in amqp.url",
-            Some(530) => {
-                "create the vhost and give the user permissions on it; a URL that ends in \"/\" names the vhost with the empty \
-                 name, the default vhost is \"/%2f\""
-            }
-            _ => return error,
-        };
-        error.with_remedy(remedy)
-    })
+    match tokio::time::timeout(settings.connect_timeout, connected).await {
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(error)) => Err(explained(settings, &scheme, action(), &error)),
+        Err(_) => Err(BrokerError::timeout(action(), settings.connect_timeout)),
+    }
+}
+
+/// Why a connection could not be made, and what to do about it where that is known.
+fn explained(
+    settings: &AmqpSettings,
+    scheme: &AMQPScheme,
+    action: String,
+    error: &lapin::Error,
+) -> BrokerError {
+    // An explanation stands alone: the library's text may name the present second, so that no two are the same.
+    if let (ErrorKind::IOError(cause), AMQPScheme::AMQPS) = (error.kind(), scheme)
+        && let Some(explanation) = tls::explain(&**cause, peer(&settings.tls))
+    {
+        return BrokerError::new(action, explanation);
+    }
+    let remedy = match (error.kind(), error::code(error)) {
+        (_, Some(403)) => format!("check the user and password in {}", url_key(settings)),
+        (_, Some(530)) => {
+            "create the vhost and give the user permissions on it; a URL that ends in \"/\" names the vhost with the empty \
+             name, the default vhost is \"/%2f\""
+                .to_owned()
+        }
+        // A TLS server answers what is no handshake with an alert, or not at all.
+        (ErrorKind::ParsingError(_), _) if *scheme == AMQPScheme::AMQP => {
+            "what answers there speaks no AMQP; a port for TLS (5671 by habit) needs amqps://"
+                .to_owned()
+        }
+        (ErrorKind::IOError(cause), _) if *scheme == AMQPScheme::AMQP && is_hang_up(cause) => {
+            "the other side hung up at once; a port for TLS (5671 by habit) needs amqps://"
+                .to_owned()
+        }
+        _ => return BrokerError::of(action, error),
+    };
+    BrokerError::of(action, error).with_remedy(remedy)
+}
+
+/// The key that the URL comes from.
+fn url_key(settings: &AmqpSettings) -> &'static str {
+    if settings.url_file.is_some() {
+        "amqp.url_file"
+    } else {
+        "amqp.url"
+    }
+}
+
+/// Whether a connection that stood was ended by the other side before it was of any use.
+fn is_hang_up(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::UnexpectedEof
+    )
+}
+
+fn peer(tls: &TlsSettings) -> Peer<'_> {
+    Peer {
+        section: "amqp",
+        name: "the broker",
+        plain: "amqp://",
+        ca_file: tls.ca_file.as_deref(),
+        cert_file: tls.client_cert_file.as_deref(),
+    }
 }
 
 fn parse(settings: &AmqpSettings, url: &SecretString) -> Result<AMQPUri, BrokerError> {
+    let key = url_key(settings);
     let wrong = |cause: &str| {
-        BrokerError::new("read amqp.url", cause)
+        BrokerError::new(format!("read {key}"), cause)
             .with_remedy("write it as amqp://user:password@host:5672/vhost")
     };
     let parsed = url::Url::parse(url.expose_secret()).map_err(|error| wrong(&error.to_string()))?;
@@ -168,46 +250,49 @@ fn parse(settings: &AmqpSettings, url: &SecretString) -> Result<AMQPUri, BrokerE
 }
 
 async fn tls_config(tls: &TlsSettings) -> Result<OwnedTLSConfig, BrokerError> {
-    let read = async |key: &str, path: &std::path::Path| {
-        let failed = |error: std::io::Error| {
-            BrokerError::new(
-                format!("read amqp.tls.{key} {}", path.display()),
-                error.to_string(),
-            )
-        };
-        tokio::fs::read(path).await.map_err(failed)
-    };
     let cert_chain = match &tls.ca_file {
         Some(path) => {
-            let pem = read("ca_file", path).await?;
-            let not_text = |_| {
-                BrokerError::new(
-                    format!("read amqp.tls.ca_file {}", path.display()),
-                    "it is not a PEM file",
-                )
-            };
+            let pem = read("amqp.ca_file", path, tls::check_certificates).await?;
+            let not_text = |_| unusable("amqp.ca_file", path, "is not text");
             Some(String::from_utf8(pem).map_err(not_text)?)
         }
         None => None,
     };
     let identity = match (&tls.client_cert_file, &tls.client_key_file) {
         (Some(cert), Some(key)) => Some(OwnedIdentity::PKCS8 {
-            pem: read("client_cert_file", cert).await?,
-            key: read("client_key_file", key).await?,
+            pem: read("amqp.client_cert_file", cert, tls::check_certificates).await?,
+            key: read("amqp.client_key_file", key, tls::check_key).await?,
         }),
         (None, None) => None,
         _ => {
             return Err(BrokerError::new(
                 "set TLS up",
-                "only one of client_cert_file and client_key_file is given",
+                "only one of amqp.client_cert_file and amqp.client_key_file is given",
             )
-            .with_remedy("give both in amqp.tls, or none"));
+            .with_remedy("give both, or none"));
         }
     };
     Ok(OwnedTLSConfig {
         identity,
         cert_chain,
     })
+}
+
+/// Reads a file in PEM and looks whether it holds what it should: the library takes what it can use and is silent about the rest.
+async fn read(
+    key: &'static str,
+    path: &Path,
+    check: impl Fn(&[u8]) -> Result<(), String>,
+) -> Result<Vec<u8>, BrokerError> {
+    let pem = tokio::fs::read(path)
+        .await
+        .map_err(|error| unusable(key, path, &format!("cannot be read: {error}")))?;
+    check(&pem).map_err(|problem| unusable(key, path, &problem))?;
+    Ok(pem)
+}
+
+fn unusable(key: &str, path: &Path, problem: &str) -> BrokerError {
+    BrokerError::new("set TLS up", format!("{key} {} {problem}", path.display()))
 }
 
 /// Opens a channel.

@@ -34,6 +34,8 @@ pub struct TlsSettings {
 pub struct AmqpSettings {
     /// Brokers, tried in turn. They hold passwords and are never printed.
     pub urls: Vec<SecretString>,
+    /// `amqp.url_file`: if it is given, the URL is read from it at every connect, so that a changed one needs no restart.
+    pub url_file: Option<PathBuf>,
     /// Start of every object's name.
     pub prefix: String,
     /// Unacknowledged steps at a time; also the pipelining depth, which below 16 costs the broker double.
@@ -70,6 +72,7 @@ impl Default for AmqpSettings {
     fn default() -> Self {
         Self {
             urls: Vec::new(),
+            url_file: None,
             prefix: "upgrade".to_owned(),
             prefetch: 256,
             prefetch_requests: 64,

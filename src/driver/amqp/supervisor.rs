@@ -38,19 +38,21 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let mut waits = waits();
     let mut number = 0;
     while !shared.closing.is_cancelled() {
-        let Some(url) = shared
-            .settings
-            .urls
-            .get(number % shared.settings.urls.len().max(1))
-        else {
-            shared
-                .telemetry
-                .broker_lost("", "no URL is configured", Duration::MAX);
-            return;
-        };
+        let urls = connection::brokers(&shared.settings).await;
+        let url = urls.map(|urls| urls.get(number % urls.len().max(1)).cloned());
         number += 1;
         let begun = Instant::now();
-        let outcome = generation(&shared, number, url).await;
+        let (broker, outcome) = match url {
+            Ok(Some(url)) => {
+                let broker = connection::redacted(&url);
+                (broker, generation(&shared, number, &url).await)
+            }
+            Ok(None) => {
+                let reason = "no URL is configured";
+                return shared.telemetry.broker_lost("", reason, Duration::MAX);
+            }
+            Err(error) => (String::new(), Err(error)),
+        };
         if shared.closing.is_cancelled() {
             return;
         }
@@ -62,9 +64,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             Err(error) => (error.to_string(), error.is_permanent()),
         };
         let wait = next_wait(&mut waits, is_permanent);
-        shared
-            .telemetry
-            .broker_lost(&connection::redacted(url), &reason, wait);
+        shared.telemetry.broker_lost(&broker, &reason, wait);
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = shared.closing.cancelled() => {}

@@ -1,10 +1,11 @@
 //! What happens between the worker and the broker.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{TARGET, cut};
 use crate::telemetry::Telemetry;
 use crate::telemetry::labels::{DEPTHS, EXCHANGES, QUEUES, closed};
+use crate::telemetry::trouble::SoFar;
 
 impl Telemetry {
     /// A delivery arrived on `requests` or `steps`.
@@ -118,16 +119,25 @@ impl Telemetry {
         if is_reconnect {
             self.metrics.broker.reconnects.inc();
         }
-        tracing::info!(target: TARGET, broker = without_credentials(broker), is_reconnect, "broker connected");
+        let so_far = self.troubles.broker.is_over(Instant::now());
+        let (times, lasted_s) = (
+            so_far.map(|so_far| so_far.times),
+            so_far.map(SoFar::seconds),
+        );
+        tracing::info!(target: TARGET, broker = without_credentials(broker), is_reconnect, times, lasted_s, "broker connected");
     }
 
-    /// The connection ended; the supervisor comes back in `retry_in`.
+    /// The connection ended, or could not be made; the supervisor comes back in `retry_in`. Said once for each reason, then as a reminder.
     pub fn broker_lost(&self, broker: &str, reason: &str, retry_in: Duration) {
         self.metrics.broker.connected.set(0);
         self.queues_are_unknown();
-        self.health.broker_lost(cut(reason));
-        let retry_in_ms = u64::try_from(retry_in.as_millis()).unwrap_or(u64::MAX);
-        tracing::warn!(target: TARGET, broker = without_credentials(broker), reason = cut(reason), retry_in_ms, "broker lost");
+        let reason = cut(reason);
+        self.health.broker_lost(reason);
+        if let Some(so_far) = self.troubles.broker.shows(reason, Instant::now()) {
+            let retry_in_ms = u64::try_from(retry_in.as_millis()).unwrap_or(u64::MAX);
+            let (times, lasts_s) = (so_far.times, so_far.seconds());
+            tracing::warn!(target: TARGET, broker = without_credentials(broker), reason, retry_in_ms, times, lasts_s, "broker lost");
+        }
     }
 
     /// The broker blocks publishers (memory or disk alarm), or no longer does.
@@ -167,12 +177,6 @@ impl Telemetry {
     /// Of which jobs the answers to commands speak cannot be looked up.
     pub fn history_unreadable(&self, error: &str) {
         tracing::warn!(target: TARGET, error = cut(error), "event history unreadable");
-    }
-
-    /// The worker shuts down: not ready any more.
-    pub fn stopping(&self) {
-        self.health.stopping();
-        tracing::info!(target: TARGET, "stopping");
     }
 }
 

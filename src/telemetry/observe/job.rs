@@ -14,6 +14,7 @@ use crate::job::{Job, JobEvent, Outcome, Reason, Stage};
 use crate::message::Rejection;
 use crate::telemetry::Telemetry;
 use crate::telemetry::labels::{FIELDS, closed, fault_code};
+use crate::telemetry::trace;
 
 /// A line about a job.
 macro_rules! job_line {
@@ -24,6 +25,7 @@ macro_rules! job_line {
             cpe_id = %$job.order.cpe_id,
             campaign_id = $job.order.campaign_id.as_ref().map(shown),
             attempt = $job.progress.attempt,
+            trace_id = trace::current_id().as_deref(),
             $($field = $value,)*
             $message
         )

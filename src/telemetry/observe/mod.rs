@@ -6,6 +6,7 @@
 mod broker;
 mod job;
 mod nbi;
+mod process;
 
 /// The target of every line.
 const TARGET: &str = "nbi_upgrade";

@@ -1,8 +1,10 @@
 //! Tests of telemetry: what Prometheus, a probe and a log store see.
 
+mod lines;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -10,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use super::{Telemetry, http, log};
+use super::{Telemetry, http};
 use crate::driver::DriverError;
 use crate::job::event::WaitingFor;
 use crate::job::fault::FaultPolicy;
@@ -93,6 +95,7 @@ fn events() -> Vec<JobEvent> {
             tries_again: false,
         },
         JobEvent::Released { stage, error },
+        finished(Outcome::Completed, Reason::Upgraded),
         finished(Outcome::Failed, Reason::TimedOut),
     ]
 }
@@ -105,8 +108,9 @@ fn rejection() -> Rejection {
     let faults = ["cpe_id", "cpe_id", "colour"].map(fault).to_vec();
     Rejection {
         job_id: Some("job-2".to_owned()),
+        cpe_id: Some("CPE2".to_owned()),
+        campaign_id: Some("spring".to_owned()),
         faults,
-        ..Rejection::default()
     }
 }
 
@@ -134,9 +138,13 @@ fn tell_everything(telemetry: &Telemetry) {
     telemetry.nbi_concurrency_limit(7);
     telemetry.circuit_opened("401");
     telemetry.circuit_probing();
-    telemetry.circuit_reopened();
+    telemetry.circuit_reopened("401");
     telemetry.circuit_closed();
     telemetry.worker_named("upgrade", "worker-1");
+    telemetry.nbi_filter_ignored("nbi.rule_query", "campaignid");
+    telemetry.nbi_files_changed("password");
+    telemetry.nbi_files_unusable("it is gone");
+    telemetry.nbi_files_read();
     telemetry.received("steps", true);
     telemetry.received("elsewhere", false);
     telemetry.lateness(took);
@@ -150,8 +158,14 @@ fn tell_everything(telemetry: &Telemetry) {
     telemetry.queue_messages("delay", 12);
     telemetry.queue_messages("elsewhere", 12);
     telemetry.broker_blocked(Some("low on disk"));
+    telemetry.broker_blocked(None);
+    telemetry.broker_blocked(Some("low on disk"));
     telemetry.reply_failed("answers", "no such queue");
+    telemetry.started("worker-1", ([127, 0, 0, 1], 9464).into());
+    Telemetry::signalled("SIGTERM");
     telemetry.stopping();
+    telemetry.endpoint_failed(&io::Error::other("closed"));
+    telemetry.stopped();
 }
 
 fn value(text: &str, series: &str) -> f64 {
@@ -338,7 +352,7 @@ fn the_circuit_counts_as_open_until_it_is_closed() {
     assert_eq!(seen(), (1.0, [0.0, 1.0, 0.0]));
     telemetry.circuit_probing();
     assert_eq!(seen(), (1.0, [0.0, 0.0, 1.0]));
-    telemetry.circuit_reopened();
+    telemetry.circuit_reopened("401");
     assert_eq!(seen(), (1.0, [0.0, 1.0, 0.0]));
     telemetry.circuit_closed();
     assert_eq!(seen(), (0.0, [1.0, 0.0, 0.0]));
@@ -591,189 +605,4 @@ async fn the_endpoint_serves_metrics_liveness_and_readiness() {
     };
     let (served, ()) = tokio::join!(server, client);
     served.unwrap();
-}
-
-/// A log that can be read.
-#[derive(Clone, Default)]
-struct Buffer(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Buffer {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Buffer {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
-fn json_lines(level: &str, tell: impl FnOnce(&Telemetry)) -> Vec<serde_json::Value> {
-    let buffer = Buffer::default();
-    let writer = buffer.clone();
-    let subscriber = log::json(level, move || writer.clone()).unwrap();
-    let telemetry = Telemetry::default();
-    tracing::subscriber::with_default(subscriber, || tell(&telemetry));
-    buffer
-        .text()
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
-}
-
-#[test]
-fn a_line_about_a_job_has_its_ids_at_the_top_level() {
-    let lines = json_lines("trace", |telemetry| telemetry.job(&job(), &events()));
-    assert_eq!(lines.len(), events().len());
-    for line in &lines {
-        assert_eq!(line["job_id"], "job-1", "{line}");
-        assert_eq!(
-            (&line["cpe_id"], &line["campaign_id"]),
-            (&"CPE1".into(), &"spring".into()),
-            "{line}"
-        );
-        assert_eq!(
-            (&line["attempt"], &line["target"]),
-            (&1.into(), &"nbi_upgrade".into()),
-            "{line}"
-        );
-    }
-    let levels: Vec<_> = lines
-        .iter()
-        .map(|line| line["level"].as_str().unwrap())
-        .collect();
-    assert_eq!(
-        levels,
-        [
-            "INFO", "DEBUG", "DEBUG", "WARN", "WARN", "WARN", "DEBUG", "WARN"
-        ]
-    );
-    assert_eq!(lines[2]["waiting_for"], "result");
-    assert_eq!(
-        (&lines[3]["stage"], &lines[3]["error"]),
-        (&"await_result".into(), &"HTTP 503".into())
-    );
-    assert_eq!(
-        (&lines[5]["code"], &lines[5]["transient"]),
-        (&9010.into(), &true.into())
-    );
-    let last = lines.last().unwrap();
-    assert_eq!(
-        (&last["reason"], &last["impact"], &last["duration_ms"]),
-        (&"timed_out".into(), &"possible".into(), &90_000.into())
-    );
-    assert_eq!(
-        (&last["message"], &last["rule"]),
-        (&"job failed".into(), &"deactivated".into())
-    );
-}
-
-#[test]
-fn a_job_without_a_campaign_has_no_such_field() {
-    let mut job = job();
-    job.order.campaign_id = None;
-    let lines = json_lines("info", |telemetry| {
-        telemetry.job(&job, &[JobEvent::Accepted])
-    });
-    assert!(lines[0].get("campaign_id").is_none(), "{}", lines[0]);
-}
-
-#[test]
-fn no_line_shows_a_secret_and_texts_of_others_are_cut() {
-    let lines = json_lines("trace", |telemetry| {
-        tell_everything(telemetry);
-        telemetry.step_dead_lettered(&"ä".repeat(5_000));
-    });
-    assert!(
-        lines
-            .iter()
-            .all(|line| !line.to_string().contains("hunter2"))
-    );
-    assert_eq!(
-        lines.last().unwrap()["error"]
-            .as_str()
-            .unwrap()
-            .chars()
-            .count(),
-        1_000
-    );
-}
-
-#[test]
-fn the_level_decides_what_is_written() {
-    assert_eq!(
-        json_lines("warn", |telemetry| telemetry.job(&job(), &events())).len(),
-        4
-    );
-    assert_eq!(
-        json_lines("warn,nbi_upgrade=info", |telemetry| telemetry
-            .job(&job(), &events()))
-        .len(),
-        5
-    );
-    assert!(json_lines("off", tell_everything).is_empty());
-}
-
-#[test]
-fn text_lines_are_coloured_only_where_wanted() {
-    for is_coloured in [false, true] {
-        let buffer = Buffer::default();
-        let writer = buffer.clone();
-        let subscriber = log::text("info", move || writer.clone(), is_coloured).unwrap();
-        tracing::subscriber::with_default(subscriber, || Telemetry::default().stopping());
-        assert_eq!(buffer.text().contains('\u{1b}'), is_coloured);
-        assert!(buffer.text().contains("stopping"));
-    }
-}
-
-#[test]
-fn texts_of_others_stay_within_their_line() {
-    const EVIL: &str = "x\nERROR nbi_upgrade: forged\r\u{1b}[2J\u{9b}1m\u{0}";
-    let buffer = Buffer::default();
-    let writer = buffer.clone();
-    let subscriber = log::text("trace", move || writer.clone(), false).unwrap();
-    let telemetry = Telemetry::default();
-    tracing::subscriber::with_default(subscriber, || {
-        telemetry.request_rejected(&Rejection {
-            job_id: Some(EVIL.to_owned()),
-            cpe_id: Some(EVIL.to_owned()),
-            campaign_id: None,
-            faults: vec![FieldFault {
-                field: EVIL.to_owned(),
-                message: EVIL.to_owned(),
-            }],
-        });
-        telemetry.step_dead_lettered(EVIL);
-        telemetry.step_parked(EVIL);
-        telemetry.reply_failed(EVIL, EVIL);
-        telemetry.broker_lost(EVIL, EVIL, Duration::ZERO);
-        telemetry.broker_blocked(Some(EVIL));
-        telemetry.circuit_opened(EVIL);
-        let fault = FaultPolicy::default()
-            .fault_in(&format!("FaultCode 9010 {EVIL}"))
-            .unwrap();
-        telemetry.job(
-            &job(),
-            &[
-                JobEvent::DeviceFaulted {
-                    fault,
-                    tries_again: false,
-                },
-                JobEvent::StageFailed {
-                    stage: Stage::AwaitResult,
-                    error: EVIL.to_owned(),
-                },
-            ],
-        );
-    });
-    let text = buffer.text();
-    assert_eq!(text.lines().count(), 9, "{text}");
-    let mut others = text.chars().filter(|c| c.is_control() && *c != '\n');
-    assert_eq!(others.next(), None, "{text:?}");
 }

@@ -84,8 +84,20 @@ impl Node {
         node
     }
 
+    /// A node of its own with more lines of configuration, in which `{directory}` stands for its directory, with files there, and with
+    /// one more plugin.
+    pub(crate) fn start_with(configuration: &str, files: &[(&str, &str)], plugin: &str) -> Self {
+        let mut node = Self::begin_with(free_port(), configuration, files, plugin);
+        node.wait_until_up();
+        node
+    }
+
     /// Begins to start a node with a port mapper on this port and more lines of configuration.
     pub(super) fn begin(mapper: u16, configuration: &str) -> Self {
+        Self::begin_with(mapper, configuration, &[], "rabbitmq_management")
+    }
+
+    fn begin_with(mapper: u16, configuration: &str, files: &[(&str, &str)], plugin: &str) -> Self {
         assert!(
             Path::new(&(root() + SERVER)).exists(),
             "RabbitMQ is not installed ({SERVER}); run the tests through `tests/run`"
@@ -100,7 +112,16 @@ impl Node {
             management: free_port(),
             mapper,
         };
-        write_configuration(&directory, ports, configuration);
+        let place = directory.to_str().expect("it was made from text");
+        write_configuration(
+            &directory,
+            ports,
+            &configuration.replace("{directory}", place),
+            plugin,
+        );
+        for (name, text) in files {
+            std::fs::write(directory.join(name), text).expect("the directory is ours");
+        }
         let (guard, stdin) = spawn(&directory, &name, ports);
         Self {
             guard,
@@ -301,11 +322,14 @@ pub(crate) fn shipped(name: &str) -> String {
     std::fs::read_to_string(folder.join(name)).expect("it is shipped")
 }
 
-fn write_configuration(directory: &Path, ports: Ports, more: &str) {
+fn write_configuration(directory: &Path, ports: Ports, more: &str, plugin: &str) {
     let write = |name: &str, text: String| {
         std::fs::write(directory.join(name), text).expect("the directory is ours")
     };
-    write("enabled_plugins", "[rabbitmq_management].\n".to_owned());
+    write(
+        "enabled_plugins",
+        format!("[rabbitmq_management,{plugin}].\n"),
+    );
     write(
         "rabbitmq.conf",
         format!(

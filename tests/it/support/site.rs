@@ -143,10 +143,19 @@ impl Site {
         self.environment.push((key.to_owned(), value.to_owned()));
     }
 
+    /// Takes a key of the configuration away from processes that start from now on.
+    pub(crate) fn unset(&mut self, key: &str) {
+        self.environment.retain(|(name, _)| name != key);
+    }
+
+    /// What processes are started with now.
+    pub(crate) fn environment(&self) -> &[(String, String)] {
+        &self.environment
+    }
+
     /// Gives processes that start from now on a list of brokers.
     pub(crate) fn set_urls(&mut self, urls: &str) {
-        self.environment
-            .retain(|(key, _)| key != "NBI_UPGRADE_AMQP__URL");
+        self.unset("NBI_UPGRADE_AMQP__URL");
         self.set("NBI_UPGRADE_AMQP__URLS", urls);
     }
 
