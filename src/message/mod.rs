@@ -16,7 +16,9 @@ pub mod headers;
 pub mod journal;
 pub mod named;
 pub mod request;
+pub mod schema;
 pub mod step;
+mod time;
 
 pub use event::{EventKind, EventMessage, EventSettings};
 pub use headers::{DeadLetter, Incoming};

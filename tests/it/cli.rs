@@ -169,7 +169,7 @@ fn deaf_address() -> String {
 
 #[test]
 fn every_command_has_its_help() {
-    let commands: [&[&str]; 17] = [
+    let commands: [&[&str]; 18] = [
         &[],
         &["worker"],
         &["demo"],
@@ -184,6 +184,7 @@ fn every_command_has_its_help() {
         &["topology"],
         &["topology", "declare"],
         &["check"],
+        &["schema"],
         &["healthcheck"],
         &["completions"],
         &["manual"],
@@ -218,6 +219,7 @@ fn no_command_is_without_a_help_that_is_tested() {
             "simulator",
             "topology",
             "check",
+            "schema",
             "healthcheck",
             "completions",
             "manual",

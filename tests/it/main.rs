@@ -18,6 +18,7 @@ mod chaos; // the same broken on purpose: alarms, cuts, clusters
 mod fleet; // the built program: worker processes, a simulated NBI over HTTP and a real RabbitMQ
 
 mod observe; // dashboards and alerts
+mod contract; // schemas, and the events of real runs against them
 
 mod cli; // the built binary: help texts, exit statuses, what is printed
 mod run_command; // a fleet without a broker, killed and taken up again

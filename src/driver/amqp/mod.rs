@@ -5,6 +5,7 @@
 //! The client library is known in this folder alone.
 
 pub mod dead;
+pub mod asyncapi;
 pub mod delay;
 pub mod probe;
 pub mod requester;
