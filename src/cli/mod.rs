@@ -21,6 +21,7 @@ mod output;
 mod reference;
 mod requeue;
 mod run;
+mod schema;
 mod simulator;
 mod spreadsheet;
 mod submit;
@@ -101,6 +102,9 @@ enum Command {
     Topology(topology::Topology),
     /// Checks configuration, broker and NBI, one line each, with the remedy for what fails. Changes nothing.
     Check(check::Check),
+    /// Prints the schemas of requests and events, and an AsyncAPI document of the whole.
+    #[command(subcommand)]
+    Schema(schema::Schema),
     /// Asks the worker on this host whether it is alive; for containers.
     Healthcheck(healthcheck::Healthcheck),
     /// Prints the completions of a shell.
@@ -126,6 +130,7 @@ pub fn main() -> ExitCode {
         | Command::Simulator(_)
         | Command::Topology(_)
         | Command::Check(_)
+        | Command::Schema(_)
         | Command::Healthcheck(_)
         | Command::Completions(_)
         | Command::Manual(_) => 1,
@@ -168,6 +173,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<Status> {
         Command::Simulator(simulator) => simulator.run(common.output).await,
         Command::Topology(topology) => topology.run(load(&common)?, common.output).await,
         Command::Check(check) => check.run(&common, common.output).await,
+        Command::Schema(schema) => Ok(schema.run(&load(&common)?)),
         Command::Healthcheck(check) => check.run(load(&common)?, common.output).await,
         Command::Completions(completions) => completions.run(&mut Arguments::command()),
         Command::Manual(manual) => manual.run(Arguments::command(), common.output),

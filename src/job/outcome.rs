@@ -78,6 +78,27 @@ names! {
     }
 }
 
+impl Reason {
+    /// The outcome that a job with this reason has.
+    #[must_use]
+    pub fn outcome(self) -> Outcome {
+        match self {
+            Self::Upgraded | Self::AlreadyDone | Self::AlreadyCurrent => Outcome::Completed,
+            Self::DeviceFault
+            | Self::TimedOut
+            | Self::NbiRejected
+            | Self::NbiUnavailable
+            | Self::NbiProtocolError
+            | Self::ConnectionRequestFailed
+            | Self::VersionMismatch
+            | Self::Superseded
+            | Self::DeviceBusy => Outcome::Failed,
+            Self::Cancelled => Outcome::Cancelled,
+            Self::InvalidRequest => Outcome::Rejected,
+        }
+    }
+}
+
 names! {
     /// What a NOC needs to know first: may the device have been changed?
     Impact {

@@ -187,6 +187,44 @@ fn read(fields: &mut Fields) -> Option<Command> {
     Some(Command { verb, scope })
 }
 
+/// Why a command is answered so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnswerReason {
+    /// It stands and is carried out.
+    Stands,
+    /// The event history knows no such job; the command stands all the same, for a job that comes later.
+    UnknownJob,
+    /// The job was cancelled before.
+    AlreadyCancelled,
+    /// The job is over.
+    AlreadyFinished,
+    /// The command has faults.
+    InvalidCommand,
+}
+
+impl AnswerReason {
+    /// Every reason.
+    pub const ALL: &[Self] = &[
+        Self::Stands,
+        Self::UnknownJob,
+        Self::AlreadyCancelled,
+        Self::AlreadyFinished,
+        Self::InvalidCommand,
+    ];
+
+    /// The name in events.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stands => "stands",
+            Self::UnknownJob => "unknown_job",
+            Self::AlreadyCancelled => "already_cancelled",
+            Self::AlreadyFinished => "already_finished",
+            Self::InvalidCommand => "invalid_command",
+        }
+    }
+}
+
 /// The answer to a command, before it is an event.
 #[derive(Debug)]
 pub struct Answer<'a> {
@@ -198,8 +236,8 @@ pub struct Answer<'a> {
     pub command: Option<&'a Command>,
     /// Whether it stands.
     pub is_accepted: bool,
-    /// Why, from a closed set: `stands`, `unknown_job`, `already_cancelled`, `already_finished`, `invalid_command`.
-    pub reason: &'static str,
+    /// Why.
+    pub reason: AnswerReason,
     /// For people.
     pub message: String,
     /// What is wrong with a command that could not be read.

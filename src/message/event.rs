@@ -1,12 +1,14 @@
 //! Events for others: CloudEvents 1.0 in structured JSON mode, with ids that a repeat repeats.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::control::{Answer, Command, Scope};
+use super::control::{Answer, AnswerReason, Command, Scope};
 use super::request::{carried, traced};
+use super::time::Rfc3339;
 use super::{Incoming, Rejection, Work};
 use crate::job::outcome::{Ending, RuleState};
 use crate::job::state::{Stage, StageRecord, elapsed};
@@ -87,7 +89,7 @@ impl EventKind {
         }
     }
 
-    fn of_outcome(outcome: Outcome) -> Self {
+    pub(super) fn of_outcome(outcome: Outcome) -> Self {
         match outcome {
             Outcome::Completed => Self::Completed,
             Outcome::Failed => Self::Failed,
@@ -128,31 +130,48 @@ pub(super) const EVENT_NAMESPACE: Uuid = Uuid::from_u128(0x49a3_980c_37d2_5d13_a
 /// The schema of `data`, with its version.
 pub const DATA_SCHEMA: &str = "urn:nbi-upgrade:event:v1";
 
-#[derive(Serialize)]
-struct CloudEvent<'a> {
+/// Its type, the device as `subject`, and in `data` what is known. Readers ignore members that they do not know: new ones may come.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct CloudEvent<'a> {
+    #[schemars(extend("const" = "1.0"))]
     specversion: &'static str,
+    /// The same in every copy of the event: what tells a repeat.
+    #[schemars(extend("pattern" = "^[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$"))]
     id: &'a str,
+    /// `/nbi-upgrade/` and the name of the worker.
+    #[schemars(extend("pattern" = "^/nbi-upgrade/."))]
     source: &'a str,
     #[serde(rename = "type")]
     event_type: &'static str,
+    /// The device, `cpe_id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     subject: Option<&'a str>,
+    /// When it happened.
+    #[schemars(with = "Rfc3339")]
     time: Timestamp,
+    #[schemars(extend("const" = "application/json"))]
     datacontenttype: &'static str,
+    #[schemars(extend("const" = DATA_SCHEMA))]
     dataschema: &'static str,
+    /// W3C trace context of the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     traceparent: Option<&'a str>,
+    /// W3C trace state of the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     tracestate: Option<&'a str>,
     data: Data<'a>,
 }
 
-#[derive(Serialize, Default)]
+/// What is known of the job. What is not known is absent, never null.
+#[derive(Serialize, JsonSchema, Default)]
 struct Data<'a> {
+    /// Of an answer to an order: which order.
     #[serde(skip_serializing_if = "Option::is_none")]
     command: Option<&'static str>,
+    /// Of an answer to an order: whether it is for everything.
     #[serde(skip_serializing_if = "Option::is_none")]
     all: Option<bool>,
+    /// Of an answer to an order: the order's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     correlation_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -163,15 +182,24 @@ struct Data<'a> {
     campaign_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     firmware_url: Option<&'a str>,
+    /// How the job ended; the last word of the type.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = names(Outcome::ALL, Outcome::name)))]
     outcome: Option<&'static str>,
+    /// Why.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = reasons()))]
     reason: Option<&'static str>,
+    /// What may have happened to the device: nothing for sure, perhaps something, the upgrade, or something else.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = names(Impact::ALL, Impact::name)))]
     impact: Option<&'static str>,
+    /// One sentence for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<&'a str>,
+    /// Of `upgrade.progress`: the stage that is done.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = Stage::ALL.map(Stage::name)))]
     stage: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<RuleData<'a>>,
@@ -181,61 +209,116 @@ struct Data<'a> {
     fault: Option<FaultData<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     stages: Vec<StageData<'a>>,
+    /// Tries of the device, the last one counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     attempts: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Rfc3339")]
     requested_at: Option<Timestamp>,
+    /// When a worker took it up.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Rfc3339")]
     started_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Rfc3339")]
     finished_at: Option<Timestamp>,
+    /// From `requested_at` to `finished_at`, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     duration_ms: Option<u64>,
+    /// The request's, untouched.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "serde_json::Value")]
     context: Option<&'a RawValue>,
+    /// Of `upgrade.rejected`: every field at fault.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<ErrorData<'a>>,
 }
 
-#[derive(Serialize)]
+/// The rule in the management system.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Rule")]
 struct RuleData<'a> {
     id: &'a str,
+    /// `cleanup_failed`: it may still be armed; somebody must look.
+    #[schemars(extend("enum" = names(RuleState::ALL, |state| final_rule_state(state).name())))]
     state: &'static str,
 }
 
-#[derive(Serialize)]
+/// The result that decided it, as the management system reported it.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Result")]
 struct ResultData<'a> {
     id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<i64>,
     message: &'a str,
+    /// Unix seconds.
     ts: i64,
 }
 
-#[derive(Serialize)]
+/// The device's fault.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Fault")]
 struct FaultData<'a> {
+    /// The TR-069 code.
     code: u16,
+    /// What TR-069 calls it.
     name: &'static str,
+    /// The device's words.
     message: &'a str,
+    /// Whether another try makes sense.
     transient: bool,
 }
 
-#[derive(Serialize)]
+/// What happened in a stage.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "StageRecord")]
 struct StageData<'a> {
+    #[schemars(extend("enum" = Stage::ALL.map(Stage::name)))]
     stage: &'static str,
+    /// Tries: failed ones and the one that ended it; waits do not count.
     attempts: u32,
+    #[schemars(with = "Rfc3339")]
     started_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Rfc3339")]
     finished_at: Option<Timestamp>,
+    #[schemars(extend("enum" = STAGE_OUTCOMES))]
     outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_error: Option<&'a str>,
 }
 
-#[derive(Serialize)]
+/// A field at fault.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "FieldError")]
 struct ErrorData<'a> {
+    /// Its name, or `body` for the whole.
     field: &'a str,
+    /// What is wrong with which value, and the remedy.
     message: &'a str,
+}
+
+/// How a stage can stand.
+const STAGE_OUTCOMES: [&str; 3] = ["ok", "failed", "unfinished"];
+
+/// Every name that a value of `all` is written with, once.
+fn names<T: Copy>(all: &[T], name: impl Fn(T) -> &'static str) -> Vec<&'static str> {
+    let mut names = Vec::new();
+    for value in all {
+        let name = name(*value);
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// Why a job ended, or an order was answered so.
+fn reasons() -> Vec<&'static str> {
+    let mut reasons = names(Reason::ALL, Reason::name);
+    reasons.extend(names(AnswerReason::ALL, AnswerReason::name));
+    reasons
 }
 
 /// The events that others see among what happened.
@@ -386,7 +469,7 @@ pub(super) fn of_command(
             .is_some_and(|command| command.scope == Scope::All)
             .then_some(true),
         correlation_id: carried(answer.incoming.correlation_id),
-        reason: Some(answer.reason),
+        reason: Some(answer.reason.name()),
         message: Some(&answer.message),
         errors,
         ..Data::default()
@@ -555,9 +638,9 @@ fn stages_data(records: &[StageRecord]) -> Vec<StageData<'_>> {
             started_at: record.started_at,
             finished_at: record.finished_at,
             outcome: match (record.finished_at.is_some(), record.failed) {
-                (true, false) => "ok",
-                (true, true) => "failed",
-                (false, _) => "unfinished",
+                (true, false) => STAGE_OUTCOMES[0],
+                (true, true) => STAGE_OUTCOMES[1],
+                (false, _) => STAGE_OUTCOMES[2],
             },
             last_error: record.last_error.as_deref(),
         })

@@ -129,9 +129,13 @@ impl Fields {
     /// A whole number in a range, if it is there; `null` counts as absent.
     pub(super) fn integer(&mut self, name: &str, min: u32, max: u32) -> Option<u32> {
         let raw = self.raw(name).filter(|raw| *raw != "null")?;
-        let checked = serde_json::from_str::<u32>(raw)
+        // As JSON Schema has it, 2.0 is a whole number: some languages write their numbers so.
+        let checked = serde_json::from_str::<f64>(raw)
             .ok()
-            .filter(|number| (min..=max).contains(number))
+            .filter(|number| {
+                number.fract() == 0.0 && (f64::from(min)..=f64::from(max)).contains(number)
+            })
+            .map(|number| number as u32)
             .ok_or_else(|| {
                 format!(
                     "must be a whole number from {min} to {max}, is {}",

@@ -7,7 +7,7 @@ use super::RequestSettings;
 use crate::job::FirmwareUrl;
 
 /// Printable characters that no URL has (RFC 3986).
-const NOT_IN_URLS: &str = "\"<>\\^`{|}";
+pub(super) const NOT_IN_URLS: &str = "\"<>\\^`{|}";
 
 /// An absolute URL without credentials, below the allowed prefixes.
 pub(super) fn firmware_url(text: &str, settings: &RequestSettings) -> Result<FirmwareUrl, String> {

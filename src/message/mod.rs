@@ -17,7 +17,9 @@ pub mod headers;
 pub mod journal;
 pub mod named;
 pub mod request;
+pub mod schema;
 pub mod step;
+mod time;
 
 pub use control::{Answer, Command, Orders, Scope, Verb};
 pub use event::{EventKind, EventMessage, EventSettings, job_id_of_event};

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use super::fields::Fields;
 use super::firmware::firmware_url;
+use super::time::timestamp;
 use super::{Carried, Incoming, Work};
 use crate::job::state::{Cleanup, Order};
 use crate::job::{CampaignId, CpeId, Job, JobId, RuleId};
@@ -66,14 +67,11 @@ pub const VERSION_MAX: usize = 256;
 /// trace states to be cut at 512).
 const CARRIED_MAX: usize = 512;
 
-/// 0000-01-01T00:00:00Z in Unix seconds.
-const YEAR_ZERO: i64 = -62_167_219_200;
-
 /// Most tries of a device, rule executions and the highest priority that a request can ask for: a slip of the keyboard
 /// must not flash a device for days.
-const ATTEMPTS_MAX: u32 = 100;
-const EXECUTIONS_MAX: u32 = 1_000;
-const PRIORITY_MAX: u32 = 1_000_000;
+pub(super) const ATTEMPTS_MAX: u32 = 100;
+pub(super) const EXECUTIONS_MAX: u32 = 1_000;
+pub(super) const PRIORITY_MAX: u32 = 1_000_000;
 
 /// The fields of a request.
 pub const FIELDS: [&str; 15] = [
@@ -329,13 +327,6 @@ fn cpe_id(text: &str) -> Result<CpeId, String> {
     } else {
         Err("has neither a letter nor a digit; name one device".to_owned())
     }
-}
-
-fn timestamp(text: &str) -> Result<Timestamp, String> {
-    let time: Option<Timestamp> = text.parse().ok();
-    // The parser knows years before 0; events could not repeat them, as RFC 3339 does not.
-    time.filter(|time| time.as_second() >= YEAR_ZERO)
-        .ok_or_else(|| "is no RFC 3339 time; write it like 2026-11-23T18:00:00Z".to_owned())
 }
 
 fn read_context(fields: &mut Fields) -> Option<Box<RawValue>> {

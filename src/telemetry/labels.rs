@@ -105,21 +105,5 @@ pub(super) fn status(status: &str) -> &str {
 
 /// Every pair of outcome and reason that can occur.
 pub(super) fn endings() -> impl Iterator<Item = (Outcome, Reason)> {
-    Reason::ALL.iter().map(|reason| {
-        let outcome = match reason {
-            Reason::Upgraded | Reason::AlreadyDone | Reason::AlreadyCurrent => Outcome::Completed,
-            Reason::DeviceFault
-            | Reason::TimedOut
-            | Reason::NbiRejected
-            | Reason::NbiUnavailable
-            | Reason::NbiProtocolError
-            | Reason::ConnectionRequestFailed
-            | Reason::VersionMismatch
-            | Reason::Superseded
-            | Reason::DeviceBusy => Outcome::Failed,
-            Reason::Cancelled => Outcome::Cancelled,
-            Reason::InvalidRequest => Outcome::Rejected,
-        };
-        (outcome, *reason)
-    })
+    Reason::ALL.iter().map(|reason| (reason.outcome(), *reason))
 }

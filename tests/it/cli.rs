@@ -169,7 +169,7 @@ fn deaf_address() -> String {
 
 #[test]
 fn every_command_has_its_help() {
-    let commands: [&[&str]; 20] = [
+    let commands: [&[&str]; 21] = [
         &[],
         &["worker"],
         &["demo"],
@@ -187,6 +187,7 @@ fn every_command_has_its_help() {
         &["topology"],
         &["topology", "declare"],
         &["check"],
+        &["schema"],
         &["healthcheck"],
         &["completions"],
         &["manual"],
@@ -224,6 +225,7 @@ fn no_command_is_without_a_help_that_is_tested() {
             "simulator",
             "topology",
             "check",
+            "schema",
             "healthcheck",
             "completions",
             "manual",

@@ -19,7 +19,8 @@ mod chaos; // the same broken on purpose: alarms, cuts, clusters
 mod fleet;
 mod tls; // certificates and secrets, against a RabbitMQ and an NBI that speak TLS // the built program: worker processes, a simulated NBI over HTTP and a real RabbitMQ
 
-mod observe; // dashboards and alerts
+mod contract;
+mod observe; // dashboards and alerts // schemas, and the events of real runs against them
 
 mod cli; // the built binary: help texts, exit statuses, what is printed
 mod run_command; // a fleet without a broker, killed and taken up again

@@ -23,7 +23,7 @@ use super::publish::short;
 use super::settings::AmqpSettings;
 use super::shared::{Link, Settler, Shared};
 use super::stream::{Start, Stream, StreamReader};
-use crate::message::control::{Answer, Command, Scope, Verb};
+use crate::message::control::{Answer, AnswerReason, Command, Scope, Verb};
 use crate::message::{EventKind, FieldFault, job_id_of_event};
 
 /// Commands answered together.
@@ -145,11 +145,11 @@ fn answer_to<'a>(
     command: &'a Result<Command, Vec<FieldFault>>,
     known: Option<&HashMap<String, Known>>,
 ) -> Answer<'a> {
-    let stands = |message: &str| (true, "stands", message.to_owned());
+    let stands = |message: &str| (true, AnswerReason::Stands, message.to_owned());
     let (is_accepted, reason, message) = match command {
         Err(_) => (
             false,
-            "invalid_command",
+            AnswerReason::InvalidCommand,
             "the command is not valid and changes nothing".to_owned(),
         ),
         Ok(Command {
@@ -160,17 +160,19 @@ fn answer_to<'a>(
                 "the job is cancelled unless it is over; the event history could not be read, so that nobody can tell",
             ),
             Some(Some(Known::Accepted)) => stands("the job ends at its next look"),
-            Some(Some(Known::Over(EventKind::Cancelled))) => {
-                (true, "already_cancelled", "the job is cancelled".to_owned())
-            }
+            Some(Some(Known::Over(EventKind::Cancelled))) => (
+                true,
+                AnswerReason::AlreadyCancelled,
+                "the job is cancelled".to_owned(),
+            ),
             Some(Some(Known::Over(kind))) => (
                 false,
-                "already_finished",
+                AnswerReason::AlreadyFinished,
                 format!("the job is over: {}", kind.event_type()),
             ),
             Some(None) => (
                 true,
-                "unknown_job",
+                AnswerReason::UnknownJob,
                 "the event history knows no such job; should it come, it is cancelled".to_owned(),
             ),
         },

@@ -4,6 +4,7 @@
 //! a lost connection costs nothing but time. Does not promise that a continuation is delivered once: see `ledger.rs` for what is caught.
 //! The client library is known in this folder alone.
 
+pub mod asyncapi;
 pub mod dead;
 pub mod delay;
 pub mod probe;

@@ -2,6 +2,7 @@
 
 mod events;
 mod requests;
+mod schemas;
 mod steps;
 
 use jiff::Timestamp;

@@ -35,6 +35,7 @@ pub(crate) struct Setup {
     pub(crate) requests: RequestSettings,
     pub(crate) nbi: NbiSettings,
     pub(crate) latency: Duration,
+    pub(crate) progress: bool,
 }
 
 impl Default for Setup {
@@ -47,6 +48,7 @@ impl Default for Setup {
             requests: RequestSettings::default(),
             nbi: NbiSettings::default(),
             latency: Duration::from_millis(2),
+            progress: false,
         }
     }
 }
@@ -92,7 +94,7 @@ impl World {
             requests: setup.requests,
             events: EventSettings {
                 source: "/nbi-upgrade/story".to_owned(),
-                progress: false,
+                progress: setup.progress,
             },
         };
         let (driver, events) =
