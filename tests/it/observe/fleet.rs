@@ -5,11 +5,14 @@ use nbi_upgrade::telemetry::names;
 
 use super::board::{Board, Panel};
 use super::promql::{
-    CONFIGURATION_FAULTS, average, max, min, of, per_minute, quantile, rate, sum, with, within,
+    CONFIGURATION_FAULTS, average, max, of, per_minute, quantile, rate, sum, with, within,
 };
 
 /// Failures that say something about devices, files or the NBI: an upgrade that another job took over is none.
 const FAILED: &str = r#"outcome="failed",reason!="superseded""#;
+
+/// 1 while everything is paused by order. Workers that know no emergency stop do not tell it.
+pub(super) const EMERGENCY_STOP: &str = "nbi_upgrade_emergency_stop";
 
 pub(super) fn board() -> Board {
     let mut board = Board::new(
@@ -126,19 +129,29 @@ fn danger(board: &mut Board) {
         4,
         Panel::stat(
             "Broker",
-            "none",
-            "Whether every worker is connected to RabbitMQ.",
+            "percentunit",
+            "Share of workers that are connected to RabbitMQ.",
         )
-        .query(min(&of(names::BROKER_CONNECTED)), "connected")
+        .query(average(&of(names::BROKER_CONNECTED)), "connected")
         .value_is(1, "connected", "green")
-        .value_is(0, "LOST", "red"),
+        .value_is(0, "LOST", "red")
+        .steps_from_zero()
+        .without_data("no workers"),
     );
     board.add(
         4,
         4,
-        Panel::stat("Workers", "none", "Workers that are connected.")
-            .query(sum("", &of(names::BROKER_CONNECTED)), "workers")
-            .steps_from_zero(),
+        Panel::stat(
+            "Emergency stop",
+            "none",
+            "Whether everything was paused by order: nothing new is begun until somebody ends it.",
+        )
+        .query(
+            format!("{} or vector(0)", max("", &of(EMERGENCY_STOP))),
+            "stopped",
+        )
+        .value_is(0, "off", "green")
+        .value_is(1, "ON", "red"),
     );
     board.add(4, 4, Panel::stat(
         "Lateness, p99",
