@@ -41,6 +41,10 @@ bench *arguments:
 bench-pieces:
     cargo bench --bench hot_path
 
+# Draws the pictures of docs/dashboards.md from a run of ten minutes; `just pictures draw` only draws anew.
+pictures *draw:
+    bash tests/pictures/make {{ draw }}
+
 # Accepts changed snapshots as they are; look at `git diff` before you commit.
 accept:
     INSTA_UPDATE=always INSTA_FORCE_PASS=1 cargo test --all-targets

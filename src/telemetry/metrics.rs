@@ -143,7 +143,7 @@ impl JobMetrics {
             ),
             oldest: new.fraction(
                 names::OLDEST_JOB,
-                "Age of the oldest job that is not over and was in hand here within ten minutes; 0 without one.",
+                "Age of the oldest job that was put to wait here within the last ten minutes, at that moment; 0 without one.",
             ),
             duration: new.histograms(
                 names::JOB_DURATION,

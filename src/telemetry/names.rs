@@ -23,7 +23,7 @@ names! {
     JOB_DURATION = "job_duration_seconds",
     /// Share of a job's time that was used when it was put to wait for its device's result.
     JOB_DEADLINE_USED = "job_deadline_used_ratio",
-    /// Age of the oldest job that is not over and was lately in hand; seconds.
+    /// Age of the oldest job that was lately put to wait; seconds.
     OLDEST_JOB = "oldest_job_seconds",
     /// Attempts of stages, by `stage` and `result`.
     STAGE_ATTEMPTS = "stage_attempts_total",

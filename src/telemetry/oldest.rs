@@ -1,26 +1,26 @@
-//! How old the oldest job is, without a database: the oldest of those that were lately in hand.
+//! How old the oldest job is, without a database: the oldest of those that were lately put to wait, as old as it was then.
 //!
-//! A job that waits for its device is taken in hand by some worker at least every `await_result.max` (5 min by default), so the
-//! window of ten minutes sees each of them. A worker knows only what passed through its own hands; the oldest of the fleet is the
-//! maximum over its workers. One time for each minute is kept, whatever the number of jobs; in return, a job that was the oldest
-//! and is over counts until its minute has passed.
+//! A job that waits for its device is in some worker's hands at least every `await_result.max` (5 min by default), so the last ten
+//! minutes see each of them. A worker knows only what passed through its own hands; the oldest of the fleet is the maximum over its
+//! workers. One age for each minute is kept, whatever the number of jobs. An age does not grow afterwards: whether the job is over
+//! meanwhile is not known here, and a job that is over must not look like one that hangs.
 
 use std::sync::{Mutex, PoisonError};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 /// Minutes that are remembered: the one that runs and ten whole ones.
 const MINUTES: usize = 11;
 
-/// The oldest jobs of the last minutes.
+/// The greatest ages of the last minutes.
 #[derive(Debug, Default)]
 pub(super) struct Oldest(Mutex<[Minute; MINUTES]>);
 
-/// The oldest job of one minute.
+/// The greatest age in one minute.
 #[derive(Debug, Clone, Copy, Default)]
 struct Minute {
     number: i64,
-    began: Option<Timestamp>,
+    age: SignedDuration,
 }
 
 impl Oldest {
@@ -33,28 +33,24 @@ impl Oldest {
         if minute.number != number {
             *minute = Minute {
                 number,
-                began: None,
+                age: SignedDuration::ZERO,
             };
         }
-        minute.began = Some(minute.began.map_or(began, |known| known.min(began)));
+        minute.age = minute.age.max(now.duration_since(began));
     }
 
-    /// The age of the oldest of them, in seconds; 0 when there was none.
+    /// The greatest age of the last ten minutes, in seconds; 0 when there was none.
     pub(super) fn age(&self, now: Timestamp) -> f64 {
         let first = now.as_second().div_euclid(60) - (MINUTES as i64 - 1);
         let minutes = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let recent = minutes.iter().filter(|minute| minute.number >= first);
-        let oldest = recent.filter_map(|minute| minute.began).min();
-        oldest.map_or(0.0, |began| {
-            now.duration_since(began).as_secs_f64().max(0.0)
-        })
+        let oldest = recent.map(|minute| minute.age).max();
+        oldest.map_or(0.0, |age| age.as_secs_f64())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use jiff::SignedDuration;
-
     use super::*;
 
     fn minute(number: i64) -> Timestamp {
@@ -69,10 +65,10 @@ mod tests {
         oldest.goes_on(minute(-5), minute(0));
         oldest.goes_on(minute(-20), minute(3));
         assert_eq!(oldest.age(minute(0)), 90.0 * 60.0);
-        assert_eq!(oldest.age(minute(10)), 100.0 * 60.0);
-        // The 90 minutes were last seen eleven minutes ago.
-        assert_eq!(oldest.age(minute(11)), 31.0 * 60.0);
-        assert_eq!(oldest.age(minute(13)), 33.0 * 60.0);
+        // It may be over by now: it is as old as it was.
+        assert_eq!(oldest.age(minute(10)), 90.0 * 60.0);
+        assert_eq!(oldest.age(minute(11)), 23.0 * 60.0);
+        assert_eq!(oldest.age(minute(13)), 23.0 * 60.0);
         assert_eq!(oldest.age(minute(14)), 0.0);
     }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "grafana"
 
 # The units of Grafana that we use; a misspelt one would be shown as text behind each number.
-UNITS = {"none", "short", "percentunit", "s", "bytes", "reqps", "cpm"}
+UNITS = {"none", "short", "percentunit", "s", "bytes", "reqps", "ops", "cpm"}
 
 # Rule, what it is found in, why it may stand.
 EXCEPTIONS = [

@@ -5,7 +5,6 @@ use serde_json::{Map, Value, json};
 use super::{DEFINITIONS, document, of_output, take_definitions};
 use crate::job::{Outcome, Reason};
 use crate::message::control::AnswerReason;
-use crate::message::control::AnswerReason;
 use crate::message::event::{CloudEvent, DATA_SCHEMA, EventKind};
 
 /// The schema of every event; `definitions` has one for each type, named by the last word of it.

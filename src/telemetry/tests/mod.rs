@@ -373,7 +373,7 @@ fn depths_of_queues_are_unknown_while_the_broker_is_away() {
 }
 
 #[test]
-fn the_oldest_job_counts_until_ten_minutes_after_it_was_in_hand() {
+fn a_job_that_is_put_to_wait_shows_its_age() {
     let telemetry = Telemetry::default();
     let age = || {
         value(

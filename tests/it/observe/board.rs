@@ -138,7 +138,12 @@ fn annotations() -> Vec<Value> {
         "count by (version, revision) ({} offset 1m)",
         of(names::BUILD_INFO)
     );
-    let circuit = of(names::NBI_CIRCUIT_OPEN);
+    // Open at any time within a minute, so that a short opening is seen too.
+    let open = |offset: &str| {
+        let circuit = of(names::NBI_CIRCUIT_OPEN);
+        format!("max(max_over_time({circuit}[1m]{offset}))")
+    };
+    let (now, earlier) = (open(""), open(" offset 1m"));
     vec![
         mark(
             "Deploys",
@@ -150,18 +155,14 @@ fn annotations() -> Vec<Value> {
         mark(
             "Circuit opens",
             "red",
-            format!(
-                "max(max_over_time({circuit}[1m])) > max(min_over_time({circuit}[1m] offset 30s))"
-            ),
+            format!("{now} == 1 and {earlier} == 0"),
             "Circuit to the NBI opened",
             "",
         ),
         mark(
             "Circuit closes",
             "green",
-            format!(
-                "max(min_over_time({circuit}[1m] offset 30s)) > max(max_over_time({circuit}[30s]))"
-            ),
+            format!("{now} == 0 and {earlier} == 1"),
             "Circuit to the NBI closed",
             "",
         ),

@@ -5,11 +5,14 @@ use nbi_upgrade::telemetry::names;
 
 use super::board::{Board, Panel};
 use super::promql::{
-    CONFIGURATION_FAULTS, max, min, of, per_minute, quantile, rate, sum, with, within,
+    CONFIGURATION_FAULTS, average, max, of, per_minute, quantile, rate, sum, with, within,
 };
 
 /// Failures that say something about devices, files or the NBI: an upgrade that another job took over is none.
 const FAILED: &str = r#"outcome="failed",reason!="superseded""#;
+
+/// 1 while everything is paused by order. Workers that know no emergency stop do not tell it.
+pub(super) const EMERGENCY_STOP: &str = "nbi_upgrade_emergency_stop";
 
 pub(super) fn board() -> Board {
     let mut board = Board::new(
@@ -19,6 +22,7 @@ pub(super) fn board() -> Board {
     );
     board.row("Is the fleet in danger?");
     danger(&mut board);
+    alerts(&mut board);
     board.row("What is going on");
     flow(&mut board);
     board.row("Devices");
@@ -41,7 +45,10 @@ fn danger(board: &mut Board) {
         names::DEVICE_FAULTS,
         &format!("code=~\"{CONFIGURATION_FAULTS}\""),
     );
-    let unsure = r#"outcome="failed",impact=~"possible|unknown""#;
+    let silent = with(
+        names::JOBS_FINISHED,
+        r#"outcome="failed",reason=~"timed_out|nbi_unavailable|nbi_protocol_error""#,
+    );
     board.add(4, 4, Panel::stat(
         "Alerts",
         "none",
@@ -71,14 +78,22 @@ fn danger(board: &mut Board) {
     .query(format!("ceil({})", sum("", &within("15m", &configuration))), "faults")
     .warns(1.0, 3.0)
     .decimals(0));
-    board.add(4, 4, Panel::stat(
-        "Devices left unsure, 15 min",
-        "none",
-        "Failed jobs after which the device may have been changed, or may still change: look at these first.",
-    )
-    .query(format!("ceil({})", sum("", &within("15m", &with(names::JOBS_IMPACT, unsure)))), "jobs")
-    .warns(1.0, 10.0)
-    .decimals(0));
+    board.add(
+        4,
+        4,
+        Panel::stat(
+            "Jobs without a result, 15 min",
+            "percentunit",
+            "Share of jobs that ended without a word from their device: it may have upgraded, and nobody knows. Read the versions of these devices.",
+        )
+        .query(
+            format!("{} / ({over} > 0)", sum("", &within("15m", &silent))),
+            "without a result",
+        )
+        .warns(0.02, 0.1)
+        .decimals(1)
+        .without_data("no jobs"),
+    );
     board.add(4, 4, Panel::stat(
         "Rules left armed, 24 h",
         "none",
@@ -95,32 +110,48 @@ fn danger(board: &mut Board) {
     .query(max("", &with(names::QUEUE_MESSAGES, r#"queue="dead""#)), "messages")
     .alarms(1.0)
     .without_data("unknown"));
-    board.add(4, 4, Panel::stat(
-        "NBI",
-        "none",
-        "Whether any worker has stopped asking the NBI, as it does not answer or refuses the credentials.",
-    )
-    .query(max("", &of(names::NBI_CIRCUIT_OPEN)), "circuit")
-    .value_is(0, "answers", "green")
-    .value_is(1, "AWAY", "red"));
+    board.add(
+        4,
+        4,
+        Panel::stat(
+            "NBI",
+            "percentunit",
+            "Share of workers that have stopped asking the NBI, as it does not answer or refuses the credentials. Some of them: their network or password. All: the NBI.",
+        )
+        .query(average(&of(names::NBI_CIRCUIT_OPEN)), "circuits open")
+        .value_is(0, "answers", "green")
+        .value_is(1, "AWAY", "red")
+        .warns(0.001, 0.999)
+        .decimals(0),
+    );
     board.add(
         4,
         4,
         Panel::stat(
             "Broker",
-            "none",
-            "Whether every worker is connected to RabbitMQ.",
+            "percentunit",
+            "Share of workers that are connected to RabbitMQ.",
         )
-        .query(min(&of(names::BROKER_CONNECTED)), "connected")
+        .query(average(&of(names::BROKER_CONNECTED)), "connected")
         .value_is(1, "connected", "green")
-        .value_is(0, "LOST", "red"),
+        .value_is(0, "LOST", "red")
+        .steps_from_zero()
+        .without_data("no workers"),
     );
     board.add(
         4,
         4,
-        Panel::stat("Workers", "none", "Workers that are connected.")
-            .query(sum("", &of(names::BROKER_CONNECTED)), "workers")
-            .steps_from_zero(),
+        Panel::stat(
+            "Emergency stop",
+            "none",
+            "Whether everything was paused by order: nothing new is begun until somebody ends it.",
+        )
+        .query(
+            format!("{} or vector(0)", max("", &of(EMERGENCY_STOP))),
+            "stopped",
+        )
+        .value_is(0, "off", "green")
+        .value_is(1, "ON", "red"),
     );
     board.add(4, 4, Panel::stat(
         "Lateness, p99",
@@ -143,10 +174,36 @@ fn danger(board: &mut Board) {
     board.add(4, 4, Panel::stat(
         "Oldest job",
         "s",
-        "Age of the oldest job that is not over and was in hand within ten minutes, from its request (or its not_before).",
+        "Age, from its request (or its not_before), of the oldest job that was put to wait within the last ten minutes, at that moment.",
     )
     .query(max("", &of(names::OLDEST_JOB)), "age")
     .plain());
+}
+
+/// Which alerts fire, and since when.
+fn alerts(board: &mut Board) {
+    let firing = |severity: &str| {
+        format!(r#"ALERTS{{alertstate="firing",alertname=~"NbiUpgrade.+",severity="{severity}"}}"#)
+    };
+    board.add(
+        24,
+        6,
+        Panel::states(
+            "Alerts over time",
+            "Which alerts of nbi-upgrade fire, and since when. Each has a section in docs/runbook.md: meaning, impact, what to look at, what to do.",
+        )
+        .query(
+            format!(
+                "max by (alertname) ({} or 2 * {})",
+                firing("warning"),
+                firing("critical")
+            ),
+            "{{alertname}}",
+        )
+        .value_is(1, "warning", "orange")
+        .value_is(2, "critical", "red")
+        .without_data("no alert fires"),
+    );
 }
 
 /// Waiting in the broker, and in hand. What a worker has prefetched and not begun is in neither.
@@ -229,14 +286,15 @@ fn flow(board: &mut Board) {
         )
         .query(
             format!(
-                "60 * {}",
+                "60 * {} > 0",
                 sum(
                     "reason",
                     &rate(&with(names::JOBS_FINISHED, r#"outcome="failed""#))
                 )
             ),
             "{{reason}}",
-        ),
+        )
+        .without_data("none fails"),
     );
     board.add(8, 8, Panel::stacked(
         "What jobs wait for",
@@ -244,9 +302,10 @@ fn flow(board: &mut Board) {
         "Times a minute that jobs are put to sleep, by what they wait for. result: the device works. other_job: the device is busy. next_attempt: it failed and tries again.",
     )
     .query(
-        format!("60 * {}", sum("waiting_for", &rate(&of(names::WAITS)))),
+        format!("60 * {} > 0", sum("waiting_for", &rate(&of(names::WAITS)))),
         "{{waiting_for}}",
-    ));
+    )
+    .without_data("none waits"));
 }
 
 fn devices(board: &mut Board) {
@@ -366,7 +425,7 @@ fn time(board: &mut Board) {
         Panel::lines(
             "Oldest job over time",
             "s",
-            "Age of the oldest job that is not over and was in hand within ten minutes.",
+            "Age of the oldest job that was put to wait within the last ten minutes, at that moment.",
         )
         .query(max("", &of(names::OLDEST_JOB)), "age"),
     );

@@ -7,4 +7,6 @@ mod fleet; // the dashboards, one file each
 mod nbi;
 mod worker;
 
+mod live; // a real Prometheus over real workers in trouble
+
 mod drift; // the files in deploy/ are what this makes, and name nothing that is not there

@@ -19,12 +19,12 @@ pub(super) fn board() -> Board {
     let errors = sum("", &rate(&with(&calls, ERRORS)));
     board.row("Now");
     board.add(4, 4, Panel::stat(
-        "Circuit",
+        "Workers that do not ask",
         "none",
-        "Open: this many workers do not ask the NBI, as it does not answer or refuses the credentials; they try again by themselves.",
+        "Workers whose circuit is open. They do not ask the NBI, as it does not answer or refuses the credentials; they try again by themselves.",
     )
     .query(sum("", &of(names::NBI_CIRCUIT_OPEN)), "open")
-    .value_is(0, "closed", "green")
+    .value_is(0, "none", "green")
     .alarms(1.0));
     board.add(
         4,

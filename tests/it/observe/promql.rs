@@ -41,6 +41,11 @@ pub(super) fn max(by: &str, query: &str) -> String {
     aggregated("max", by, query)
 }
 
+/// The average of all.
+pub(super) fn average(query: &str) -> String {
+    aggregated("avg", "", query)
+}
+
 /// The minimum of all.
 pub(super) fn min(query: &str) -> String {
     aggregated("min", "", query)

@@ -51,7 +51,7 @@ fn now(board: &mut Board) {
     board.add(
         4,
         4,
-        Panel::stat("Deliveries", "reqps", "Deliveries a second.")
+        Panel::stat("Deliveries", "ops", "Deliveries a second.")
             .query(received.clone(), "deliveries")
             .plain()
             .decimals(1),
@@ -79,7 +79,7 @@ fn now(board: &mut Board) {
         )
         .query(quantile(0.99, names::PUBLISH_CONFIRM, ""), "p99")
         .warns(0.5, 5.0)
-        .decimals(3)
+        .decimals(0)
         .without_data("none"),
     );
 }
@@ -90,7 +90,7 @@ fn messages(board: &mut Board) {
         8,
         Panel::stacked(
             "Received",
-            "reqps",
+            "ops",
             "Deliveries a second. requests: new jobs. steps: jobs in flight whose time has come.",
         )
         .query(
@@ -103,7 +103,7 @@ fn messages(board: &mut Board) {
         8,
         Panel::stacked(
             "Published and confirmed",
-            "reqps",
+            "ops",
             "Confirmed publishes a second. delay: jobs that wait. results: events.",
         )
         .query(
@@ -191,7 +191,7 @@ fn troubles(board: &mut Board) {
     .query(sum("", &within("$__rate_interval", &of(names::REPLIES_FAILED))), "replies failed")
     .query(sum("", &within("$__rate_interval", &of(names::RELEASED))), "jobs given back"));
     board.add(
-        24,
+        12,
         7,
         Panel::stacked(
             "Invalid requests by field",

@@ -7,6 +7,7 @@ pub(crate) mod cluster; // three nodes as one broker
 pub(crate) mod collector; // events as a consumer of the results sees them
 pub(crate) mod http; // one HTTP exchange
 pub(crate) mod processes; // the program's own processes: simulator and workers
+pub(crate) mod prometheus;
 pub(crate) mod proxy; // a TCP proxy that can be taken away
 pub(crate) mod rabbit; // private RabbitMQ nodes
 pub(crate) mod site; // simulator, workers and broker together

@@ -218,6 +218,11 @@ impl Worker {
         }
     }
 
+    /// Where it listens.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// A page of its endpoint; `None` while it does not answer.
     pub(crate) async fn get(&self, path: &str) -> Option<http::Answer> {
         http::send(&self.address, "GET", path, "").await.ok()
