@@ -22,11 +22,14 @@ mod reference;
 mod requeue;
 mod run;
 mod schema;
+mod seen;
 mod simulator;
 mod spreadsheet;
+mod status;
 mod submit;
 mod table;
 mod topology;
+mod watch;
 mod worker;
 
 use output::{Format, Status};
@@ -48,6 +51,8 @@ Examples:
   nbi-upgrade demo                                   see a fleet upgrade; nothing to install
   nbi-upgrade worker --config nbi-upgrade.toml       the service
   nbi-upgrade submit jobs.jsonl --wait               publish requests, follow them to their end
+  nbi-upgrade status JOB_ID                          what became of a job
+  nbi-upgrade check                                  what is wrong, with the remedy
 
 Every key of the configuration can be given in three places, and the later one wins:
   --config FILE                                      nbi.url in a TOML file
@@ -79,6 +84,12 @@ struct Common {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Runs the service: takes requests from RabbitMQ and carries them out. SIGTERM finishes what is in hand.
+    #[command(after_help = "\
+Examples:
+  nbi-upgrade worker --config /etc/nbi-upgrade.toml
+  NBI_UPGRADE_LOG__FORMAT=text nbi-upgrade worker --set amqp.prefetch=64
+
+Start as many as you like. SIGTERM or Ctrl-C finishes what is in hand and gives the rest back; a second one ends at once.")]
     Worker,
     /// Shows a fleet upgrading in this process: simulated NBI, simulated devices, local queue. Nothing to install.
     Demo(demo::Demo),
@@ -86,6 +97,10 @@ enum Command {
     Run(run::Run),
     /// Publishes requests to RabbitMQ, each confirmed.
     Submit(submit::Submit),
+    /// Follows the events, live or through the history.
+    Watch(watch::Watch),
+    /// Tells what the history knows of a job or a campaign.
+    Status(status::Status),
     /// Looks at dead letters, sends them back or removes them.
     #[command(subcommand)]
     Dead(dead::Dead),
@@ -123,6 +138,8 @@ pub fn main() -> ExitCode {
         Command::Demo(_)
         | Command::Run(_)
         | Command::Submit(_)
+        | Command::Watch(_)
+        | Command::Status(_)
         | Command::Dead(_)
         | Command::Cancel(_)
         | Command::Pause(_)
@@ -162,6 +179,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<Status> {
         Command::Demo(demo) => demo.run(common.output).await,
         Command::Run(run) => run.run(load(&common)?, common.output).await,
         Command::Submit(submit) => submit.run(load(&common)?, common.output).await,
+        Command::Watch(watch) => watch.run(load(&common)?, common.output).await,
+        Command::Status(status) => status.run(load(&common)?, common.output).await,
         Command::Dead(dead) => dead.run(load(&common)?, common.output).await,
         Command::Cancel(cancel) => cancel.run(load(&common)?, common.output).await,
         Command::Pause(pause) => pause.run(Verb::Pause, load(&common)?, common.output).await,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use futures_util::StreamExt as _;
 use futures_util::stream;
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::follow::Follow;
@@ -22,6 +23,7 @@ const WINDOW: usize = 200;
 #[command(after_help = "\
 Examples:
   nbi-upgrade submit jobs.jsonl --wait
+  nbi-upgrade submit fleet.csv
   nbi-upgrade submit --cpe-id 001122-ABC --firmware-url https://files.example/fw-2.bin --wait
 
 A line of jobs.jsonl:
@@ -72,16 +74,18 @@ impl Submit {
         let status = match events {
             None => {
                 match format {
-                    Format::Text => {
-                        output::line(&format!("{count} requests published and confirmed"))
-                    }
+                    Format::Text => output::line(&format!(
+                        "{} published and confirmed",
+                        output::count(count, "request")
+                    )),
                     Format::Json => output::line(&json!({"published": count}).to_string()),
                 }
                 Status::Done
             }
             Some(mut events) => {
                 output::note(&format!(
-                    "{count} requests published and confirmed; waiting for their outcomes"
+                    "{} published and confirmed; waiting for outcomes",
+                    output::count(count, "request")
                 ));
                 let mut follow =
                     Follow::new(requests.into_iter().map(|request| request.job_id), format);
@@ -113,6 +117,12 @@ async fn publish(requester: &Requester, requests: &[Request]) -> anyhow::Result<
     let publishes = requests
         .iter()
         .map(|request| requester.publish(&request.job_id, request.body.clone(), None));
+    let bar = ProgressBar::new(u64::try_from(requests.len())?);
+    if let Ok(style) =
+        ProgressStyle::with_template("{elapsed_precise} [{wide_bar}] {pos}/{len} published")
+    {
+        bar.set_style(style.progress_chars("=> "));
+    }
     let mut confirmed = 0;
     let mut under_way = stream::iter(publishes).buffered(WINDOW);
     while let Some(published) = under_way.next().await {
@@ -120,6 +130,8 @@ async fn publish(requester: &Requester, requests: &[Request]) -> anyhow::Result<
             format!("{confirmed} of {} requests are with the broker; send all again; those with a `requested_at` are not carried out twice", requests.len())
         })?;
         confirmed += 1;
+        bar.inc(1);
     }
+    bar.finish_and_clear();
     Ok(())
 }

@@ -169,12 +169,14 @@ fn deaf_address() -> String {
 
 #[test]
 fn every_command_has_its_help() {
-    let commands: [&[&str]; 21] = [
+    let commands: [&[&str]; 24] = [
         &[],
         &["worker"],
         &["demo"],
         &["run"],
         &["submit"],
+        &["watch"],
+        &["status"],
         &["dead"],
         &["dead", "list"],
         &["dead", "show"],
@@ -186,6 +188,7 @@ fn every_command_has_its_help() {
         &["simulator"],
         &["topology"],
         &["topology", "declare"],
+        &["topology", "check"],
         &["check"],
         &["schema"],
         &["healthcheck"],
@@ -195,6 +198,12 @@ fn every_command_has_its_help() {
     for words in commands {
         let help = run(&[words, &["--help"]].concat()).expect(0);
         assert_eq!(help.err, "");
+        // `topology` and `dead` have commands of their own, with examples each.
+        let has_commands = help.out.contains("\nCommands:");
+        assert!(
+            has_commands || help.out.contains("Examples:"),
+            "{words:?} has no examples"
+        );
         let name = ["help", &words.join("_")].join("_");
         insta::assert_snapshot!(name.trim_end_matches('_'), help.out);
     }
@@ -218,6 +227,8 @@ fn no_command_is_without_a_help_that_is_tested() {
             "demo",
             "run",
             "submit",
+            "watch",
+            "status",
             "dead",
             "cancel",
             "pause",
@@ -260,6 +271,12 @@ fn wrong_usage_is_status_2_and_says_what_is_right() {
         (&["simulator", "--trouble", "2"][..], "--trouble must be"),
         (&["simulator", "--put", "x"][..], "--put \"x\" is not known"),
         (&["run", "-"][..], "there are no requests"),
+        (
+            &["watch", "--from", "yesterday"][..],
+            "first, last, next or a time",
+        ),
+        (&["status"][..], "JOB_ID"),
+        (&["status", "a", "--campaign", "b"][..], "--campaign"),
         (&["dead"][..], "Usage:"),
         (
             &["dead", "requeue", "--set", "amqp.url=amqp://x"][..],
