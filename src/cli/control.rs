@@ -16,6 +16,10 @@ use crate::message::{Command, Scope, Verb};
 /// Ends a job, or all jobs of a campaign.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+Examples:
+  nbi-upgrade cancel order-4711                      this job
+  nbi-upgrade cancel --campaign spring-2026          all jobs of a campaign
+
 A job that has not armed its rule ends at once. Another one is disarmed at its next look at the NBI (await_result.max, 5 minutes by
 default, at the latest); its event says in `impact` whether the device may have begun. The order also holds for jobs that come later.
 
@@ -41,6 +45,11 @@ struct JobOrCampaign {
 /// Pauses or resumes a campaign, or everything.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+Examples:
+  nbi-upgrade pause --campaign spring-2026           this campaign
+  nbi-upgrade pause --all                            the emergency stop
+  nbi-upgrade resume --all                           the end of it
+
 A pause arms no rule, and disarms those of devices that have not begun, at the next look of each job. What a device has begun goes on.
 After a resume a disarmed rule is armed again only when its device has certainly not begun: job.flash_time_max after it was disarmed.
 `resume --all` ends the emergency stop of `pause --all`; campaigns that are paused by themselves stay so.

@@ -189,7 +189,7 @@ async fn everything() -> Vec<Value> {
 #[tokio::test(start_paused = true)]
 async fn every_kind_of_event_that_runs_produce_fits_the_schema() {
     let validator = strict();
-    let events = everything().await;
+    let events = Box::pin(everything()).await;
     let mut kinds = BTreeSet::new();
     for event in &events {
         let errors: Vec<String> = validator
@@ -200,8 +200,9 @@ async fn every_kind_of_event_that_runs_produce_fits_the_schema() {
         let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
         kinds.insert((text(&event["type"]), text(&event["data"]["reason"])));
     }
-    let without_end = EventKind::ALL.iter().filter(|kind| !kind.is_final());
-    let mut wanted: BTreeSet<_> = without_end
+    let without_reason = [EventKind::Accepted, EventKind::Progress];
+    let mut wanted: BTreeSet<_> = without_reason
+        .iter()
         .map(|kind| (kind.event_type().to_owned(), "-".to_owned()))
         .collect();
     for reason in Reason::ALL.iter().filter(|reason| !NEVER.contains(reason)) {
