@@ -93,6 +93,10 @@ const RIGHTS: &[(Act, &[&str])] = &[
         &[ADMIN, OPERATOR],
     ),
     (Act::Own("upgrade.campaign.spring"), &[ADMIN, WORKER]),
+    (
+        Act::Bind("upgrade.campaign.spring.log", "upgrade.results"),
+        &[ADMIN, WORKER],
+    ),
     (Act::Own("upgrade.another"), &[ADMIN]),
     (Act::Own("another"), &[]),
     (Act::Lead("upgrade.results", "upgrade.dead"), &[ADMIN]),
