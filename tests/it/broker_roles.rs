@@ -99,7 +99,7 @@ const RIGHTS: &[(Act, &[&str])] = &[
     ),
     (Act::Own("upgrade.another"), &[ADMIN]),
     (Act::Own("another"), &[]),
-    (Act::Lead("upgrade.results", "upgrade.dead"), &[ADMIN]),
+    (Act::Lead("upgrade.results", "upgrade.steps"), &[ADMIN]),
     (Act::Delete("upgrade.delay.3s"), &[ADMIN]),
 ];
 
