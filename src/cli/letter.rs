@@ -28,7 +28,7 @@ pub(super) fn row(letter: &Letter, named: &Named, now: Timestamp) -> Vec<Cell> {
 /// Prints all that is known of the letter.
 pub(super) fn print(letter: &Letter) {
     let named = Named::in_body(&letter.body);
-    let time = letter.time.map(|time| time.to_string());
+    let time = letter.time.map(output::to_the_second);
     let headers: Vec<_> = letter
         .headers
         .iter()
@@ -56,7 +56,7 @@ pub(super) fn print(letter: &Letter) {
     for (name, value) in lines {
         if let Some(value) = value {
             let name = dim.apply_to(format!("{name:<14}"));
-            output::line(&format!("{name}{}", plain(value)));
+            output::line(&format!("{name}{}", output::wrapped(value, 14)));
         }
     }
     let size = output::count(letter.body.len(), "byte");

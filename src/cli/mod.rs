@@ -19,11 +19,14 @@ mod output;
 mod reference;
 mod requeue;
 mod run;
+mod seen;
 mod simulator;
 mod spreadsheet;
+mod status;
 mod submit;
 mod table;
 mod topology;
+mod watch;
 mod worker;
 
 use output::{Format, Status};
@@ -45,6 +48,8 @@ Examples:
   nbi-upgrade demo                                   see a fleet upgrade; nothing to install
   nbi-upgrade worker --config nbi-upgrade.toml       the service
   nbi-upgrade submit jobs.jsonl --wait               publish requests, follow them to their end
+  nbi-upgrade status JOB_ID                          what became of a job
+  nbi-upgrade check                                  what is wrong, with the remedy
 
 Every key of the configuration can be given in three places, and the later one wins:
   --config FILE                                      nbi.url in a TOML file
@@ -83,6 +88,10 @@ enum Command {
     Run(run::Run),
     /// Publishes requests to RabbitMQ, each confirmed.
     Submit(submit::Submit),
+    /// Follows the events, live or through the history.
+    Watch(watch::Watch),
+    /// Tells what the history knows of a job or a campaign.
+    Status(status::Status),
     /// Looks at dead letters, sends them back or removes them.
     #[command(subcommand)]
     Dead(dead::Dead),
@@ -111,6 +120,8 @@ pub fn main() -> ExitCode {
         Command::Demo(_)
         | Command::Run(_)
         | Command::Submit(_)
+        | Command::Watch(_)
+        | Command::Status(_)
         | Command::Dead(_)
         | Command::Simulator(_)
         | Command::Topology(_)
@@ -146,6 +157,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<Status> {
         Command::Demo(demo) => demo.run(common.output).await,
         Command::Run(run) => run.run(load(&common)?, common.output).await,
         Command::Submit(submit) => submit.run(load(&common)?, common.output).await,
+        Command::Watch(watch) => watch.run(load(&common)?, common.output).await,
+        Command::Status(status) => status.run(load(&common)?, common.output).await,
         Command::Dead(dead) => dead.run(load(&common)?, common.output).await,
         Command::Simulator(simulator) => simulator.run(common.output).await,
         Command::Topology(topology) => topology.run(load(&common)?, common.output).await,

@@ -110,6 +110,11 @@ fn steers(character: char) -> bool {
         )
 }
 
+/// A time for people, to the second, in UTC.
+pub(super) fn to_the_second(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
 /// How long ago that was, in the largest unit that fits: `45s`, `12m`, `3h`, `9d`.
 pub(super) fn age(then: Timestamp, now: Timestamp) -> String {
     let seconds = now.duration_since(then).as_secs().max(0);

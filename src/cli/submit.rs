@@ -22,6 +22,7 @@ const WINDOW: usize = 200;
 #[command(after_help = "\
 Examples:
   nbi-upgrade submit jobs.jsonl --wait
+  nbi-upgrade submit fleet.csv
   nbi-upgrade submit --cpe-id 001122-ABC --firmware-url https://files.example/fw-2.bin --wait
 
 A line of jobs.jsonl:
@@ -72,16 +73,18 @@ impl Submit {
         let status = match events {
             None => {
                 match format {
-                    Format::Text => {
-                        output::line(&format!("{count} requests published and confirmed"))
-                    }
+                    Format::Text => output::line(&format!(
+                        "{} published and confirmed",
+                        output::count(count, "request")
+                    )),
                     Format::Json => output::line(&json!({"published": count}).to_string()),
                 }
                 Status::Done
             }
             Some(mut events) => {
                 output::note(&format!(
-                    "{count} requests published and confirmed; waiting for their outcomes"
+                    "{} published and confirmed; waiting for outcomes",
+                    output::count(count, "request")
                 ));
                 let mut follow =
                     Follow::new(requests.into_iter().map(|request| request.job_id), format);

@@ -169,12 +169,14 @@ fn deaf_address() -> String {
 
 #[test]
 fn every_command_has_its_help() {
-    let commands: [&[&str]; 17] = [
+    let commands: [&[&str]; 19] = [
         &[],
         &["worker"],
         &["demo"],
         &["run"],
         &["submit"],
+        &["watch"],
+        &["status"],
         &["dead"],
         &["dead", "list"],
         &["dead", "show"],
@@ -214,6 +216,8 @@ fn no_command_is_without_a_help_that_is_tested() {
             "demo",
             "run",
             "submit",
+            "watch",
+            "status",
             "dead",
             "simulator",
             "topology",
@@ -241,6 +245,12 @@ fn wrong_usage_is_status_2_and_says_what_is_right() {
         (&["simulator", "--trouble", "2"][..], "--trouble must be"),
         (&["simulator", "--put", "x"][..], "--put \"x\" is not known"),
         (&["run", "-"][..], "there are no requests"),
+        (
+            &["watch", "--from", "yesterday"][..],
+            "first, last, next or a time",
+        ),
+        (&["status"][..], "JOB_ID"),
+        (&["status", "a", "--campaign", "b"][..], "--campaign"),
         (&["dead"][..], "Usage:"),
         (
             &["dead", "requeue", "--set", "amqp.url=amqp://x"][..],

@@ -5,6 +5,8 @@ mod bad_input; // requests and steps that cannot be read
 mod broker_away; // lost connections, a broker killed, a broker that comes late
 mod check; // what stands, what is missing, what is refused
 mod dead_letters; // listed, shown, sent back, dropped
+mod document; // docs/cli.md
+mod history; // watch and status
 mod memory; // jobs that wait are nowhere in the worker
 mod messages; // properties of events, and the metrics of a run
 mod nbi_away; // an NBI that is down, and one that refuses the password

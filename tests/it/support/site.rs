@@ -166,8 +166,8 @@ impl Site {
         self.client = self.vhost.client().await;
     }
 
-    /// Runs a command of the program to its end.
-    pub(crate) async fn run(&self, arguments: &[&str]) -> Finished {
+    /// A command of the program, to be started.
+    pub(crate) fn command(&self, arguments: &[&str]) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_nbi-upgrade"));
         command
             .args(arguments)
@@ -176,6 +176,12 @@ impl Site {
             .envs(self.environment.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())
             .kill_on_drop(true);
+        command
+    }
+
+    /// Runs a command of the program to its end.
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Finished {
+        let mut command = self.command(arguments);
         let output = tokio::time::timeout(PATIENCE, command.output()).await;
         let output = output.expect("it ends in time").expect("it starts");
         Finished {
@@ -183,6 +189,25 @@ impl Site {
             out: String::from_utf8(output.stdout).expect("it prints text"),
             err: String::from_utf8(output.stderr).expect("it prints text"),
         }
+    }
+
+    /// Runs a command line in a shell to its end; its standard output.
+    pub(crate) async fn shell(&self, line: &str) -> String {
+        let binary = std::path::Path::new(env!("CARGO_BIN_EXE_nbi-upgrade"));
+        let place = binary.parent().expect("it lies in a directory");
+        let path = std::env::var("PATH").unwrap_or_default();
+        let mut command = tokio::process::Command::new("sh");
+        command
+            .args(["-c", line])
+            .current_dir(self.directory.path())
+            .env_clear()
+            .envs(self.environment.iter().map(|(key, value)| (key, value)))
+            .env("PATH", format!("{}:{path}", place.display()))
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        let output = tokio::time::timeout(PATIENCE, command.output()).await;
+        let output = output.expect("it ends in time").expect("it starts");
+        String::from_utf8(output.stdout).expect("it prints text")
     }
 
     /// The directory in which commands run.

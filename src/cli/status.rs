@@ -1,0 +1,367 @@
+//! `status`: what the history knows of a job or of a campaign.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use anyhow::Context as _;
+use console::Style;
+use indicatif::{ProgressBar, ProgressStyle};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Map, Value, json};
+
+use super::columns::{Cell, Columns};
+use super::output::{self, Format, Status as ExitStatus, Usage, plain};
+use super::seen::{Seen, short_time};
+use super::watch;
+use crate::config::Config;
+use crate::driver::amqp::stream::Start;
+
+/// Tells of a job or a campaign.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  nbi-upgrade status order-4711
+  nbi-upgrade status --campaign spring
+  nbi-upgrade status order-4711 --since 2026-06-01T00:00:00Z --output json
+
+The history reaches back as far as events.retention says; it is read once from the beginning, or from --since.
+Exit status: 0 something is known, 1 nothing is.")]
+pub(super) struct Status {
+    /// The job.
+    #[arg(
+        value_name = "JOB_ID",
+        required_unless_present = "campaign",
+        conflicts_with = "campaign"
+    )]
+    job_id: Option<String>,
+    /// A campaign: its jobs in numbers.
+    #[arg(long, alias = "campaign-id", value_name = "ID")]
+    campaign: Option<String>,
+    /// Reads the history only from this time on (RFC 3339), which is quicker.
+    #[arg(long, value_name = "TIME")]
+    since: Option<Timestamp>,
+}
+
+impl Status {
+    pub(super) async fn run(self, config: Config, format: Format) -> anyhow::Result<ExitStatus> {
+        let start = self.since.map_or(Start::First, Start::Time);
+        match (&self.job_id, &self.campaign) {
+            (Some(job_id), _) => {
+                let events = self.read(&config, start, "job_id", job_id).await?;
+                Ok(tell_job(job_id, &events, &config, format))
+            }
+            (None, Some(campaign)) => {
+                let events = self.read(&config, start, "campaign_id", campaign).await?;
+                Ok(tell_campaign(campaign, &events, format))
+            }
+            (None, None) => Err(Usage("name a job or a campaign".to_owned()).into()),
+        }
+    }
+
+    /// Every event whose field has this value, each once, in order.
+    async fn read(
+        &self,
+        config: &Config,
+        start: Start,
+        field: &str,
+        value: &str,
+    ) -> anyhow::Result<Vec<Seen>> {
+        let mut reader = watch::open(config, start).await?;
+        let bar = ProgressBar::new_spinner();
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {pos} events read") {
+            bar.set_style(style);
+        }
+        let end = reader
+            .end()
+            .await
+            .context("failed to find the end of the history")?;
+        let mut ids = HashSet::new();
+        let mut events = Vec::new();
+        while let Some(record) = reader
+            .next_before(end)
+            .await
+            .context("failed to read the history")?
+        {
+            bar.inc(1);
+            // Cheaper than taking every event apart.
+            if !contains(&record.body, value.as_bytes()) {
+                continue;
+            }
+            if let Some(seen) = Seen::parse(&record.body)
+                && seen.text(field) == Some(value)
+                && ids.insert(seen.id().to_owned())
+            {
+                events.push(seen);
+            }
+        }
+        bar.finish_and_clear();
+        reader.close().await;
+        Ok(events)
+    }
+}
+
+fn contains(text: &[u8], wanted: &[u8]) -> bool {
+    wanted.is_empty() || text.windows(wanted.len()).any(|window| window == wanted)
+}
+
+fn tell_job(job_id: &str, events: &[Seen], config: &Config, format: Format) -> ExitStatus {
+    let last_word = events.iter().find(|seen| seen.is_final());
+    let Some(latest) = last_word.or_else(|| events.last()) else {
+        if format == Format::Json {
+            output::line(&json!({"job_id": job_id, "state": "unknown", "events": []}).to_string());
+        }
+        output::note(&format!(
+            "the history has no event of job {}: it was not submitted, not yet taken by a worker, or is older than \
+             events.retention ({:#}); `nbi-upgrade dead list --job-id` shows whether it died",
+            plain(job_id),
+            config.events.retention
+        ));
+        return ExitStatus::Failed;
+    };
+    let data = &latest.event["data"];
+    if format == Format::Json {
+        let list: Vec<_> = events
+            .iter()
+            .map(|seen| json!({"id": seen.id(), "type": seen.event["type"], "time": seen.event["time"]}))
+            .collect();
+        let state = if last_word.is_some() {
+            "over"
+        } else {
+            "under_way"
+        };
+        let all = json!({"job_id": job_id, "state": state, "data": data, "events": list});
+        output::line(&all.to_string());
+        return ExitStatus::Done;
+    }
+    let word = match last_word {
+        Some(seen) => seen.style().apply_to(plain(&seen.word())).to_string(),
+        None => Style::new()
+            .yellow()
+            .apply_to(format!("under way ({})", plain(&latest.word())))
+            .to_string(),
+    };
+    let impact = latest
+        .text("impact")
+        .map(|impact| format!(", impact {}", plain(impact)));
+    field("job", Some(&plain(job_id)));
+    field(
+        "outcome",
+        Some(&format!("{word}{}", impact.unwrap_or_default())),
+    );
+    for (name, value) in facts(data) {
+        if let Some(value) = value {
+            field(name, Some(&output::wrapped(&value, INDENT)));
+        }
+    }
+    let stages = data["stages"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    if !stages.is_empty() {
+        output::line("");
+        stage_table(stages).print();
+    }
+    output::line("");
+    let mut columns = Columns::new(&["TIME (UTC)", "EVENT", "ID"]);
+    for seen in events {
+        columns.push(vec![
+            short_time(seen.time()).into(),
+            Cell::styled(&seen.word(), seen.style()),
+            Cell::styled(seen.id(), Style::new().dim()),
+        ]);
+    }
+    columns.print();
+    ExitStatus::Done
+}
+
+/// Width of a field's name and what is between.
+const INDENT: usize = 13;
+
+fn field(name: &str, value: Option<&str>) {
+    if let Some(value) = value {
+        let name = Style::new().dim().apply_to(format!("{name:<INDENT$}"));
+        output::line(&format!("{name}{value}"));
+    }
+}
+
+fn facts(data: &Value) -> Vec<(&'static str, Option<String>)> {
+    let text = |name: &str| data[name].as_str().map(str::to_owned);
+    let time = |name: &str| {
+        let text = data[name].as_str()?;
+        Some(
+            text.parse()
+                .map_or_else(|_| text.to_owned(), output::to_the_second),
+        )
+    };
+    let rule = &data["rule"];
+    let rule = rule["id"]
+        .as_str()
+        .map(|id| format!("{id}, {}", rule["state"].as_str().unwrap_or("-")));
+    let fault = &data["fault"];
+    let fault = fault["code"].as_u64().map(|code| {
+        let name = fault["name"].as_str().unwrap_or("-");
+        let lasts = if fault["transient"] == true {
+            "transient"
+        } else {
+            "permanent"
+        };
+        format!(
+            "{code} {name}, {lasts}: {}",
+            fault["message"].as_str().unwrap_or_default()
+        )
+    });
+    let took = data["duration_ms"].as_u64().map(|millis| {
+        spoken(SignedDuration::from_millis(
+            i64::try_from(millis).unwrap_or(i64::MAX),
+        ))
+    });
+    vec![
+        ("message", text("message")),
+        ("fault", fault),
+        ("device", text("cpe_id")),
+        ("campaign", text("campaign_id")),
+        ("firmware", text("firmware_url")),
+        ("rule", rule),
+        ("requested", time("requested_at")),
+        ("started", time("started_at")),
+        ("finished", time("finished_at")),
+        ("took", took),
+    ]
+}
+
+/// The stages in order; a wait is the time between the end of one and the beginning of the next.
+fn stage_table(stages: &[Value]) -> Columns {
+    let mut columns = Columns::new(&["STAGE", "TRIES", "WAITED", "TOOK", "OUTCOME", "LAST ERROR"]);
+    let mut before: Option<Timestamp> = None;
+    for stage in stages {
+        let time = |name: &str| -> Option<Timestamp> { stage[name].as_str()?.parse().ok() };
+        let text = |name: &str| stage[name].as_str().unwrap_or("-").to_owned();
+        let (started, finished) = (time("started_at"), time("finished_at"));
+        let between = |from: Option<Timestamp>, to: Option<Timestamp>| {
+            from.zip(to).map_or_else(
+                || "-".to_owned(),
+                |(from, to)| spoken(to.duration_since(from)),
+            )
+        };
+        let outcome = text("outcome");
+        let style = match outcome.as_str() {
+            "ok" => Style::new().green(),
+            "failed" => Style::new().red(),
+            _ => Style::new().yellow(),
+        };
+        columns.push(vec![
+            text("stage").into(),
+            stage["attempts"]
+                .as_u64()
+                .map_or_else(|| "-".to_owned(), |tries| tries.to_string())
+                .into(),
+            between(before, started).into(),
+            between(started, finished).into(),
+            Cell::styled(&outcome, style),
+            text("last_error").into(),
+        ]);
+        before = finished;
+    }
+    columns
+}
+
+/// A duration in its two largest units.
+fn spoken(duration: SignedDuration) -> String {
+    let seconds = duration.as_secs().max(0);
+    match seconds {
+        0..10 => format!("{:.1} s", duration.as_secs_f64().max(0.0)),
+        10..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
+    }
+}
+
+fn tell_campaign(campaign: &str, events: &[Seen], format: Format) -> ExitStatus {
+    let mut jobs: HashMap<&str, Option<String>> = HashMap::new();
+    let mut own: Option<&Seen> = None;
+    for seen in events {
+        match seen.text("job_id") {
+            None => own = Some(seen),
+            Some(job_id) => {
+                let word = jobs.entry(job_id).or_default();
+                // The first outcome counts.
+                if word.is_none() && seen.is_final() {
+                    *word = Some(seen.word());
+                }
+            }
+        }
+    }
+    let under_way = jobs.values().filter(|word| word.is_none()).count();
+    let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();
+    for word in jobs.values().flatten() {
+        *outcomes.entry(word).or_default() += 1;
+    }
+    let times = || events.iter().filter_map(Seen::time);
+    let (first, latest) = (times().min(), times().max());
+    if format == Format::Json {
+        let counts: Map<_, _> = outcomes
+            .iter()
+            .map(|(word, count)| ((*word).to_owned(), json!(count)))
+            .collect();
+        let all = json!({"campaign_id": campaign, "jobs": jobs.len(), "under_way": under_way, "outcomes": counts,
+            "first_event_at": first, "last_event_at": latest, "campaign": own.map(|seen| &seen.event)});
+        output::line(&all.to_string());
+    } else if !events.is_empty() {
+        field("campaign", Some(&plain(campaign)));
+        field("state", own.map(|seen| plain(seen.kind())).as_deref());
+        field("jobs", Some(&jobs.len().to_string()));
+        field("first event", first.map(output::to_the_second).as_deref());
+        field("last event", latest.map(output::to_the_second).as_deref());
+        output::line("");
+        let mut columns = Columns::new(&["OUTCOME", "JOBS"]);
+        for (word, count) in &outcomes {
+            let style = if word.starts_with("completed") {
+                Style::new().green()
+            } else {
+                Style::new().red()
+            };
+            columns.push(vec![Cell::styled(word, style), count.to_string().into()]);
+        }
+        columns.push(vec!["under way".into(), under_way.to_string().into()]);
+        columns.print();
+    }
+    if events.is_empty() {
+        output::note(&format!(
+            "the history has no event of campaign {}",
+            plain(campaign)
+        ));
+        return ExitStatus::Failed;
+    }
+    ExitStatus::Done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_spoken_in_two_units() {
+        for (millis, text) in [
+            (-5, "0.0 s"),
+            (1_240, "1.2 s"),
+            (38_900, "38 s"),
+            (83_000, "1 min 23 s"),
+            (7_260_000, "2 h 1 min"),
+        ] {
+            assert_eq!(spoken(SignedDuration::from_millis(millis)), text);
+        }
+    }
+
+    #[test]
+    fn waits_are_the_time_between_stages() {
+        let stages = json!([
+            {"stage": "preflight", "attempts": 1, "started_at": "2026-06-01T12:00:00Z", "finished_at": "2026-06-01T12:00:01Z", "outcome": "ok"},
+            {"stage": "create_rule", "attempts": 3, "started_at": "2026-06-01T12:01:01Z", "outcome": "unfinished", "last_error": "HTTP 503"},
+        ]);
+        let lines = stage_table(stages.as_array().unwrap()).render(None);
+        assert!(lines[1].contains("1.0 s"), "{lines:#?}");
+        assert!(
+            lines[2].contains("1 min 0 s") && lines[2].contains("HTTP 503"),
+            "{lines:#?}"
+        );
+    }
+}
