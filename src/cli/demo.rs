@@ -27,6 +27,10 @@ use crate::{app, clock};
 
 /// Shows a fleet upgrading.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  nbi-upgrade demo
+  nbi-upgrade demo --devices 500 --output json")]
 pub(super) struct Demo {
     /// Devices in the fleet.
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]

@@ -21,6 +21,10 @@ const STATUS_LINE_MAX: usize = 64;
 
 /// Asks the worker on this host whether it is alive.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  nbi-upgrade healthcheck                     exit status 0 while the worker answers
+  nbi-upgrade healthcheck --path /readyz      0 while it takes work in")]
 pub(super) struct Healthcheck {
     /// The page to ask for: /livez, or /readyz to know whether work is taken in.
     #[arg(long, value_name = "PATH", default_value = "/livez")]

@@ -81,6 +81,12 @@ struct Common {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Runs the service: takes requests from RabbitMQ and carries them out. SIGTERM finishes what is in hand.
+    #[command(after_help = "\
+Examples:
+  nbi-upgrade worker --config /etc/nbi-upgrade.toml
+  NBI_UPGRADE_LOG__FORMAT=text nbi-upgrade worker --set amqp.prefetch=64
+
+Start as many as you like. SIGTERM or Ctrl-C finishes what is in hand and gives the rest back; a second one ends at once.")]
     Worker,
     /// Shows a fleet upgrading in this process: simulated NBI, simulated devices, local queue. Nothing to install.
     Demo(demo::Demo),

@@ -18,6 +18,10 @@ use crate::simulator::{
 /// Runs the simulated NBI.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+Examples:
+  nbi-upgrade simulator --devices 1000 --time-scale 0.01 --mixed
+  nbi-upgrade simulator --trouble 0.05 --filter campaign-id --reading-rules forbidden403
+
 What can be looked at, without a password:
   /sim/devices   every device       /sim/rules     the rules
   /sim/results   the results        /sim/summary   the whole in numbers")]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use futures_util::StreamExt as _;
 use futures_util::stream;
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::follow::Follow;
@@ -116,6 +117,12 @@ async fn publish(requester: &Requester, requests: &[Request]) -> anyhow::Result<
     let publishes = requests
         .iter()
         .map(|request| requester.publish(&request.job_id, request.body.clone(), None));
+    let bar = ProgressBar::new(u64::try_from(requests.len())?);
+    if let Ok(style) =
+        ProgressStyle::with_template("{elapsed_precise} [{wide_bar}] {pos}/{len} published")
+    {
+        bar.set_style(style.progress_chars("=> "));
+    }
     let mut confirmed = 0;
     let mut under_way = stream::iter(publishes).buffered(WINDOW);
     while let Some(published) = under_way.next().await {
@@ -123,6 +130,8 @@ async fn publish(requester: &Requester, requests: &[Request]) -> anyhow::Result<
             format!("{confirmed} of {} requests are with the broker; send all again; those with a `requested_at` are not carried out twice", requests.len())
         })?;
         confirmed += 1;
+        bar.inc(1);
     }
+    bar.finish_and_clear();
     Ok(())
 }

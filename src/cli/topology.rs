@@ -12,8 +12,19 @@ use crate::driver::amqp::{AmqpSettings, topology};
 #[derive(Debug, Clone, Copy, clap::Subcommand)]
 pub(super) enum Topology {
     /// Creates what is missing; what stands must be equal.
+    #[command(after_help = "\
+Examples:
+  nbi-upgrade topology declare
+  nbi-upgrade topology declare --set amqp.prefix=lab --set amqp.url=amqp://admin:secret@rabbitmq.example.com/%2f
+
+Declaring again does nothing. A worker declares by itself unless amqp.topology is \"check\".")]
     Declare,
     /// Looks whether everything stands; changes nothing.
+    #[command(after_help = "\
+Examples:
+  nbi-upgrade topology check
+
+`nbi-upgrade check` says more: every fault instead of the first, permissions, and the NBI.")]
     Check,
 }
 

@@ -19,6 +19,8 @@ use crate::driver::amqp::stream::{Start, Stream, StreamReader};
 /// Repeats come soon after the first.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(10_000).expect("it is not 0");
 
+const NO_END: &str = "failed to find the end of the history";
+
 /// Between two tries to connect again.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -56,13 +58,14 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) async fn run(self, config: Config, format: Format) -> anyhow::Result<Status> {
         let mut reader = open(&config, self.from).await?;
+        if self.from == Start::Next && !self.no_follow {
+            // From a place in the stream, so that a connection lost before the first event loses none either.
+            let end = reader.end().await.context(NO_END)?;
+            reader.close().await;
+            reader = open(&config, Start::Offset(end)).await?;
+        }
         let end = if self.no_follow {
-            Some(
-                reader
-                    .end()
-                    .await
-                    .context("failed to find the end of the history")?,
-            )
+            Some(reader.end().await.context(NO_END)?)
         } else {
             output::note("waiting for events; Ctrl-C ends");
             None

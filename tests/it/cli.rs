@@ -169,7 +169,7 @@ fn deaf_address() -> String {
 
 #[test]
 fn every_command_has_its_help() {
-    let commands: [&[&str]; 19] = [
+    let commands: [&[&str]; 20] = [
         &[],
         &["worker"],
         &["demo"],
@@ -185,6 +185,7 @@ fn every_command_has_its_help() {
         &["simulator"],
         &["topology"],
         &["topology", "declare"],
+        &["topology", "check"],
         &["check"],
         &["healthcheck"],
         &["completions"],
@@ -193,6 +194,12 @@ fn every_command_has_its_help() {
     for words in commands {
         let help = run(&[words, &["--help"]].concat()).expect(0);
         assert_eq!(help.err, "");
+        // `topology` and `dead` have commands of their own, with examples each.
+        let has_commands = help.out.contains("\nCommands:");
+        assert!(
+            has_commands || help.out.contains("Examples:"),
+            "{words:?} has no examples"
+        );
         let name = ["help", &words.join("_")].join("_");
         insta::assert_snapshot!(name.trim_end_matches('_'), help.out);
     }
