@@ -194,6 +194,17 @@ def main():
             if key.upper().endswith(("PASSWORD", "SECRET", "__URL")) and "NBI__URL" not in key:
                 fail(f"{name}: {key} shows a secret; give a file")
 
+    # Grafana does not run here; what it is given must at least be there, where it is told to look.
+    given = {volume["target"]: Path(volume["source"]) for volume in described["grafana"]["volumes"] if volume["type"] == "bind"}
+    told = {name: given[f"/etc/grafana/provisioning/{name}/nbi-upgrade.yml"].read_text() for name in ("datasources", "dashboards")}
+    host = re.search(r"url: http://([a-z]+):9090$", told["datasources"], re.MULTILINE)
+    if not host or host.group(1) not in described:
+        fail("Grafana's datasource is not one of the services")
+    folder_of_dashboards = re.search(r"path: (\S+)$", told["dashboards"], re.MULTILINE).group(1)
+    dashboards = list(given[folder_of_dashboards].glob("*.json"))
+    if not dashboards or not all(json.loads(one.read_text())["panels"] for one in dashboards):
+        fail("Grafana gets no dashboards")
+
     running = {}
 
     def started(name):

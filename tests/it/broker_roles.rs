@@ -93,9 +93,13 @@ const RIGHTS: &[(Act, &[&str])] = &[
         &[ADMIN, OPERATOR],
     ),
     (Act::Own("upgrade.campaign.spring"), &[ADMIN, WORKER]),
+    (
+        Act::Bind("upgrade.campaign.spring.log", "upgrade.results"),
+        &[ADMIN, WORKER],
+    ),
     (Act::Own("upgrade.another"), &[ADMIN]),
     (Act::Own("another"), &[]),
-    (Act::Lead("upgrade.results", "upgrade.dead"), &[ADMIN]),
+    (Act::Lead("upgrade.results", "upgrade.steps"), &[ADMIN]),
     (Act::Delete("upgrade.delay.3s"), &[ADMIN]),
 ];
 
@@ -348,7 +352,7 @@ async fn a_topic_permission_keeps_a_consumer_to_its_campaign() {
     let readme = shipped("README.md");
     let pattern = readme
         .split('\'')
-        .find(|text| text.contains("spring-2026"))
+        .find(|text| text.starts_with('^') && text.contains("spring-2026"))
         .expect("the README shows the pattern");
     for (path, body) in [
         (
