@@ -29,12 +29,12 @@ pub(super) fn read(text: &str) -> Vec<Read> {
     for row in reader.into_records() {
         match row {
             Ok(row) => {
-                let line = line_of(row.position());
+                let line = line_of(text, row.position());
                 if row.iter().any(|cell| !cell.trim().is_empty()) {
                     rows.push((line, Ok(request(&header, &row))));
                 }
             }
-            Err(error) => rows.push((line_of(error.position()), Err(spoken(&error)))),
+            Err(error) => rows.push((line_of(text, error.position()), Err(spoken(&error)))),
         }
     }
     rows
@@ -52,10 +52,19 @@ fn delimiter(text: &str) -> u8 {
         .unwrap_or(b',')
 }
 
-fn line_of(position: Option<&csv::Position>) -> usize {
-    position
-        .and_then(|position| usize::try_from(position.line()).ok())
-        .unwrap_or(1)
+/// The line on which a row begins: its position is where the row before it ended, with blank lines between.
+fn line_of(text: &str, position: Option<&csv::Position>) -> usize {
+    let Some(position) = position else {
+        return 1;
+    };
+    let at = usize::try_from(position.byte()).unwrap_or(usize::MAX);
+    let rest = text.as_bytes().get(at..).unwrap_or_default();
+    let blank = rest
+        .iter()
+        .take_while(|byte| matches!(byte, b'\r' | b'\n'))
+        .filter(|byte| **byte == b'\n')
+        .count();
+    usize::try_from(position.line()).map_or(1, |line| line + blank)
 }
 
 fn faults_of(header: &StringRecord) -> Vec<String> {

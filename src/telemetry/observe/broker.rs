@@ -171,7 +171,7 @@ impl Telemetry {
             .with_label_values(&[answer])
             .inc();
         let (command, message) = (cut(command), cut(message));
-        tracing::info!(target: TARGET, answer, command, message, "command answered");
+        tracing::info!(target: TARGET, answer, command, explanation = message, "command answered");
     }
 
     /// Of which jobs the answers to commands speak cannot be looked up.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use super::{events, job, tell_everything};
@@ -34,7 +34,18 @@ impl Buffer {
     }
 }
 
+/// One subscriber of the whole process wants every line, so that what other tests do meanwhile cannot make one look unwanted to all:
+/// whether a line is wanted is remembered for the process.
+fn want_everything() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let everything = log::json("trace", io::sink).unwrap();
+        tracing::subscriber::set_global_default(everything).unwrap();
+    });
+}
+
 fn json_lines(level: &str, tell: impl FnOnce(&Telemetry)) -> Vec<serde_json::Value> {
+    want_everything();
     let buffer = Buffer::default();
     let writer = buffer.clone();
     let subscriber = log::json(level, move || writer.clone()).unwrap();

@@ -100,6 +100,13 @@ fn events() -> Vec<JobEvent> {
     ]
 }
 
+fn corrected() -> JobEvent {
+    let JobEvent::Finished { ending, .. } = finished(Outcome::Completed, Reason::Upgraded) else {
+        unreachable!("it finishes")
+    };
+    JobEvent::Corrected { ending }
+}
+
 fn rejection() -> Rejection {
     let fault = |field: &str| FieldFault {
         field: field.to_owned(),
@@ -118,6 +125,7 @@ fn rejection() -> Rejection {
 fn tell_everything(telemetry: &Telemetry) {
     let (job, took) = (job(), Duration::from_millis(20));
     telemetry.job(&job, &events());
+    telemetry.job(&job, &[corrected()]);
     telemetry.request_rejected(&rejection());
     telemetry.step_dead_lettered("not JSON");
     telemetry.step_parked("version 9");
@@ -155,12 +163,17 @@ fn tell_everything(telemetry: &Telemetry) {
     telemetry.broker_connected("amqp://u:hunter2@broker:5672");
     telemetry.broker_lost("amqp://u:hunter2@broker:5672", "reset", took);
     telemetry.broker_connected("broker:5672");
+    telemetry.queues_unknown("the broker is away");
     telemetry.queue_messages("delay", 12);
     telemetry.queue_messages("elsewhere", 12);
     telemetry.broker_blocked(Some("low on disk"));
     telemetry.broker_blocked(None);
     telemetry.broker_blocked(Some("low on disk"));
     telemetry.reply_failed("answers", "no such queue");
+    telemetry.emergency_stop(true);
+    telemetry.emergency_stop(false);
+    telemetry.command_answered(true, "{}", "everything is paused");
+    telemetry.history_unreadable("no read permission");
     telemetry.started("worker-1", ([127, 0, 0, 1], 9464).into());
     Telemetry::signalled("SIGTERM");
     telemetry.stopping();
@@ -300,7 +313,7 @@ fn what_happens_is_counted() {
             "jobs_impact_total{impact=\"possible\",outcome=\"failed\"}",
             1.0,
         ),
-        ("rules_ended_total{state=\"deactivated\"}", 1.0),
+        ("rules_ended_total{state=\"deactivated\"}", 2.0),
         // Its deadline was long ago.
         ("job_deadline_used_ratio_count", 1.0),
         ("job_deadline_used_ratio_bucket{le=\"1\"}", 0.0),
@@ -491,6 +504,7 @@ fn labels_stay_closed_whatever_is_told() {
         }
     }
     let known = [
+        "answer",
         "class",
         "code",
         "exchange",
