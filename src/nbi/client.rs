@@ -248,7 +248,9 @@ impl<T: Transport> NbiClient<T> {
 
         let admission = self.gate.admit(request.operation)?;
         let begun = Instant::now();
-        let sent = self.transport.send(request).await;
+        // Boxed: the future of an HTTP exchange has kilobytes, and every future around it would be as large, and be moved as a whole when
+        // a delivery's task begins and ends.
+        let sent = Box::pin(self.transport.send(request)).await;
         let took = begun.elapsed();
         let under_way = turn.under_way();
         drop(turn);
@@ -1033,6 +1035,22 @@ mod tests {
             *limits.0.lock().unwrap(),
             [Some(1), Some(1), Some(1), Some(2), None]
         );
+    }
+
+    #[test]
+    fn a_call_is_small_however_large_an_exchange_is() {
+        #[derive(Debug)]
+        struct Large;
+        impl Transport for Large {
+            async fn send(&self, _: &Request) -> Result<RawAnswer, TransportError> {
+                let kept = [0_u8; 16 * 1024];
+                tokio::task::yield_now().await;
+                Err(TransportError::Connect(kept.len().to_string()))
+            }
+        }
+        let client = NbiClient::new(Large, NbiSettings::default(), Arc::default());
+        let size = size_of_val(&client.call(&read_results()));
+        assert!(size < 8 * 1024, "{size} bytes, moved with every delivery");
     }
 
     /// Takes 20 ms for up to eight requests at once, and longer the more there are.

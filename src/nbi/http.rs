@@ -10,13 +10,14 @@
 use std::fmt;
 use std::sync::Arc;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 use reqwest::header::{
     AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, LOCATION, RETRY_AFTER,
 };
 use reqwest::{Method, Response, StatusCode};
 
 use super::access::{Access, Door};
+use super::address::Addresses;
 use super::setup::base_url;
 pub use super::setup::{ClientCertificate, HttpSettings, NbiSetupError};
 use super::text::mask;
@@ -48,15 +49,14 @@ pub struct HttpTransport {
     door: Arc<Door>,
     settings: Arc<HttpSettings>,
     telemetry: Option<Arc<Telemetry>>,
-    /// Without a slash at its end.
-    base: String,
+    addresses: Arc<Addresses>,
 }
 
 impl fmt::Debug for HttpTransport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("HttpTransport")
-            .field("base", &self.base)
+            .field("base", &self.addresses.base)
             .field("max_response_bytes", &self.settings.max_response_bytes)
             .finish_non_exhaustive()
     }
@@ -74,7 +74,7 @@ impl HttpTransport {
             door: Arc::new(Door::new(settings.clone())?),
             settings: Arc::new(settings.clone()),
             telemetry: None,
-            base: url.as_str().trim_end_matches('/').to_owned(),
+            addresses: Arc::new(Addresses::below(&url)),
         })
     }
 
@@ -83,19 +83,6 @@ impl HttpTransport {
     pub fn telling(mut self, telemetry: Arc<Telemetry>) -> Self {
         self.telemetry = Some(telemetry);
         self
-    }
-
-    /// The request's address. Built as text, so that the path goes out as it stands in the vendor's page: `/.*` is legal in a
-    /// path and survives the parser.
-    fn address(&self, request: &Request) -> String {
-        let mut address = format!("{}{}", self.base, request.path);
-        if let Some((name, value)) = &request.query {
-            address.push('?');
-            address.extend(utf8_percent_encode(name, STRICT));
-            address.push('=');
-            address.extend(utf8_percent_encode(value, STRICT));
-        }
-        address
     }
 
     /// Reads a body up to the limit.
@@ -141,9 +128,11 @@ impl HttpTransport {
             Verb::Put => Method::PUT,
             Verb::Delete => Method::DELETE,
         };
+        let address = self.addresses.of(request);
+        let address = address.map_err(|error| TransportError::Connect(error.to_string()))?;
         let mut outgoing = access
             .client
-            .request(method, self.address(request))
+            .request(method, address)
             .header(AUTHORIZATION, access.authorization.clone());
         if let Some(timeout) = request.timeout {
             outgoing = outgoing.timeout(timeout);

@@ -11,6 +11,7 @@ use std::future::Future;
 use crate::job::{NbiAnswer, NbiCall, NbiFailure};
 
 mod access;
+mod address;
 pub mod answer;
 pub mod budget;
 pub mod circuit;
