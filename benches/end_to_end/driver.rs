@@ -127,9 +127,10 @@ pub(crate) async fn run(kind: &str, url: &str, count: usize, concurrency: usize)
     let driver = Arc::new(driver);
     let figures = match kind {
         "hops" => hop(&driver, count).await,
+        // Whole seconds, as the worker chooses them: any other time is kept to half a second only (`driver/amqp/delay.rs`).
         "idle" => {
             sleep(&driver, count, |number| {
-                SignedDuration::from_millis(1_000 + 20 * number)
+                SignedDuration::from_secs(1 + number % 8)
             })
             .await
         }
