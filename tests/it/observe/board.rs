@@ -270,6 +270,16 @@ impl Panel {
         self
     }
 
+    /// A share that should be the whole: red at nothing, orange below all.
+    pub(super) fn should_be_all(mut self) -> Self {
+        self.steps = vec![
+            (None, "red"),
+            (Some(0.001), "orange"),
+            (Some(0.999), "green"),
+        ];
+        self
+    }
+
     /// A number that is neither good nor bad.
     pub(super) fn plain(mut self) -> Self {
         self.steps = vec![(None, "blue")];

@@ -135,7 +135,7 @@ fn danger(board: &mut Board) {
         .query(average(&of(names::BROKER_CONNECTED)), "connected")
         .value_is(1, "connected", "green")
         .value_is(0, "LOST", "red")
-        .steps_from_zero()
+        .should_be_all()
         .without_data("no workers"),
     );
     board.add(
