@@ -8,6 +8,7 @@ mod campaign;
 mod job;
 mod nbi;
 mod process;
+mod spans;
 
 /// The target of every line.
 const TARGET: &str = "nbi_upgrade";
