@@ -196,7 +196,7 @@ fn command_lines(documents: &[Document]) -> Vec<String> {
 /// Where a link leads, as a path from the root without `..`.
 fn target(document: &Document, link: &str) -> PathBuf {
     let mut path = PathBuf::new();
-    let folder = document.path.parent().unwrap_or(Path::new(""));
+    let folder = document.path.parent().unwrap_or_else(|| Path::new(""));
     for part in folder.join(link).components() {
         match part {
             Component::ParentDir => drop(path.pop()),
