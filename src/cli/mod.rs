@@ -172,6 +172,18 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Whether these words, after the program's name, are a command line: what documents say must be one.
+///
+/// # Errors
+///
+/// What is wrong, as the program would say it.
+pub fn understands(words: impl IntoIterator<Item = String>) -> Result<(), String> {
+    let words = std::iter::once("nbi-upgrade".to_owned()).chain(words);
+    Arguments::try_parse_from(words)
+        .map(drop)
+        .map_err(|error| error.to_string())
+}
+
 async fn run(arguments: Arguments) -> anyhow::Result<Status> {
     let Arguments { common, command } = arguments;
     match command {

@@ -29,3 +29,4 @@ mod observe; // dashboards and alerts // schemas, and the events of real runs ag
 mod cli; // the built binary: help texts, exit statuses, what is printed
 mod run_command; // a fleet without a broker, killed and taken up again
 mod tidy; // the house rules that no compiler keeps
+mod tidy_documents; // examples and links in documents
