@@ -51,7 +51,7 @@ Examples:
   nbi-upgrade resume --all                           the end of it
 
 A pause arms no rule, and disarms those of devices that have not begun, at the next look of each job. What a device has begun goes on.
-After a resume a disarmed rule is armed again only when its device has certainly not begun: job.flash_time_max after it was disarmed.
+After a resume a disarmed rule stays so, as its device may have begun unseen; job.flash_time_max says after how long it has not.
 `resume --all` ends the emergency stop of `pause --all`; campaigns that are paused by themselves stay so.
 
 Exit status: 0 the order stands, 1 not answered in time.")]

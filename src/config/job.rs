@@ -25,7 +25,7 @@ pub struct Job {
     pub busy_max: SignedDuration,
     /// Pause before the device's second try; doubles.
     pub attempt_pause: SignedDuration,
-    /// The longest time from a device's taking the file to its report.
+    /// A rule that a pause disarmed is armed again after this time without a result; zero: never.
     pub flash_time_max: SignedDuration,
     /// How long a job that timed out is still watched; zero: not at all.
     pub late_watch: SignedDuration,
@@ -52,7 +52,7 @@ impl Job {
             busy_initial: reader.duration("job.busy_initial", SECOND..=DAY),
             busy_max: reader.duration("job.busy_max", SECOND..=DAY),
             attempt_pause: reader.duration("job.attempt_pause", SECOND..=DAY),
-            flash_time_max: reader.duration("job.flash_time_max", SECOND * 60..=DAY),
+            flash_time_max: reader.duration("job.flash_time_max", SignedDuration::ZERO..=DAY),
             late_watch: reader.duration("job.late_watch", SignedDuration::ZERO..=DAY * 30),
         };
         reader.check_order(

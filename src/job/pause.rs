@@ -1,9 +1,9 @@
 //! A pause: what is armed is disarmed, and armed again only when the device has certainly not begun.
 //!
-//! Nobody can see a device that has taken the file and has not reported: neither rule nor results show it. So a rule that a pause
-//! disarmed rests for [`Policy::flash_time_max`](super::Policy) after it was disarmed, with the results looked at all the while: a result
-//! counts as ever, and without one the rule is armed again after the resume, by way of `create_rule` and all its checks. A copy of the job that
-//! has not armed anything finds the disarmed rule there, and rests as long after the resume.
+//! Nobody can see a device that has taken the file and has not reported: neither rule nor results show it, and some devices never report. So a
+//! rule that a pause disarmed stays so, with the results looked at until the deadline: a result counts as ever. Where the operator says that a
+//! device without a result after `flash_time_max` has not begun, the rule is armed again then, after the resume, by way of `create_rule` and all
+//! its checks. A copy of the job that has not armed anything finds the disarmed rule there, and rests as well.
 
 use jiff::Timestamp;
 
@@ -55,11 +55,7 @@ pub fn on_disarmed(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Dec
 
 /// Disarmed: a device that was at it in this moment still counts.
 fn rest(mut turn: Turn<'_>) -> Decision {
-    let until = turn
-        .inputs
-        .now
-        .checked_add(turn.policy.flash_time_max)
-        .unwrap_or(Timestamp::MAX);
+    let until = rested_at(&turn, turn.inputs.now);
     turn.job.progress.rule = RuleState::Deactivated;
     turn.job.progress.rests_until = Some(until);
     if turn.job.progress.stage != Stage::AwaitResult {
@@ -96,10 +92,22 @@ pub fn rests_until(turn: &Turn<'_>) -> Option<Timestamp> {
     let Standing::Resumed { at } = turn.inputs.standing else {
         return None;
     };
-    let own = turn.job.progress.rests_until;
+    let progress = &turn.job.progress;
+    // A job that came after the resume, and once, has no copy from before.
+    let is_newer = !progress.may_have_twin && progress.started_at.is_some_and(|begun| begun > at);
+    let own = progress.rests_until;
     let has_rested = own.is_some_and(|until| until <= turn.inputs.now);
-    let until = at.checked_add(turn.policy.flash_time_max).ok()?;
-    (turn.inputs.now < until && !has_rested).then_some(until)
+    let until = rested_at(turn, at);
+    (turn.inputs.now < until && !has_rested && !is_newer).then_some(until)
+}
+
+/// When a device that took the file at this time, or before, has certainly reported.
+fn rested_at(turn: &Turn<'_>, disarmed_at: Timestamp) -> Timestamp {
+    let rest = turn.policy.flash_time_max;
+    if rest.is_zero() {
+        return Timestamp::MAX;
+    }
+    disarmed_at.checked_add(rest).unwrap_or(Timestamp::MAX)
 }
 
 /// A rule that cannot be disarmed stays as it is, and the device may begin: tried again at the next look.

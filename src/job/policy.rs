@@ -32,8 +32,8 @@ pub struct Policy {
     pub attempt_pause: Backoff,
     /// How often a job looks whether the device is free, or whether it may go on.
     pub busy_interval: Backoff,
-    /// The longest time from a device's taking the file to its report: a rule that a pause disarmed is armed again only when this time
-    /// has passed without a result, as nobody can see a device that is at it.
+    /// A rule that a pause disarmed is armed again only when this time has passed without a result; zero: never, as nobody can see a
+    /// device that is at it, and some never report.
     pub flash_time_max: SignedDuration,
     /// How long the results of a job that timed out are still looked at; zero: not at all.
     pub late_watch: SignedDuration,
@@ -93,7 +93,7 @@ impl Default for Policy {
             faults: FaultPolicy::default(),
             attempt_pause: growing(600, 3_600),
             busy_interval: growing(30, 300),
-            flash_time_max: SignedDuration::from_mins(30),
+            flash_time_max: SignedDuration::ZERO,
             late_watch: SignedDuration::ZERO,
             release_pause: SignedDuration::from_secs(30),
             tag_rules: false,

@@ -69,6 +69,7 @@ const RIGHTS: &[(Act, &[&str])] = &[
     ),
     (Act::Get("upgrade.requests"), &[ADMIN, WORKER]),
     (Act::Get("upgrade.steps"), &[ADMIN, WORKER]),
+    (Act::Get("upgrade.commands"), &[ADMIN, WORKER]),
     // Jobs that wait are nobody's; not even a worker takes them out.
     (Act::Get("upgrade.delay.4s"), &[ADMIN]),
     (Act::Get("upgrade.dead"), &[ADMIN, OPERATOR]),

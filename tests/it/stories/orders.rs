@@ -71,7 +71,9 @@ async fn a_cancelled_job_whose_device_is_at_it_does_not_claim_that_nothing_happe
 
 #[tokio::test(start_paused = true)]
 async fn the_emergency_stop_disarms_what_has_not_begun_and_its_end_arms_it_again() {
-    let mut world = World::begin(comes_after(20));
+    let mut setup = comes_after(20);
+    setup.policy.flash_time_max = SignedDuration::from_mins(30);
+    let mut world = World::begin(setup);
     let mut asked = request("job-1", "CPE1", "fw-2.bin");
     asked["deadline"] = json!("2026-11-23T20:00:00Z");
     world.submit(&asked);
@@ -89,6 +91,25 @@ async fn the_emergency_stop_disarms_what_has_not_begun_and_its_end_arms_it_again
         "completed/upgraded applied deactivated"
     );
     assert_eq!(world.flashes("CPE1"), 1);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_pause_disarmed_is_not_armed_again_unless_the_operator_says_so() {
+    let device = AttemptResult::Silent;
+    let mut world = World::begin(of_one(|plain| plain.attempts = vec![device]));
+    world.submit(&request("job-1", "CPE1", "fw-2.bin"));
+    world.pass(SignedDuration::from_mins(2)).await;
+    assert_eq!(world.attempts("CPE1"), 1);
+    world.order(STOP);
+    world.pass(SignedDuration::from_mins(6)).await;
+    world.order(GO);
+    assert_eq!(
+        world.outcome().await,
+        "failed/timed_out possible deactivated"
+    );
+    world.pass(SignedDuration::from_hours(2)).await;
+    assert_eq!(world.attempts("CPE1"), 1);
     world.end().await;
 }
 
