@@ -19,7 +19,7 @@ const MOD_LINES_MAX: usize = 120;
 const LONGER: [(&str, usize, &str); 8] = [
     (
         "src/job/turn.rs",
-        580,
+        600,
         "one type whose moves belong together; splitting it would hide which of them end a turn",
     ),
     (
