@@ -443,13 +443,17 @@ impl<'a> Turn<'a> {
     }
 
     /// That much later, but not after the deadline (unless that is past).
+    ///
+    /// A look that comes right before the deadline would come again at once, and again, until it is reached: the next one is a moment
+    /// behind it then.
     #[must_use]
     pub fn later(&self, delay: SignedDuration) -> Timestamp {
         let until = self.after(delay);
         if self.is_past_deadline() {
             until
         } else {
-            until.min(self.job.order.deadline)
+            let soonest = self.after(delay.min(MOMENT));
+            until.min(self.job.order.deadline).max(soonest)
         }
     }
 
@@ -530,6 +534,9 @@ impl<'a> Turn<'a> {
             .find(|record| record.stage == stage)
     }
 }
+
+/// The least between two looks, where a longer one was asked for.
+const MOMENT: SignedDuration = SignedDuration::from_secs(1);
 
 /// How every tag of this worker begins.
 const TAG_PREFIX: &str = "nbi-upgrade job ";

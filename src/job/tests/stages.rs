@@ -41,6 +41,30 @@ fn the_baseline_is_handed_over_before_anything_is_written() {
 }
 
 #[test]
+fn a_job_that_is_looked_at_right_before_its_deadline_is_not_looked_at_over_and_over() {
+    let mut inputs = inputs(3_599);
+    inputs.now += SignedDuration::from_millis(990);
+    inputs.standing = Standing::Paused;
+    for stage in [Stage::Preflight, Stage::AwaitResult] {
+        let mut job = job(stage);
+        job.progress.rule = RuleState::Deactivated;
+        let mut decision = begin(job, inputs, &Policy::default());
+        if let Next::Step(step) = decision.next {
+            decision = decide(decision.job, step, results(&[]), inputs, &Policy::default());
+        }
+        let Next::Wait { until } = decision.next else {
+            panic!("{:?}", decision.next)
+        };
+        assert_eq!(
+            until,
+            inputs.now + SignedDuration::from_secs(1),
+            "{}",
+            stage.name()
+        );
+    }
+}
+
+#[test]
 fn a_result_newer_than_the_request_under_our_file_was_this_job() {
     let policy = Policy::default();
     let decision = decide(
