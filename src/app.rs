@@ -216,6 +216,7 @@ pub fn amqp_settings(config: &Config) -> AmqpSettings {
         control_max_age: max_age(amqp.control_retention),
         control_kept_for: amqp.control_retention,
         reply_to_allowed: amqp.reply_to_allowed.clone(),
+        campaign_progress_interval: duration(config.campaign.progress_interval),
         tls: TlsSettings {
             ca_file: amqp.tls.ca_file.clone(),
             client_cert_file: amqp

@@ -14,6 +14,7 @@
 pub mod plan;
 pub mod window;
 
+pub mod counts;
 pub mod pace;
 pub mod record;
 pub mod state;
@@ -24,8 +25,9 @@ pub mod forecast;
 #[cfg(test)]
 mod tests;
 
+pub use counts::Counts;
 pub use decide::{Action, Conclusion, Gate, Situation, decide};
 pub use plan::{Abort, FailureKind, Pace, Plan, Ramp};
 pub use record::{Device, PauseReason, Record};
-pub use state::{Admission, Counts, Paused, State};
+pub use state::{Admission, Paused, State};
 pub use window::{Opening, Window};

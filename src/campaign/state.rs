@@ -7,48 +7,11 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::counts::Counts;
 use super::pace::Pacer;
 use super::plan::{FailureKind, Plan};
 use super::record::{Device, PauseReason, Record};
 use crate::job::{CpeId, Outcome};
-
-/// Devices by what became of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
-    /// Started, each counted once.
-    pub released: u64,
-    /// The device runs the firmware.
-    pub completed: u64,
-    /// It does not, or nobody knows; rejected requests are among them.
-    pub failed: u64,
-    /// Ended by an operator.
-    pub cancelled: u64,
-    /// Failed with a fault that the device reported.
-    pub device_fault: u64,
-    /// Failed as time ran out.
-    pub timed_out: u64,
-    /// Failed with a fault that speaks of the file or its server; not among `device_fault`.
-    pub configuration: u64,
-}
-
-impl Counts {
-    /// Devices that have their outcome.
-    #[must_use]
-    pub fn finished(&self) -> u64 {
-        self.completed + self.failed + self.cancelled
-    }
-
-    /// Failures of a kind. A configuration fault is a device's fault too.
-    #[must_use]
-    pub fn failures(&self, kind: FailureKind) -> u64 {
-        match kind {
-            FailureKind::Any => self.failed,
-            FailureKind::DeviceFault => self.device_fault + self.configuration,
-            FailureKind::TimedOut => self.timed_out,
-            FailureKind::Configuration => self.configuration,
-        }
-    }
-}
 
 /// Where a released device stands.
 #[derive(Debug, Clone)]
@@ -333,6 +296,12 @@ impl State {
         }
     }
 
+    /// Whether a device was started, as far as the log says.
+    #[must_use]
+    pub fn is_released(&self, cpe_id: &CpeId) -> bool {
+        self.devices.contains_key(cpe_id)
+    }
+
     /// Whether a device has its outcome.
     #[must_use]
     pub fn is_finished(&self, cpe_id: &CpeId) -> bool {
@@ -353,16 +322,7 @@ impl State {
     /// The counts since the last resumption: what abort criteria look at.
     #[must_use]
     pub fn unacknowledged(&self) -> Counts {
-        let (all, old) = (self.counts, self.acknowledged);
-        Counts {
-            released: all.released - old.released,
-            completed: all.completed - old.completed,
-            failed: all.failed - old.failed,
-            cancelled: all.cancelled - old.cancelled,
-            device_fault: all.device_fault - old.device_fault,
-            timed_out: all.timed_out - old.timed_out,
-            configuration: all.configuration - old.configuration,
-        }
+        self.counts.since(self.acknowledged)
     }
 
     /// Devices that take a place.

@@ -12,7 +12,8 @@ use uuid::Uuid;
 
 use super::output::{Usage, plain};
 use super::spreadsheet;
-use crate::message::{Codec, Incoming};
+use crate::campaign::Device;
+use crate::message::{Codec, Incoming, Rejection, campaign};
 
 /// Faults shown at a time.
 const FAULTS_SHOWN: usize = 20;
@@ -55,8 +56,10 @@ pub(super) struct Source {
 /// One request, checked.
 #[derive(Debug, Clone)]
 pub(super) struct Request {
-    /// Its job.
+    /// Its job, or its campaign.
     pub(super) job_id: String,
+    /// The jobs that come of it: one, or one for each device of a campaign.
+    pub(super) jobs: Vec<String>,
     /// Its bytes.
     pub(super) body: Vec<u8>,
     /// Its line, from 1; 0 for one from flags.
@@ -77,8 +80,29 @@ impl Source {
         self.file.as_deref().filter(|path| *path != Path::new("-"))
     }
 
-    /// Every request; a fault in any of them, named by line, keeps all from being sent.
+    /// Every request of a single job; a fault in any of them, named by line, keeps all from being sent.
     pub(super) fn read(&self, codec: &Codec) -> anyhow::Result<Vec<Request>> {
+        self.read_by(|incoming, now| one_job(codec, incoming, now))
+    }
+
+    /// As [`Source::read`], with requests of campaigns among them.
+    pub(super) fn read_with_campaigns(&self, codec: &Codec) -> anyhow::Result<Vec<Request>> {
+        self.read_by(|incoming, now| match codec.decode_campaign(incoming, now) {
+            None => one_job(codec, incoming, now),
+            Some(decoded) => decoded.map(|request| {
+                let campaign_id = &request.definition.campaign_id;
+                let devices = request.devices.iter();
+                let job_id =
+                    |device: &Device| campaign::job_id(campaign_id, &device.cpe_id).to_string();
+                (campaign_id.to_string(), devices.map(job_id).collect())
+            }),
+        })
+    }
+
+    fn read_by(
+        &self,
+        decode: impl Fn(&Incoming<'_>, Timestamp) -> Result<(String, Vec<String>), Rejection>,
+    ) -> anyhow::Result<Vec<Request>> {
         let lines = match (&self.file, &self.cpe_id) {
             (Some(path), _) => self.lines_of(path)?,
             (None, Some(cpe_id)) => vec![(0, Ok(self.single(cpe_id)))],
@@ -99,9 +123,10 @@ impl Source {
                     body: body.as_bytes(),
                     ..Incoming::default()
                 };
-                match codec.decode_request(&incoming, now) {
-                    Ok(work) => Ok(Request {
-                        job_id: work.job.order.job_id.to_string(),
+                match decode(&incoming, now) {
+                    Ok((job_id, jobs)) => Ok(Request {
+                        job_id,
+                        jobs,
                         body: body.into_bytes(),
                         line,
                     }),
@@ -171,6 +196,17 @@ impl Source {
         }
         Value::Object(fields).to_string()
     }
+}
+
+/// A request of a single job: its id, twice.
+fn one_job(
+    codec: &Codec,
+    incoming: &Incoming<'_>,
+    now: Timestamp,
+) -> Result<(String, Vec<String>), Rejection> {
+    let work = codec.decode_request(incoming, now)?;
+    let job_id = work.job.order.job_id.to_string();
+    Ok((job_id.clone(), vec![job_id]))
 }
 
 /// Refuses the input, with the first of its faults.

@@ -30,6 +30,9 @@ A line of jobs.jsonl:
   {\"job_id\":\"order-4711\",\"cpe_id\":\"001122-ABC\",\"firmware_url\":\"https://files.example/fw-2.bin\",
    \"requested_at\":\"2026-06-01T02:07:15Z\"}   (on one line)
 
+A line may be a campaign: {\"campaign_id\":\"spring\",\"devices\":[\"001122-ABC\",…],\"firmware_url\":…,\"pace\":{\"starts_per_minute\":60}}
+Its jobs are <campaign_id>:<cpe_id>; docs/campaigns.md has the fields.
+
 Keep requested_at when you send a request again: by it a job that is done is known as done.")]
 pub(super) struct Submit {
     #[command(flatten)]
@@ -44,7 +47,7 @@ pub(super) struct Submit {
 
 impl Submit {
     pub(super) async fn run(self, config: Config, format: Format) -> anyhow::Result<Status> {
-        let requests = self.source.read(&app::codec(&config))?;
+        let requests = self.source.read_with_campaigns(&app::codec(&config))?;
         let urls = config.require_amqp()?;
         let settings = AmqpSettings {
             urls,
@@ -87,8 +90,10 @@ impl Submit {
                     "{} published and confirmed; waiting for outcomes",
                     output::count(count, "request")
                 ));
-                let mut follow =
-                    Follow::new(requests.into_iter().map(|request| request.job_id), format);
+                let mut follow = Follow::new(
+                    requests.into_iter().flat_map(|request| request.jobs),
+                    format,
+                );
                 let until = async {
                     while !follow.is_done() {
                         let Some(body) = events.recv().await else {

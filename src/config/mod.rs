@@ -12,6 +12,7 @@ mod resolve;
 mod takes;
 
 pub mod amqp;
+pub mod campaign;
 pub mod connection_request;
 pub mod events;
 pub mod faults;
@@ -52,6 +53,8 @@ pub struct Config {
     pub await_result: retry::AwaitResult,
     /// What device faults mean.
     pub faults: faults::Faults,
+    /// One request, many devices.
+    pub campaign: campaign::Campaign,
     /// Which firmware URLs are accepted.
     pub firmware: firmware::Firmware,
     /// Reading the version back.
@@ -89,6 +92,7 @@ impl Config {
             connection_request: connection_request::ConnectionRequest::read(&mut reader),
             await_result: retry::AwaitResult::read(&mut reader),
             faults: faults::Faults::read(&mut reader),
+            campaign: campaign::Campaign::read(&mut reader),
             firmware: firmware::Firmware::read(&mut reader),
             verify: verify::Verify::read(&mut reader),
             events: events::Events::read(&mut reader),

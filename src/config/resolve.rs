@@ -70,6 +70,8 @@ impl Config {
             allowed_url_prefixes: self.firmware.allowed_url_prefixes.clone(),
             allow_url_credentials: self.firmware.allow_credentials,
             verify: self.verify.enabled,
+            campaign_configuration_faults: self.campaign.configuration_faults,
+            configuration_codes: self.faults.policy.configuration.clone(),
         }
     }
 

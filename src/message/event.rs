@@ -44,11 +44,25 @@ pub enum EventKind {
     CommandAccepted,
     /// The answer to a command: it changes nothing.
     CommandRefused,
+    /// A campaign was taken on, or devices were added to it.
+    CampaignAccepted,
+    /// A campaign's counts.
+    CampaignProgress,
+    /// A campaign starts nothing any more.
+    CampaignPaused,
+    /// It goes on.
+    CampaignResumed,
+    /// Its deadline can no longer be met, or can again.
+    CampaignJeopardy,
+    /// Final: every device has its outcome.
+    CampaignCompleted,
+    /// Final: an operator ended it.
+    CampaignCancelled,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 16] = [
         Self::Accepted,
         Self::Progress,
         Self::Completed,
@@ -58,6 +72,13 @@ impl EventKind {
         Self::Corrected,
         Self::CommandAccepted,
         Self::CommandRefused,
+        Self::CampaignAccepted,
+        Self::CampaignProgress,
+        Self::CampaignPaused,
+        Self::CampaignResumed,
+        Self::CampaignJeopardy,
+        Self::CampaignCompleted,
+        Self::CampaignCancelled,
     ];
 
     /// The CloudEvents `type`, which is also the first part of the routing key.
@@ -73,10 +94,23 @@ impl EventKind {
             Self::Corrected => "upgrade.corrected",
             Self::CommandAccepted => "upgrade.control.accepted",
             Self::CommandRefused => "upgrade.control.refused",
+            Self::CampaignAccepted => "upgrade.campaign.accepted",
+            Self::CampaignProgress => "upgrade.campaign.progress",
+            Self::CampaignPaused => "upgrade.campaign.paused",
+            Self::CampaignResumed => "upgrade.campaign.resumed",
+            Self::CampaignJeopardy => "upgrade.campaign.jeopardy",
+            Self::CampaignCompleted => "upgrade.campaign.completed",
+            Self::CampaignCancelled => "upgrade.campaign.cancelled",
         }
     }
 
-    /// Whether it is the last word about a job.
+    /// Whether it is about a campaign, not about a job.
+    #[must_use]
+    pub fn is_of_campaign(self) -> bool {
+        self.event_type().starts_with("upgrade.campaign.")
+    }
+
+    /// Whether it is the last word about a job or a campaign.
     #[must_use]
     pub fn is_final(self) -> bool {
         match self {
@@ -84,8 +118,18 @@ impl EventKind {
             | Self::Progress
             | Self::Corrected
             | Self::CommandAccepted
-            | Self::CommandRefused => false,
-            Self::Completed | Self::Failed | Self::Cancelled | Self::Rejected => true,
+            | Self::CommandRefused
+            | Self::CampaignAccepted
+            | Self::CampaignProgress
+            | Self::CampaignPaused
+            | Self::CampaignResumed
+            | Self::CampaignJeopardy => false,
+            Self::Completed
+            | Self::Failed
+            | Self::Cancelled
+            | Self::Rejected
+            | Self::CampaignCompleted
+            | Self::CampaignCancelled => true,
         }
     }
 
@@ -132,7 +176,7 @@ pub const DATA_SCHEMA: &str = "urn:nbi-upgrade:event:v1";
 
 /// Its type, the device as `subject`, and in `data` what is known. Readers ignore members that they do not know: new ones may come.
 #[derive(Serialize, JsonSchema)]
-pub(super) struct CloudEvent<'a> {
+pub(super) struct CloudEvent<'a, D> {
     #[schemars(extend("const" = "1.0"))]
     specversion: &'static str,
     /// The same in every copy of the event: what tells a repeat.
@@ -159,12 +203,12 @@ pub(super) struct CloudEvent<'a> {
     /// W3C trace state of the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     tracestate: Option<&'a str>,
-    data: Data<'a>,
+    data: D,
 }
 
 /// What is known of the job. What is not known is absent, never null.
 #[derive(Serialize, JsonSchema, Default)]
-struct Data<'a> {
+pub(super) struct Data<'a> {
     /// Of an answer to an order: which order.
     #[serde(skip_serializing_if = "Option::is_none")]
     command: Option<&'static str>,
@@ -494,20 +538,22 @@ pub(super) fn of_command(
     envelope.seal(settings, data)
 }
 
-struct Envelope<'a> {
-    kind: EventKind,
-    id: String,
-    subject: Option<&'a str>,
-    campaign: &'a str,
-    time: Timestamp,
-    traceparent: Option<&'a str>,
-    tracestate: Option<&'a str>,
-    correlation_id: Option<&'a str>,
-    reply_to: Option<&'a str>,
+/// Everything of an event but its data.
+pub(super) struct Envelope<'a> {
+    pub(super) kind: EventKind,
+    pub(super) id: String,
+    pub(super) subject: Option<&'a str>,
+    pub(super) campaign: &'a str,
+    pub(super) time: Timestamp,
+    pub(super) traceparent: Option<&'a str>,
+    pub(super) tracestate: Option<&'a str>,
+    pub(super) correlation_id: Option<&'a str>,
+    pub(super) reply_to: Option<&'a str>,
 }
 
 impl Envelope<'_> {
-    fn seal(self, settings: &EventSettings, data: Data<'_>) -> EventMessage {
+    /// The event as a message.
+    pub(super) fn seal<D: Serialize>(self, settings: &EventSettings, data: D) -> EventMessage {
         let event_type = self.kind.event_type();
         let event = CloudEvent {
             specversion: "1.0",
@@ -555,9 +601,10 @@ pub fn job_id_of_event(body: &[u8]) -> Option<String> {
     serde_json::from_slice::<Seen>(body).ok()?.data.job_id
 }
 
-fn event_id(job_id: &str, kind: EventKind, detail: &[u8]) -> String {
-    let mut name = Vec::with_capacity(job_id.len() + detail.len() + 32);
-    name.extend_from_slice(job_id.as_bytes());
+/// The id of an event about a job or a campaign: a repeat has the same.
+pub(super) fn event_id(about: &str, kind: EventKind, detail: &[u8]) -> String {
+    let mut name = Vec::with_capacity(about.len() + detail.len() + 32);
+    name.extend_from_slice(about.as_bytes());
     name.push(0);
     name.extend_from_slice(kind.event_type().as_bytes());
     name.push(0);

@@ -145,6 +145,48 @@ impl Fields {
         self.check(name, checked)
     }
 
+    /// A number in a range, if it is there; `null` counts as absent.
+    pub(super) fn number(&mut self, name: &str, above: f64, max: f64) -> Option<f64> {
+        let raw = self.raw(name).filter(|raw| *raw != "null")?;
+        let checked = serde_json::from_str::<f64>(raw)
+            .ok()
+            .filter(|number| *number > above && *number <= max)
+            .ok_or_else(|| {
+                format!(
+                    "must be a number above {above} and at most {max}, is {}",
+                    shown(raw)
+                )
+            });
+        self.check(name, checked)
+    }
+
+    /// An object with fields of its own, if it is there; `null` counts as absent. Its faults are named `name.field`.
+    pub(super) fn object<T>(
+        &mut self,
+        name: &str,
+        known: &[&str],
+        read: impl FnOnce(&mut Self) -> T,
+    ) -> Option<T> {
+        let raw = self.raw(name).filter(|raw| *raw != "null")?;
+        let parsed =
+            Self::parse(raw).map_err(|_| format!("must be a JSON object, is {}", shown(raw)));
+        let mut inner = self.check(name, parsed)?;
+        let value = read(&mut inner);
+        inner.refuse_unknown(known);
+        for fault in inner.faults {
+            self.fault(&format!("{name}.{}", fault.field), fault.message);
+        }
+        Some(value)
+    }
+
+    /// The items of an array, as they stand in the message, if it is there; `null` counts as absent.
+    pub(super) fn items(&mut self, name: &str) -> Option<Vec<Box<RawValue>>> {
+        let raw = self.raw(name).filter(|raw| *raw != "null")?;
+        let parsed =
+            serde_json::from_str(raw).map_err(|_| format!("must be an array, is {}", shown(raw)));
+        self.check(name, parsed)
+    }
+
     /// A boolean, if it is there; `null` counts as absent.
     pub(super) fn boolean(&mut self, name: &str) -> Option<bool> {
         let raw = self.raw(name).filter(|raw| *raw != "null")?;
@@ -176,7 +218,7 @@ impl Fields {
 }
 
 /// A value as a fault shows it: its beginning, and of a URL no password, as faults are logged and published.
-fn shown(value: &str) -> String {
+pub(super) fn shown(value: &str) -> String {
     let credentials = value.find(':').zip(value.rfind('@'));
     match credentials.filter(|(colon, at)| colon < at) {
         Some((colon, at)) => {

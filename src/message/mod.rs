@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::job::{Job, JobEvent, JobId};
 
+pub mod campaign;
 pub mod control;
 pub mod event;
 mod fields;
@@ -21,6 +22,7 @@ pub mod schema;
 pub mod step;
 mod time;
 
+pub use campaign::{CampaignRequest, Definition};
 pub use control::{Answer, Command, Orders, Scope, Verb};
 pub use event::{EventKind, EventMessage, EventSettings, job_id_of_event};
 pub use headers::{DeadLetter, Incoming};
@@ -111,6 +113,16 @@ impl Codec {
         now: Timestamp,
     ) -> Result<Work, Rejection> {
         request::decode(incoming, &self.requests, now)
+    }
+
+    /// A campaign from a request that has `devices`, or every field at fault; `None` for other requests.
+    #[must_use]
+    pub fn decode_campaign(
+        &self,
+        incoming: &Incoming<'_>,
+        now: Timestamp,
+    ) -> Option<Result<CampaignRequest, Rejection>> {
+        campaign::decode(incoming, &self.requests, now)
     }
 
     /// A job from a continuation.

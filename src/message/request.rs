@@ -3,6 +3,7 @@
 //! Every fault is reported at once, each with field, value and remedy, so that a publisher repairs a request in one go. Unknown and
 //! repeated fields are faults: a misspelt `deadline` must not become a job without one.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
@@ -12,8 +13,9 @@ use super::fields::Fields;
 use super::firmware::firmware_url;
 use super::time::timestamp;
 use super::{Carried, Incoming, Work};
+use crate::job::fault::FaultPolicy;
 use crate::job::state::{Cleanup, Order};
-use crate::job::{CampaignId, CpeId, Job, JobId, RuleId};
+use crate::job::{CampaignId, CpeId, FirmwareUrl, Job, JobId, RuleId};
 
 /// Defaults and limits of requests, from the configuration.
 #[derive(Debug, Clone)]
@@ -34,6 +36,10 @@ pub struct RequestSettings {
     pub allow_url_credentials: bool,
     /// `verify.enabled`: without it `expected_version` is refused.
     pub verify: bool,
+    /// `campaign.configuration_faults`.
+    pub campaign_configuration_faults: u32,
+    /// `faults.configuration`: what counts as a configuration fault.
+    pub configuration_codes: BTreeSet<u16>,
 }
 
 impl Default for RequestSettings {
@@ -47,6 +53,8 @@ impl Default for RequestSettings {
             allowed_url_prefixes: Vec::new(),
             allow_url_credentials: false,
             verify: false,
+            campaign_configuration_faults: 3,
+            configuration_codes: FaultPolicy::default().configuration,
         }
     }
 }
@@ -141,20 +149,14 @@ pub(super) fn decode(
     settings: &RequestSettings,
     now: Timestamp,
 ) -> Result<Work, Rejection> {
-    let mut fields = open(incoming)?;
+    let mut fields = open(incoming, BODY_MAX)?;
     let order = read_order(&mut fields, incoming, settings, now);
     let context = read_context(&mut fields);
     fields.refuse_unknown(&FIELDS);
     match order {
         Some(order) if fields.faults.is_empty() => Ok(Work {
             job: Job::new(order),
-            carried: Carried {
-                context,
-                correlation_id: carried(incoming.correlation_id).map(str::to_owned),
-                reply_to: carried(incoming.reply_to).map(str::to_owned),
-                traceparent: traced(incoming.traceparent).map(str::to_owned),
-                tracestate: traced(incoming.tracestate).map(str::to_owned),
-            },
+            carried: carried_of(incoming, context),
             not_due_before: None,
         }),
         Some(_) | None => Err(Rejection {
@@ -168,12 +170,23 @@ pub(super) fn decode(
     }
 }
 
+/// What travels with a job.
+pub(super) fn carried_of(incoming: &Incoming<'_>, context: Option<Box<RawValue>>) -> Carried {
+    Carried {
+        context,
+        correlation_id: carried(incoming.correlation_id).map(str::to_owned),
+        reply_to: carried(incoming.reply_to).map(str::to_owned),
+        traceparent: traced(incoming.traceparent).map(str::to_owned),
+        tracestate: traced(incoming.tracestate).map(str::to_owned),
+    }
+}
+
 /// The fields of the request, out of plain JSON or of a CloudEvent.
-fn open(incoming: &Incoming<'_>) -> Result<Fields, Rejection> {
+pub(super) fn open(incoming: &Incoming<'_>, max: usize) -> Result<Fields, Rejection> {
     let length = incoming.body.len();
-    if length > BODY_MAX {
+    if length > max {
         return Err(Rejection::of_body(format!(
-            "has {length} bytes; at most {BODY_MAX} are allowed"
+            "has {length} bytes; at most {max} are allowed"
         )));
     }
     let Ok(text) = std::str::from_utf8(incoming.body) else {
@@ -219,19 +232,29 @@ fn open_cloud_event(event: &Fields) -> Result<Fields, Rejection> {
     })
 }
 
-fn read_order(
+/// What a single request and a campaign have in common.
+pub(super) struct Common {
+    firmware_url: Option<FirmwareUrl>,
+    pub(super) campaign_id: Option<CampaignId>,
+    said: Option<Timestamp>,
+    pub(super) requested_at: Timestamp,
+    pub(super) not_before: Option<Timestamp>,
+    pub(super) deadline: Option<Timestamp>,
+    cleanup: Option<Cleanup>,
+    priority: Option<u32>,
+    executions: Option<u32>,
+    max_attempts: Option<u32>,
+    expected_version: Option<String>,
+    force: Option<bool>,
+}
+
+/// Reads what a single request and a campaign have in common; faults are noted in `fields`.
+pub(super) fn read_common(
     fields: &mut Fields,
     incoming: &Incoming<'_>,
     settings: &RequestSettings,
     now: Timestamp,
-) -> Option<Order> {
-    if fields.raw("devices").is_some() {
-        fields.fault("devices", "campaigns with a list of devices are not supported by this version; send one request per device");
-    }
-    let job_id = fields.required("job_id", |text| {
-        JobId::parse(text).map_err(|error| error.to_string())
-    });
-    let cpe_id = fields.required("cpe_id", cpe_id);
+) -> Common {
     let firmware_url = fields.required("firmware_url", |text| firmware_url(text, settings));
     let campaign_id = fields.optional("campaign_id", |text| {
         CampaignId::parse(text).map_err(|error| error.to_string())
@@ -277,8 +300,45 @@ fn read_order(
             "versions are not read back here; leave it out or have `verify.enabled` switched on",
         );
     }
-    let force = fields.boolean("force");
-    let may_be_a_repeat = said.is_none() && force != Some(true);
+    Common {
+        firmware_url,
+        campaign_id,
+        said,
+        requested_at,
+        not_before,
+        deadline,
+        cleanup,
+        priority,
+        executions,
+        max_attempts,
+        expected_version,
+        force: fields.boolean("force"),
+    }
+}
+
+fn read_order(
+    fields: &mut Fields,
+    incoming: &Incoming<'_>,
+    settings: &RequestSettings,
+    now: Timestamp,
+) -> Option<Order> {
+    if fields.raw("devices").is_some() {
+        fields.fault(
+            "devices",
+            "campaigns are carried out through the broker; send this request with `nbi-upgrade submit`",
+        );
+    }
+    let job_id = fields.required("job_id", |text| {
+        JobId::parse(text).map_err(|error| error.to_string())
+    });
+    let cpe_id = fields.required("cpe_id", cpe_id);
+    let common = read_common(fields, incoming, settings, now);
+    let Common {
+        requested_at,
+        not_before,
+        ..
+    } = common;
+    let may_be_a_repeat = common.said.is_none() && common.force != Some(true);
     let window = if may_be_a_repeat {
         settings.repeat_window
     } else {
@@ -286,7 +346,8 @@ fn read_order(
     };
     let repeats_since = requested_at.checked_sub(window).unwrap_or(Timestamp::MIN);
     let begins_at = not_before.map_or(requested_at, |not_before| not_before.max(requested_at));
-    let deadline = deadline
+    let deadline = common
+        .deadline
         .or_else(|| begins_at.checked_add(settings.timeout).ok())
         .unwrap_or(Timestamp::MAX);
     let (job_id, cpe_id) = (job_id?, cpe_id?);
@@ -294,23 +355,23 @@ fn read_order(
     Some(Order {
         job_id,
         cpe_id,
-        firmware_url: firmware_url?,
+        firmware_url: common.firmware_url?,
         rule_id,
-        campaign_id,
+        campaign_id: common.campaign_id,
         requested_at,
         repeats_since,
         not_before,
         deadline,
-        cleanup: cleanup.unwrap_or(settings.cleanup),
-        priority: priority.unwrap_or(1),
-        executions: executions.unwrap_or(1),
-        max_attempts: max_attempts.unwrap_or(settings.max_attempts),
-        expected_version,
-        force: force.unwrap_or(false),
+        cleanup: common.cleanup.unwrap_or(settings.cleanup),
+        priority: common.priority.unwrap_or(1),
+        executions: common.executions.unwrap_or(1),
+        max_attempts: common.max_attempts.unwrap_or(settings.max_attempts),
+        expected_version: common.expected_version,
+        force: common.force.unwrap_or(false),
     })
 }
 
-fn rule_id(template: &str, job_id: &JobId, cpe_id: &CpeId) -> Result<RuleId, String> {
+pub(super) fn rule_id(template: &str, job_id: &JobId, cpe_id: &CpeId) -> Result<RuleId, String> {
     let text = template
         .replace("{cpe_id}", cpe_id.as_str())
         .replace("{job_id}", job_id.as_str());
@@ -320,7 +381,7 @@ fn rule_id(template: &str, job_id: &JobId, cpe_id: &CpeId) -> Result<RuleId, Str
 }
 
 /// A device's id. One of dots alone is a pattern for every id of its length where the NBI reads conditions as expressions.
-fn cpe_id(text: &str) -> Result<CpeId, String> {
+pub(super) fn cpe_id(text: &str) -> Result<CpeId, String> {
     let id = CpeId::parse(text).map_err(|error| error.to_string())?;
     if id.as_str().chars().any(|c| c.is_ascii_alphanumeric()) {
         Ok(id)
@@ -329,7 +390,7 @@ fn cpe_id(text: &str) -> Result<CpeId, String> {
     }
 }
 
-fn read_context(fields: &mut Fields) -> Option<Box<RawValue>> {
+pub(super) fn read_context(fields: &mut Fields) -> Option<Box<RawValue>> {
     // `null` counts as absent here as elsewhere: a continuation does not tell them apart, so events would differ.
     let raw = fields
         .take_raw("context")

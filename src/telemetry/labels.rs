@@ -27,8 +27,15 @@ pub(super) const RULE_STATES: [RuleState; 6] = [
 ];
 
 /// Where messages are published.
-pub(super) const EXCHANGES: [&str; 7] = [
-    "results", "steps", "delay", "dead", "reply", "requests", "control",
+pub(super) const EXCHANGES: [&str; 8] = [
+    "results",
+    "steps",
+    "delay",
+    "dead",
+    "reply",
+    "requests",
+    "control",
+    "campaigns",
 ];
 
 /// Fields of a request that can be at fault; `body` is the whole.
@@ -62,6 +69,10 @@ pub(super) const STAGE_RESULTS: [&str; 4] = ["ok", "retry", "wait", "failed"];
 
 /// Why messages go to the dead letters.
 pub(super) const DEAD_REASONS: [&str; 2] = ["invalid_request", "unreadable_step"];
+
+/// Where the devices of a campaign stand.
+pub(super) const CAMPAIGN_STATES: [&str; 5] =
+    ["waiting", "in_flight", "completed", "failed", "cancelled"];
 
 /// What jobs wait for.
 pub(super) const WAITS: [WaitingFor; 6] = [

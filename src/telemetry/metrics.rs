@@ -7,6 +7,7 @@ use prometheus::{
     IntGaugeVec, Registry, TextEncoder,
 };
 
+use super::campaigns::CampaignMetrics;
 use super::labels::{
     CALL_CLASSES, CIRCUIT_STATES, DEAD_REASONS, DEPTHS, EXCHANGES, FIELDS, QUEUES, RULE_STATES,
     STAGE_RESULTS, WAITS, endings, fault_code,
@@ -50,6 +51,7 @@ pub(super) struct Metrics {
     pub(super) nbi: NbiMetrics,
     pub(super) broker: BrokerMetrics,
     pub(super) instance_info: IntGaugeVec,
+    pub(super) campaigns: CampaignMetrics,
 }
 
 impl Metrics {
@@ -66,6 +68,7 @@ impl Metrics {
                 "1, with amqp.prefix and instance.name of this worker.",
                 &["prefix", "name"],
             ),
+            campaigns: CampaignMetrics::new(&new),
             registry: registry.clone(),
         };
         let build_info = new.gauges(

@@ -4,6 +4,7 @@
 //! [`health`] is what readiness knows; [`http`] serves both; [`log`] sets up the log lines, [`trace`] says which trace they belong to.
 //! No label takes a device, a job or a campaign.
 
+mod campaigns;
 mod observe;
 
 pub mod health;

@@ -11,6 +11,18 @@ macro_rules! names {
 }
 
 names! {
+    /// 1 on the worker that leads all campaigns.
+    CAMPAIGN_LEADER = "campaign_leader",
+    /// Campaigns that are not over.
+    CAMPAIGNS_ACTIVE = "campaigns_active",
+    /// Campaigns that are paused.
+    CAMPAIGNS_PAUSED = "campaigns_paused",
+    /// Devices of active campaigns, by `campaign` (the first 20 by name, then `other`) and `state`.
+    CAMPAIGN_DEVICES = "campaign_devices",
+    /// Devices that campaigns have started.
+    CAMPAIGN_DEVICES_RELEASED = "campaign_devices_released_total",
+    /// Campaigns paused, by `reason`.
+    CAMPAIGN_PAUSES = "campaign_pauses_total",
     /// Requests that were valid and are durable.
     JOBS_ACCEPTED = "jobs_accepted_total",
     /// Requests that were not valid, by `field`.

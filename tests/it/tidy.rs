@@ -16,7 +16,17 @@ const FILE_LINES_MAX: usize = 400;
 const MOD_LINES_MAX: usize = 120;
 
 /// Files that may be longer: how long, and why.
-const LONGER: [(&str, usize, &str); 8] = [
+const LONGER: [(&str, usize, &str); 10] = [
+    (
+        "src/driver/amqp/topology.rs",
+        440,
+        "every object as data, with what to say where the broker refuses it",
+    ),
+    (
+        "src/message/request.rs",
+        470,
+        "one wire type, each field with its check",
+    ),
     (
         "src/job/turn.rs",
         600,
@@ -166,6 +176,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
         "cli",
         &[
             "app",
+            "campaign",
             "config",
             "driver",
             "job",
@@ -209,10 +220,16 @@ const METRICS: [(&str, &[&str]); 18] = [
 ];
 
 /// Metrics beyond the contract.
-const MORE_METRICS: [(&str, &[&str]); 22] = [
+const MORE_METRICS: [(&str, &[&str]); 28] = [
     ("jobs_corrected_total", &["outcome"]),
     ("emergency_stop", &[]),
     ("commands_answered_total", &["answer"]),
+    ("campaign_leader", &[]),
+    ("campaigns_active", &[]),
+    ("campaigns_paused", &[]),
+    ("campaign_devices", &["campaign", "state"]),
+    ("campaign_devices_released_total", &[]),
+    ("campaign_pauses_total", &["reason"]),
     ("waits_total", &["waiting_for"]),
     ("released_total", &[]),
     ("panics_total", &[]),
@@ -235,10 +252,17 @@ const MORE_METRICS: [(&str, &[&str]); 22] = [
 ];
 
 /// The types of events that the contract promises.
-const EVENT_TYPES: [&str; 9] = [
+const EVENT_TYPES: [&str; 16] = [
     "upgrade.corrected",
     "upgrade.control.accepted",
     "upgrade.control.refused",
+    "upgrade.campaign.accepted",
+    "upgrade.campaign.progress",
+    "upgrade.campaign.paused",
+    "upgrade.campaign.resumed",
+    "upgrade.campaign.jeopardy",
+    "upgrade.campaign.completed",
+    "upgrade.campaign.cancelled",
     "upgrade.accepted",
     "upgrade.progress",
     "upgrade.completed",
@@ -802,7 +826,7 @@ fn event_types_are_those_that_are_promised() {
 fn documents_stay_short() {
     let lines = |path: &str| read(path).lines().count();
     assert_none(&lengths(&[
-        ("README.md", lines("README.md"), 260),
+        ("README.md", lines("README.md"), 280),
         ("ARCHITECTURE.md", lines("ARCHITECTURE.md"), 200),
         ("CONTRIBUTING.md", lines("CONTRIBUTING.md"), 150),
     ]));

@@ -94,6 +94,7 @@ fn channels(objects: &[Object], prefix: &str, kinds: &[&str]) -> Value {
                         let value = match value {
                             Argument::Text(text) => json!(text),
                             Argument::Number(number) => json!(number),
+                            Argument::Flag(flag) => json!(flag),
                         };
                         ((*name).to_owned(), value)
                     })

@@ -14,6 +14,7 @@ pub mod stream;
 pub mod topology;
 
 mod answers;
+mod campaign;
 mod connection;
 mod consume;
 mod depths;

@@ -9,7 +9,7 @@ use lapin::message::Delivery;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use crate::message::control::{COMMAND_TYPE, MARK_TYPE};
-use crate::message::{DeadLetter, EventMessage, Incoming, Work, unix_seconds};
+use crate::message::{Carried, DeadLetter, EventMessage, Incoming, Work, unix_seconds};
 
 /// `app_id` of everything that we publish.
 const APP_ID: &str = "nbi-upgrade";
@@ -39,16 +39,7 @@ pub(super) fn of_event(event: &EventMessage) -> BasicProperties {
     if let Some(id) = &event.correlation_id {
         properties = properties.with_correlation_id(cut(id));
     }
-    let mut headers = FieldTable::default();
-    for (name, value) in [
-        (TRACEPARENT, &event.traceparent),
-        (TRACESTATE, &event.tracestate),
-    ] {
-        if let Some(value) = value {
-            headers.insert(name.into(), AMQPValue::LongString(value.as_str().into()));
-        }
-    }
-    properties.with_headers(headers)
+    properties.with_headers(trace_headers(&event.traceparent, &event.tracestate))
 }
 
 /// Of a continuation; what it carries stands in the body.
@@ -100,6 +91,49 @@ fn of_control(id: &str, kind: &'static str, now: Timestamp) -> BasicProperties {
         .with_type(kind.into())
         .with_timestamp(unix_seconds(now))
         .with_app_id(APP_ID.into())
+}
+
+/// Of a message that campaigns send themselves.
+pub(super) fn of_campaign(kind: &str, message_id: &str, now: Timestamp) -> BasicProperties {
+    BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_content_type("application/json".into())
+        .with_message_id(cut(message_id))
+        .with_type(cut(kind))
+        .with_timestamp(unix_seconds(now))
+        .with_app_id(APP_ID.into())
+}
+
+/// Of a campaign's request on its way to the leader: when it was asked for must be known from now on.
+pub(super) fn of_campaign_request(delivery: &Delivery, now: Timestamp) -> BasicProperties {
+    let properties = of_original(&delivery.properties);
+    match properties.timestamp() {
+        Some(_) => properties,
+        None => properties.with_timestamp(unix_seconds(now)),
+    }
+}
+
+/// Of the request of a campaign's device. Its outcome is not sent to the requester's queue: that gets the campaign's.
+pub(super) fn of_device_request(
+    job_id: &str,
+    carried: &Carried,
+    now: Timestamp,
+) -> BasicProperties {
+    let mut properties = of_request(job_id, None, now);
+    if let Some(id) = &carried.correlation_id {
+        properties = properties.with_correlation_id(cut(id));
+    }
+    properties.with_headers(trace_headers(&carried.traceparent, &carried.tracestate))
+}
+
+fn trace_headers(traceparent: &Option<String>, tracestate: &Option<String>) -> FieldTable {
+    let mut headers = FieldTable::default();
+    for (name, value) in [(TRACEPARENT, traceparent), (TRACESTATE, tracestate)] {
+        if let Some(value) = value {
+            headers.insert(name.into(), AMQPValue::LongString(value.as_str().into()));
+        }
+    }
+    headers
 }
 
 /// The same, marked: it, or what it was made from, may have been worked on before.

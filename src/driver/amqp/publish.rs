@@ -43,6 +43,10 @@ pub(super) enum Target {
     ControlStream,
     /// To a requester's own queue.
     Reply(String),
+    /// To the leader of all campaigns.
+    CampaignRequests,
+    /// To one of a campaign's own queues.
+    Queue(String),
 }
 
 impl Target {
@@ -58,7 +62,8 @@ impl Target {
             Self::DeadQueue => (String::new(), format!("{prefix}.dead")),
             Self::Control => (format!("{prefix}.control"), String::new()),
             Self::ControlStream => (String::new(), format!("{prefix}.control")),
-            Self::Reply(queue) => (String::new(), queue.clone()),
+            Self::Reply(queue) | Self::Queue(queue) => (String::new(), queue.clone()),
+            Self::CampaignRequests => (String::new(), super::campaign::requests(prefix)),
         }
     }
 
@@ -72,6 +77,7 @@ impl Target {
             Self::Dead | Self::DeadQueue => "dead",
             Self::Control | Self::ControlStream => "control",
             Self::Reply(_) => "reply",
+            Self::CampaignRequests | Self::Queue(_) => "campaigns",
         }
     }
 

@@ -6,26 +6,31 @@ use jiff::Timestamp;
 use lapin::message::Delivery;
 use lapin::types::{AMQPValue, ShortString};
 
+use super::campaign;
 use super::properties;
+use crate::job::CampaignId;
 use crate::message::unix_seconds;
 
 /// Where a message comes with its place in the stream, and where a reader says its own.
 pub(super) const OFFSET: &str = "x-stream-offset";
 
 /// The streams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stream {
     /// `<p>.events`: everything that was published to the results.
     Events,
     /// `<p>.control`: every command.
     Control,
+    /// `<p>.campaign.<campaign_id>.log`: what a campaign's coordinator must know.
+    CampaignLog(CampaignId),
 }
 
 impl Stream {
-    pub(super) fn queue(self, prefix: &str) -> String {
+    pub(super) fn queue(&self, prefix: &str) -> String {
         match self {
             Self::Events => format!("{prefix}.events"),
             Self::Control => format!("{prefix}.control"),
+            Self::CampaignLog(campaign_id) => campaign::log(prefix, campaign_id),
         }
     }
 }

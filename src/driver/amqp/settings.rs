@@ -64,6 +64,8 @@ pub struct AmqpSettings {
     pub control_max_length_bytes: u64,
     /// Patterns (`*` stands for any text) of queues that `reply_to` may name; empty: any.
     pub reply_to_allowed: Vec<String>,
+    /// A campaign's counts are published this often, while they change.
+    pub campaign_progress_interval: Duration,
     /// TLS.
     pub tls: TlsSettings,
 }
@@ -87,6 +89,7 @@ impl Default for AmqpSettings {
             control_kept_for: SignedDuration::from_hours(24 * 30),
             control_max_length_bytes: 100_000_000,
             reply_to_allowed: Vec::new(),
+            campaign_progress_interval: Duration::from_secs(60),
             tls: TlsSettings::default(),
         }
     }

@@ -72,7 +72,7 @@ impl StreamReader {
         stream: Stream,
         start: Start,
     ) -> Result<Self, BrokerError> {
-        let session = Session::begin(connection, &settings, stream, start).await?;
+        let session = Session::begin(connection, &settings, &stream, start).await?;
         Ok(Self {
             settings,
             stream,
@@ -94,7 +94,7 @@ impl StreamReader {
     /// Safe: a message is returned, or comes at the next call.
     pub async fn next(&mut self) -> Result<Record, BrokerError> {
         loop {
-            let record = self.session.next(self.stream, &self.settings).await?;
+            let record = self.session.next(&self.stream, &self.settings).await?;
             self.position = Some(record.offset + 1);
             if self.is_wanted(&record) {
                 return Ok(record);
@@ -120,7 +120,7 @@ impl StreamReader {
             _ => (CALL_TIMEOUT, false),
         };
         loop {
-            let next = self.session.next(self.stream, &self.settings);
+            let next = self.session.next(&self.stream, &self.settings);
             let record = match tokio::time::timeout(patience, next).await {
                 Ok(record) => record?,
                 Err(_) if is_silence_the_end && self.position.is_none() => return Ok(None),
@@ -157,7 +157,7 @@ impl StreamReader {
     ///
     /// As [`StreamReader::next`].
     pub async fn end(&mut self) -> Result<u64, BrokerError> {
-        let (stream, settings) = (self.stream, &self.settings);
+        let (stream, settings) = (&self.stream, &self.settings);
         let own;
         let connection = match &self.connection {
             Some(connection) => connection,
@@ -188,7 +188,7 @@ impl StreamReader {
         }
         let start = self.position.map_or(self.start, Start::Offset);
         let connection = connection::connect_any(&self.settings, Purpose::Reading).await?;
-        self.session = Session::begin(&connection, &self.settings, self.stream, start).await?;
+        self.session = Session::begin(&connection, &self.settings, &self.stream, start).await?;
         self.connection = Some(connection);
         Ok(())
     }
@@ -220,7 +220,7 @@ impl Session {
     async fn begin(
         connection: &Connection,
         settings: &AmqpSettings,
-        stream: Stream,
+        stream: &Stream,
         start: Start,
     ) -> Result<Self, BrokerError> {
         let queue = stream.queue(&settings.prefix);
@@ -252,7 +252,7 @@ impl Session {
 
     async fn next(
         &mut self,
-        stream: Stream,
+        stream: &Stream,
         settings: &AmqpSettings,
     ) -> Result<Record, BrokerError> {
         let what = || format!("read stream \"{}\"", stream.queue(&settings.prefix));

@@ -15,6 +15,7 @@ use lapin::{Channel, Connection, Event};
 use secrecy::SecretString;
 use tokio::task::JoinSet;
 
+use super::campaign;
 use super::connection::{self, Ending, Purpose};
 use super::consume::{Intaker, Source};
 use super::depths;
@@ -115,6 +116,11 @@ async fn generation(
     for intaker in built.intakers {
         shared.consumers.spawn(intaker.run());
     }
+    shared.consumers.spawn(campaign::run(
+        Arc::clone(shared),
+        Arc::clone(&built.link),
+        Arc::clone(&built.consuming),
+    ));
     shared.link.send_replace(Some(Arc::clone(&built.link)));
     shared
         .telemetry
@@ -144,7 +150,7 @@ struct Built {
     link: Arc<Link>,
     intakers: Vec<Intaker>,
     publishing: Connection,
-    consuming: Connection,
+    consuming: Arc<Connection>,
     /// Deliveries in hand are settled through these after their consumers have ended, and dropping a channel closes it.
     _channels: Vec<Channel>,
     /// Owned here: they end with the generation.
@@ -163,7 +169,8 @@ async fn build(
         connection::connect(settings, url, Purpose::Consuming),
     )?;
     let mut watchers = JoinSet::new();
-    for connection in [&publishing, &consuming] {
+    let consuming = Arc::new(consuming);
+    for connection in [&publishing, &*consuming] {
         watchers.spawn(watch(
             connection.events_listener(),
             Arc::clone(shared),

@@ -79,26 +79,49 @@ impl Intaker {
     }
 
     fn take_request(self: &Arc<Self>, original: Original) {
+        let Shared { codec, .. } = &*self.shared;
+        let now = self.shared.now();
+        let incoming = properties::incoming(&original);
+        let campaign = caught(|| codec.decode_campaign(&incoming, now))
+            .unwrap_or_else(|| Some(Err(undecodable())));
+        match campaign {
+            Some(Ok(_)) => return self.to_leader(original),
+            Some(Err(rejection)) => return self.reject_request(original, &rejection),
+            None => {}
+        }
+        let decoded = caught(|| codec.decode_request(&properties::incoming(&original), now))
+            .unwrap_or_else(|| Err(undecodable()));
+        match decoded {
+            Ok(work) => self.admit(work, original),
+            Err(rejection) => self.reject_request(original, &rejection),
+        }
+    }
+
+    /// A campaign's request: one worker leads all campaigns.
+    fn to_leader(self: &Arc<Self>, mut original: Original) {
+        let properties = properties::of_campaign_request(&original, self.shared.now());
+        let body = std::mem::take(&mut original.data);
+        let message = Outgoing {
+            target: Target::CampaignRequests,
+            properties,
+            body,
+        };
+        self.replace(original, vec![message]);
+    }
+
+    fn reject_request(self: &Arc<Self>, original: Original, rejection: &Rejection) {
         let Shared {
             codec,
             telemetry,
             settings,
             ..
         } = &*self.shared;
-        let now = self.shared.now();
-        let decoded = caught(|| codec.decode_request(&properties::incoming(&original), now))
-            .unwrap_or_else(|| Err(undecodable()));
-        match decoded {
-            Ok(work) => self.admit(work, original),
-            Err(rejection) => {
-                telemetry.request_rejected(&rejection);
-                let event = codec.rejected_event(&properties::incoming(&original), &rejection, now);
-                let mut messages = event_messages(event, settings, telemetry);
-                messages
-                    .push(self.dead_letter(&original, &DeadLetter::invalid_request(&rejection)));
-                self.replace(original, messages);
-            }
-        }
+        telemetry.request_rejected(rejection);
+        let incoming = properties::incoming(&original);
+        let event = codec.rejected_event(&incoming, rejection, self.shared.now());
+        let mut messages = event_messages(event, settings, telemetry);
+        messages.push(self.dead_letter(&original, &DeadLetter::invalid_request(rejection)));
+        self.replace(original, messages);
     }
 
     fn dead_letter(&self, original: &Original, letter: &DeadLetter) -> Outgoing {

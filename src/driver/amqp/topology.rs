@@ -10,6 +10,7 @@ use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptio
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, ExchangeKind};
 
+use super::campaign;
 use super::connection::{self, Purpose};
 use super::delay::Rung;
 use super::error::{BrokerError, bounded};
@@ -32,6 +33,8 @@ pub enum Argument {
     Text(String),
     /// A signed 64-bit integer.
     Number(i64),
+    /// Yes or no.
+    Flag(bool),
 }
 
 /// How an exchange routes.
@@ -67,7 +70,7 @@ pub enum Object {
         /// The exchange.
         exchange: String,
         /// The pattern.
-        key: &'static str,
+        key: String,
     },
 }
 
@@ -79,10 +82,10 @@ pub fn objects(settings: &AmqpSettings) -> Vec<Object> {
         name: name(last),
         routing,
     };
-    let binding = |queue: &str, exchange: &str, key| Object::Binding {
+    let binding = |queue: &str, exchange: &str, key: &str| Object::Binding {
         queue: name(queue),
         exchange: name(exchange),
-        key,
+        key: key.to_owned(),
     };
     let mut all = vec![
         exchange("dead", Routing::Fanout),
@@ -101,6 +104,14 @@ pub fn objects(settings: &AmqpSettings) -> Vec<Object> {
             arguments: work_arguments(&name("dead")),
         },
         binding("requests", "requests", "#"),
+        Object::Queue {
+            name: campaign::leads(&settings.prefix),
+            arguments: campaign::held_arguments(),
+        },
+        Object::Queue {
+            name: campaign::requests(&settings.prefix),
+            arguments: work_arguments(&name("dead")),
+        },
         exchange("results", Routing::Topic),
         stream(
             name("events"),
@@ -211,11 +222,21 @@ pub(super) async fn apply(
     settings: &AmqpSettings,
     mode: TopologyMode,
 ) -> Result<(), BrokerError> {
+    apply_objects(connection, &objects(settings), mode, &settings.prefix).await
+}
+
+/// The same for these objects.
+pub(super) async fn apply_objects(
+    connection: &lapin::Connection,
+    objects: &[Object],
+    mode: TopologyMode,
+    prefix: &str,
+) -> Result<(), BrokerError> {
     let channel = connection::channel(connection, "topology").await?;
-    for object in objects(settings) {
-        declare(&channel, &object, mode)
+    for object in objects {
+        declare(&channel, object, mode)
             .await
-            .map_err(|error| with_remedy(error, &object, mode, &settings.prefix))?;
+            .map_err(|error| with_remedy(error, object, mode, prefix))?;
     }
     connection::close_channel(&channel).await;
     Ok(())
@@ -279,7 +300,7 @@ async fn declare(
             let bound = channel.queue_bind(
                 short(queue)?,
                 short(exchange)?,
-                (*key).into(),
+                short(key)?,
                 QueueBindOptions::default(),
                 FieldTable::default(),
             );
@@ -294,6 +315,7 @@ fn table(arguments: &[(&'static str, Argument)]) -> FieldTable {
         let value = match value {
             Argument::Text(text) => AMQPValue::LongString(text.as_str().into()),
             Argument::Number(number) => AMQPValue::LongLongInt(*number),
+            Argument::Flag(flag) => AMQPValue::Boolean(*flag),
         };
         table.insert((*name).into(), value);
     }
@@ -330,6 +352,9 @@ fn with_remedy(
                     format!("with another {argument} than \"{value}\"")
                 }
                 (Some(argument), Some((_, Argument::Number(value)))) => {
+                    format!("with another {argument} than {value}")
+                }
+                (Some(argument), Some((_, Argument::Flag(value)))) => {
                     format!("with another {argument} than {value}")
                 }
                 (Some(argument), None) => format!("with {argument}, which must not be set"),
@@ -409,7 +434,7 @@ mod tests {
             all.iter()
                 .filter(|object| matches!(object, Object::Queue { .. }))
                 .count(),
-            21
+            23
         );
     }
 

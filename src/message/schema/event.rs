@@ -4,16 +4,26 @@ use serde_json::{Map, Value, json};
 
 use super::{DEFINITIONS, document, of_output, take_definitions};
 use crate::job::{Outcome, Reason};
+use crate::message::campaign::EventData as CampaignData;
 use crate::message::control::AnswerReason;
-use crate::message::event::{CloudEvent, DATA_SCHEMA, EventKind};
+use crate::message::event::{CloudEvent, DATA_SCHEMA, Data as JobData, EventKind};
 
 /// The schema of every event; `definitions` has one for each type, named by the last word of it.
 #[must_use]
 pub fn event() -> Value {
-    let mut any = of_output::<CloudEvent<'_>>();
+    let mut any = of_output::<CloudEvent<'_, JobData<'_>>>();
     let mut definitions = take_definitions(&mut any);
     let dialect = any["$schema"].take();
-    definitions.insert("CloudEvent".to_owned(), without_dialect(any));
+    definitions.insert(
+        "CloudEvent".to_owned(),
+        without_dialect(any, "Any upgrade event"),
+    );
+    let mut campaign = of_output::<CloudEvent<'_, CampaignData<'_>>>();
+    definitions.append(&mut take_definitions(&mut campaign));
+    definitions.insert(
+        "CampaignEvent".to_owned(),
+        without_dialect(campaign, "Any event of a campaign"),
+    );
     let mut kinds = Vec::new();
     for kind in EventKind::ALL {
         let name = kind.event_type().replace("upgrade.", "");
@@ -31,10 +41,10 @@ pub fn event() -> Value {
     document(DATA_SCHEMA, schema)
 }
 
-fn without_dialect(mut schema: Value) -> Value {
+fn without_dialect(mut schema: Value, title: &str) -> Value {
     if let Value::Object(entries) = &mut schema {
         entries.remove("$schema");
-        entries.insert("title".to_owned(), json!("Any upgrade event"));
+        entries.insert("title".to_owned(), json!(title));
     }
     schema
 }
@@ -78,13 +88,35 @@ fn of_kind(kind: EventKind) -> Value {
             "The order of an operator changes nothing",
             &["reason", "message"],
         ),
+        EventKind::CampaignAccepted => (
+            "A campaign was taken on, or devices were added to it",
+            &["devices"],
+        ),
+        EventKind::CampaignProgress => ("The counts of a campaign", &[]),
+        EventKind::CampaignPaused => ("A campaign starts nothing any more", &["reason", "message"]),
+        EventKind::CampaignResumed => ("A campaign goes on", &[]),
+        EventKind::CampaignJeopardy => (
+            "The deadline of a campaign can no longer be met, or can again",
+            &["deadline", "in_jeopardy"],
+        ),
+        EventKind::CampaignCompleted => ("Every device of a campaign has its outcome", &[]),
+        EventKind::CampaignCancelled => (
+            "An operator ended a campaign, and every device has its outcome",
+            &[],
+        ),
     };
     let mut required: Vec<&str> = fields.to_vec();
     let mut attributes = vec!["data"];
     let is_of_a_job = !matches!(
         kind,
         EventKind::Rejected | EventKind::CommandAccepted | EventKind::CommandRefused
-    );
+    ) && !kind.is_of_campaign();
+    let base = if kind.is_of_campaign() {
+        attributes.push("subject");
+        "CampaignEvent"
+    } else {
+        "CloudEvent"
+    };
     if is_of_a_job {
         required.extend(["job_id", "cpe_id", "firmware_url"]);
         attributes.push("subject");
@@ -115,7 +147,7 @@ fn of_kind(kind: EventKind) -> Value {
     json!({
         "title": title,
         "allOf": [
-            {"$ref": format!("#/{DEFINITIONS}/CloudEvent")},
+            {"$ref": format!("#/{DEFINITIONS}/{base}")},
             {"required": attributes, "properties": {"type": {"const": kind.event_type()}, "data": data}},
         ],
     })

@@ -1,5 +1,6 @@
 //! Tests of the wire formats.
 
+mod campaigns;
 mod events;
 mod requests;
 mod schemas;

@@ -4,6 +4,7 @@
 //! `warn` for what did not go as ordered, `info` for beginnings and endings, `debug` for the way, `trace` for single messages.
 
 mod broker;
+mod campaign;
 mod job;
 mod nbi;
 mod process;

@@ -1,0 +1,394 @@
+//! The coordinator of one campaign: asks the core what to do, writes it into the log, reads it back, and does it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use jiff::Timestamp;
+use lapin::message::Delivery;
+use lapin::options::{BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use lapin::{Channel, Connection, Consumer};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::super::connection::{self, CALL_TIMEOUT};
+use super::super::error::{BrokerError, bounded};
+use super::super::publish::short;
+use super::super::record::{Record as Entry, Start, Stream};
+use super::super::stream::StreamReader;
+use super::objects;
+use super::order::Order;
+use super::outlet::{Outlet, acknowledge, taken};
+use crate::campaign::{Action, Device, Gate, Situation, State, decide};
+use crate::clock;
+use crate::driver::Intake;
+use crate::job::CampaignId;
+use crate::message::campaign::{self, Happened, Summary};
+use crate::message::{CampaignRequest, Definition};
+
+/// Devices at hand: several batches at the highest pace that makes sense.
+const AT_HAND: u16 = 256;
+/// The same where devices of a busy key are passed over.
+const AT_HAND_KEYED: u16 = 1_000;
+/// Devices started with one entry of the log.
+pub(super) const BATCH_MAX: u32 = 200;
+/// The broker takes a delivery away that is held for 30 minutes; until then it is given back and comes again.
+const HELD_MAX: Duration = Duration::from_secs(600);
+/// How often the queue is asked for its length.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often the forecast is made.
+pub(super) const FORECAST: Duration = Duration::from_secs(10);
+/// What was written must come back within this.
+const READ_BACK: Duration = Duration::from_secs(30);
+
+/// What a coordinator is told.
+pub(super) enum Input {
+    /// Devices to add; the delivery is acknowledged when they are in the queue.
+    Accept(Box<(CampaignRequest, Delivery)>),
+    /// An order about this campaign.
+    Order(Order),
+    /// Whether everything stands still.
+    Hold(bool),
+}
+
+/// How a coordinator ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The campaign is over.
+    Concluded,
+    /// Another coordinator took over.
+    Superseded,
+}
+
+/// Why a coordinator goes no further.
+pub(super) enum Stop {
+    Ended(Ended),
+    Failed(BrokerError),
+}
+
+impl From<BrokerError> for Stop {
+    fn from(error: BrokerError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Coordinates one campaign.
+pub(super) struct Coordinator {
+    pub(super) outlet: Outlet,
+    pub(super) connection: Arc<Connection>,
+    pub(super) definition: Arc<Definition>,
+    pub(super) id: String,
+    pub(super) inputs: mpsc::Receiver<Input>,
+    pub(super) summaries: mpsc::Sender<(CampaignId, Summary)>,
+    pub(super) orders: VecDeque<Order>,
+    pub(super) is_everything_paused: bool,
+    pub(super) state: State,
+    /// Whether our own marker was read: from then on another one means that we were superseded.
+    pub(super) is_marked: bool,
+}
+
+/// What a coordinator works with once it knows everything.
+pub(super) struct Desk {
+    pub(super) log: StreamReader,
+    pub(super) channel: Channel,
+    pub(super) devices: Consumer,
+    pub(super) queue: String,
+    pub(super) at_hand: Vec<(Device, Delivery)>,
+    pub(super) prefetch: usize,
+    /// Messages in the queue when it was looked at last, and how often in a row there was nothing.
+    pub(super) ready: u64,
+    pub(super) empty_looks: u32,
+    pub(super) looked_at: Instant,
+    pub(super) held_since: Instant,
+    pub(super) rotated_at: Instant,
+    pub(super) forecast_at: Instant,
+}
+
+impl Desk {
+    /// Devices that wait; one more than is known as long as some may be on their way here.
+    pub(super) fn waiting(&self) -> u64 {
+        let known = self.ready + self.at_hand.len() as u64;
+        if known == 0 && self.empty_looks < 2 {
+            1
+        } else {
+            known
+        }
+    }
+}
+
+impl Coordinator {
+    pub(super) fn begin(
+        outlet: Outlet,
+        connection: Arc<Connection>,
+        definition: Arc<Definition>,
+        inputs: mpsc::Receiver<Input>,
+        summaries: mpsc::Sender<(CampaignId, Summary)>,
+        orders: VecDeque<Order>,
+        is_everything_paused: bool,
+    ) -> Self {
+        Self {
+            outlet,
+            connection,
+            definition,
+            id: uuid::Uuid::new_v4().to_string(),
+            inputs,
+            summaries,
+            orders,
+            is_everything_paused,
+            state: State::default(),
+            is_marked: false,
+        }
+    }
+
+    /// Coordinates until the campaign is over.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError`]: somebody should begin again.
+    pub(super) async fn run(mut self) -> Result<Ended, BrokerError> {
+        match self.coordinate().await {
+            Stop::Ended(ended) => Ok(ended),
+            Stop::Failed(error) => Err(error),
+        }
+    }
+
+    async fn coordinate(&mut self) -> Stop {
+        let mut desk = match self.open().await {
+            Ok(Some(desk)) => desk,
+            Ok(None) => return Stop::Ended(Ended::Concluded),
+            Err(stop) => return stop,
+        };
+        loop {
+            if let Err(stop) = self.turn(&mut desk).await {
+                return stop;
+            }
+        }
+    }
+
+    pub(super) fn prefix(&self) -> &str {
+        &self.outlet.shared.settings.prefix
+    }
+
+    /// Reads the log up to a marker of our own; `None`: the campaign is over, and only its end was not cleared away.
+    async fn open(&mut self) -> Result<Option<Desk>, Stop> {
+        let campaign_id = self.definition.campaign_id.clone();
+        let begun = Instant::now();
+        objects::declare(&self.connection, self.prefix(), &campaign_id).await?;
+        let settings = self.outlet.shared.settings.clone();
+        let stream = Stream::CampaignLog(campaign_id.clone());
+        let mut log = StreamReader::on(&self.connection, settings, stream, Start::First).await?;
+        let queue = objects::log(self.prefix(), &campaign_id);
+        let marker = campaign::encode_marker(&self.id, self.outlet.now());
+        let message = self
+            .outlet
+            .to_queue(queue, "upgrade.campaign.marker", &self.id, marker);
+        self.outlet.publish(vec![message]).await?;
+        let mut entries = 0_u64;
+        while !self.is_marked {
+            let entry = log.next().await?;
+            self.take(&entry)?;
+            entries += 1;
+        }
+        let telemetry = &self.outlet.shared.telemetry;
+        telemetry.campaign_coordinated(campaign_id.as_str(), entries, begun.elapsed());
+        if self.state.is_concluded {
+            return Ok(None);
+        }
+        let queue = objects::devices(self.prefix(), &campaign_id);
+        let channel = connection::channel(&self.connection, "devices").await?;
+        let prefetch = if self.definition.plan.max_in_flight_per_key.is_some() {
+            AT_HAND_KEYED
+        } else {
+            AT_HAND
+        };
+        let what = || format!("consume queue \"{queue}\"");
+        let qos = channel.basic_qos(prefetch, BasicQosOptions { global: false });
+        bounded(what, CALL_TIMEOUT, qos).await?;
+        let options = BasicConsumeOptions::default();
+        let consume =
+            channel.basic_consume(short(&queue)?, "".into(), options, FieldTable::default());
+        let devices = bounded(what, CALL_TIMEOUT, consume).await?;
+        let now = Instant::now();
+        Ok(Some(Desk {
+            log,
+            channel,
+            devices,
+            queue,
+            at_hand: Vec::new(),
+            prefetch: prefetch.into(),
+            ready: 0,
+            empty_looks: 0,
+            looked_at: now - LOOK,
+            held_since: now,
+            rotated_at: now,
+            forecast_at: now - FORECAST,
+        }))
+    }
+
+    /// Does what is to be done, then waits for the next thing that happens.
+    async fn turn(&mut self, desk: &mut Desk) -> Result<(), Stop> {
+        self.look(desk).await?;
+        let until = self.act(desk).await?;
+        self.report(desk).await?;
+        let now = self.outlet.now();
+        let pause = clock::until(now, until)
+            .min((desk.looked_at + LOOK).saturating_duration_since(Instant::now()));
+        let room = desk.at_hand.len() < desk.prefetch;
+        tokio::select! {
+            entry = desk.log.next() => self.take(&entry?)?,
+            next = desk.devices.next(), if room => {
+                let delivery = taken(next, "devices of a campaign")?;
+                self.hold(desk, delivery).await?;
+            }
+            Some(input) = self.inputs.recv() => self.told(desk, input).await?,
+            () = tokio::time::sleep(pause) => {}
+        }
+        Ok(())
+    }
+
+    /// Takes an entry of the log in.
+    fn take(&mut self, entry: &Entry) -> Result<(), Stop> {
+        let codes = &self.outlet.shared.codec.requests.configuration_codes;
+        match campaign::decode_entry(&entry.body, &self.definition.campaign_id, codes) {
+            campaign::Entry::Record(record) => {
+                self.state
+                    .apply(&record, &self.definition.plan, self.definition.began_at);
+            }
+            campaign::Entry::Marker { coordinator } if coordinator == self.id => {
+                self.is_marked = true;
+            }
+            campaign::Entry::Marker { .. } if self.is_marked => {
+                return Err(Stop::Ended(Ended::Superseded));
+            }
+            campaign::Entry::Marker { .. } | campaign::Entry::Other => {}
+        }
+        Ok(())
+    }
+
+    /// Reads the log until what was written comes back.
+    pub(super) async fn read_back(&mut self, desk: &mut Desk, id: &str) -> Result<(), Stop> {
+        let campaign_id = self.definition.campaign_id.clone();
+        let what =
+            || format!("read back what was written into the log of campaign \"{campaign_id}\"");
+        let deadline = Instant::now() + READ_BACK;
+        loop {
+            let next = tokio::time::timeout_at(deadline, desk.log.next()).await;
+            let entry = next.map_err(|_| BrokerError::timeout(what(), READ_BACK))??;
+            self.take(&entry)?;
+            if entry.message_id.as_deref() == Some(id) {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn hold(&self, desk: &mut Desk, delivery: Delivery) -> Result<(), Stop> {
+        desk.empty_looks = 0;
+        match campaign::decode_device(&delivery.data) {
+            Some(device) => desk.at_hand.push((device, delivery)),
+            None => {
+                let telemetry = &self.outlet.shared.telemetry;
+                telemetry.campaign_trouble(
+                    self.definition.campaign_id.as_str(),
+                    "a device in the queue cannot be read and was put aside",
+                );
+                acknowledge(&delivery).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the queue for its length, and gives back what was held for long.
+    async fn look(&mut self, desk: &mut Desk) -> Result<(), Stop> {
+        if desk.looked_at.elapsed() < LOOK {
+            return Ok(());
+        }
+        desk.looked_at = Instant::now();
+        desk.ready = objects::depth(&desk.channel, &desk.queue).await?.into();
+        if desk.ready == 0 && desk.at_hand.is_empty() {
+            desk.empty_looks += 1;
+        } else {
+            desk.empty_looks = 0;
+        }
+        let summary = Summary::of(&self.state, desk.ready + desk.at_hand.len() as u64);
+        drop(
+            self.summaries
+                .try_send((self.definition.campaign_id.clone(), summary)),
+        );
+        if desk.held_since.elapsed() >= HELD_MAX {
+            desk.held_since = Instant::now();
+            for (_, delivery) in desk.at_hand.drain(..) {
+                let back = delivery.acker.nack(BasicNackOptions {
+                    multiple: false,
+                    requeue: true,
+                });
+                drop(tokio::time::timeout(CALL_TIMEOUT, back).await);
+            }
+        }
+        Ok(())
+    }
+
+    async fn told(&mut self, desk: &mut Desk, input: Input) -> Result<(), Stop> {
+        match input {
+            Input::Hold(is_held) => self.is_everything_paused = is_held,
+            Input::Order(order) => self.orders.push_back(order),
+            Input::Accept(accepted) => {
+                let (request, delivery) = *accepted;
+                self.accept(desk, &request, &delivery).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Does everything that is to be done now; when to ask again.
+    async fn act(&mut self, desk: &mut Desk) -> Result<Timestamp, Stop> {
+        self.obey(desk).await?;
+        loop {
+            let now = self.outlet.now();
+            let plan = &self.definition.plan;
+            self.state.expire(plan, now);
+            let situation = Situation {
+                now,
+                waiting: desk.waiting(),
+                is_held: self.is_held(),
+            };
+            let soon = now
+                .checked_add(jiff::SignedDuration::from_secs(1))
+                .unwrap_or(now);
+            match decide(plan, &self.state, situation) {
+                Action::Wait { gate, until } => {
+                    return Ok(if gate == Gate::NothingWaits {
+                        until.min(soon)
+                    } else {
+                        until
+                    });
+                }
+                Action::Release { at_most } => {
+                    if !self.release(desk, at_most).await? {
+                        return Ok(soon);
+                    }
+                }
+                Action::Pause { reason, message } => {
+                    let happened = Happened::Paused { reason, message };
+                    self.announce(desk, &happened, None).await?;
+                }
+                Action::Drain(conclusion) => {
+                    if !self.drain(desk, conclusion).await? {
+                        return Ok(soon);
+                    }
+                }
+                Action::Conclude(conclusion) => {
+                    let happened = Happened::Concluded(conclusion);
+                    self.announce(desk, &happened, None).await?;
+                    return Err(Stop::Ended(Ended::Concluded));
+                }
+            }
+        }
+    }
+
+    /// Whether everything stands still: by an operator's order, or as this worker may not ask the NBI, whose jobs would pile up.
+    fn is_held(&self) -> bool {
+        self.is_everything_paused || self.outlet.shared.wanted.borrow().intake != Intake::Open
+    }
+}

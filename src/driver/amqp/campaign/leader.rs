@@ -1,0 +1,366 @@
+//! The leader: holds the definitions of all active campaigns, runs their coordinators, and takes new requests in.
+//!
+//! Whoever consumes `<p>.campaigns` stands by. It leads once a *seat* arrives: a message that every worker publishes when it begins and
+//! that the active consumer acknowledges, but for the one it holds itself. The seat of a leader that died comes to its successor. Once a
+//! seat of its own has come through the queue, the leader has seen every definition before it, and begins to take requests.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::message::Delivery;
+use lapin::options::{BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use lapin::{Channel, Connection, Consumer};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::super::connection::{self, CALL_TIMEOUT};
+use super::super::error::{BrokerError, bounded};
+use super::super::publish::short;
+use super::super::shared::{Link, Shared};
+use super::coordinator::{Coordinator, Ended, Input};
+use super::objects;
+use super::order::Order;
+use super::outlet::{Outlet, acknowledge, taken};
+use crate::job::CampaignId;
+use crate::message::campaign::Summary;
+use crate::message::{CampaignRequest, DeadLetter, Definition};
+
+/// Definitions held at a time; more campaigns wait in the queue until others are over.
+const LEADS_MAX: u16 = 1_000;
+/// The broker takes a delivery away that is held for 30 minutes; until then it is given back and comes again.
+const HELD_MAX: Duration = Duration::from_secs(600);
+/// After something went wrong.
+const PAUSE: Duration = Duration::from_secs(2);
+/// How often gauges are set and what is held is looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// Orders waiting for a coordinator.
+const INPUTS: usize = 64;
+
+const SEAT: &str = "upgrade.campaign.seat";
+pub(super) const DEFINITION: &str = "upgrade.campaign.definition";
+
+/// Stands by and leads until the generation ends or the worker stops.
+pub(in super::super) async fn run(
+    shared: Arc<Shared>,
+    link: Arc<Link>,
+    connection: Arc<Connection>,
+) {
+    let outlet = Outlet { shared, link };
+    loop {
+        let led = tokio::select! {
+            biased;
+            () = outlet.link.ending.ended() => return,
+            () = outlet.shared.stopping() => return,
+            led = Leader::new(&outlet, &connection).lead() => led,
+        };
+        outlet.shared.telemetry.campaigns_led(&[], false);
+        if let Err(error) = led {
+            outlet
+                .shared
+                .telemetry
+                .campaign_trouble("-", &error.to_string());
+        }
+        tokio::select! {
+            () = outlet.link.ending.ended() => return,
+            () = tokio::time::sleep(PAUSE) => {}
+        }
+    }
+}
+
+/// What a coordinator tells of its campaign.
+pub(super) type Told = (CampaignId, Summary);
+
+/// A campaign that is led.
+pub(super) struct Led {
+    pub(super) definition: Arc<Definition>,
+    /// Its message, held until it is over.
+    pub(super) delivery: Delivery,
+    pub(super) inputs: mpsc::Sender<Input>,
+    pub(super) summary: Option<Summary>,
+}
+
+/// Leads all campaigns.
+pub(super) struct Leader<'a> {
+    pub(super) outlet: &'a Outlet,
+    pub(super) connection: &'a Arc<Connection>,
+    /// This leadership, among all that ever were.
+    pub(super) id: String,
+    pub(super) led: HashMap<CampaignId, Led>,
+    /// The seat that is held, and since when.
+    pub(super) seat: Option<Delivery>,
+    pub(super) has_all: bool,
+    /// Orders since the beginning of the control stream, for campaigns that begin to be coordinated later.
+    pub(super) orders: Vec<Order>,
+    pub(super) is_everything_paused: bool,
+    /// A request whose campaign is being made.
+    pub(super) beginning: Option<(CampaignRequest, Delivery)>,
+    pub(super) coordinators: JoinSet<(CampaignId, Result<Ended, BrokerError>)>,
+    pub(super) summaries: (mpsc::Sender<Told>, mpsc::Receiver<Told>),
+    pub(super) held_since: Instant,
+}
+
+impl<'a> Leader<'a> {
+    fn new(outlet: &'a Outlet, connection: &'a Arc<Connection>) -> Self {
+        Self {
+            outlet,
+            connection,
+            id: uuid::Uuid::new_v4().to_string(),
+            led: HashMap::new(),
+            seat: None,
+            has_all: false,
+            orders: Vec::new(),
+            is_everything_paused: false,
+            beginning: None,
+            coordinators: JoinSet::new(),
+            summaries: mpsc::channel(INPUTS),
+            held_since: Instant::now(),
+        }
+    }
+
+    pub(super) fn prefix(&self) -> &str {
+        &self.outlet.shared.settings.prefix
+    }
+
+    async fn lead(mut self) -> Result<(), BrokerError> {
+        let mut control = self.read_orders().await?;
+        let (_channel, mut leads) = self
+            .consume(&objects::leads(self.prefix()), LEADS_MAX)
+            .await?;
+        self.publish_seat().await?;
+        let mut requests: Option<(Channel, Consumer)> = None;
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            if self.has_all && requests.is_none() {
+                self.beginning = None;
+                let queue = objects::requests(self.prefix());
+                requests = Some(self.consume(&queue, 1).await?);
+            }
+            tokio::select! {
+                next = leads.next() => {
+                    let delivery = taken(next, "campaigns")?;
+                    self.take_lead(delivery).await?;
+                }
+                next = next_of(&mut requests) => {
+                    let delivery = taken(next, "requests of campaigns")?;
+                    self.take_request(delivery).await?;
+                }
+                Some(ended) = self.coordinators.join_next(), if !self.coordinators.is_empty() => {
+                    let Ok((campaign_id, ended)) = ended else {
+                        return Err(BrokerError::new("coordinate a campaign", "its coordinator panicked"));
+                    };
+                    self.coordinator_ended(campaign_id, ended).await?;
+                    // A request may have been in its hands: it comes again.
+                    if let Some((channel, _)) = requests.take() {
+                        connection::close_channel(&channel).await;
+                    }
+                }
+                order = control.next() => {
+                    let record = order?;
+                    if let Some(order) = Order::of(&record) {
+                        self.take_order(order).await;
+                    }
+                }
+                Some((campaign_id, summary)) = self.summaries.1.recv() => {
+                    if let Some(led) = self.led.get_mut(&campaign_id) {
+                        led.summary = Some(summary);
+                    }
+                }
+                _ = tick.tick() => self.tick().await,
+            }
+        }
+    }
+
+    async fn consume(
+        &self,
+        queue: &str,
+        prefetch: u16,
+    ) -> Result<(Channel, Consumer), BrokerError> {
+        let channel = connection::channel(self.connection, "campaigns").await?;
+        let what = || format!("consume queue \"{queue}\"");
+        let qos = channel.basic_qos(prefetch, BasicQosOptions { global: false });
+        bounded(what, CALL_TIMEOUT, qos).await?;
+        let consume = channel.basic_consume(
+            short(queue)?,
+            "".into(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        );
+        let consumer = bounded(what, CALL_TIMEOUT, consume).await?;
+        Ok((channel, consumer))
+    }
+
+    async fn publish_seat(&self) -> Result<(), BrokerError> {
+        let queue = objects::leads(self.prefix());
+        let seat = self.outlet.to_queue(queue, SEAT, &self.id, Vec::new());
+        self.outlet.publish(vec![seat]).await
+    }
+
+    async fn take_lead(&mut self, delivery: Delivery) -> Result<(), BrokerError> {
+        let kind = delivery
+            .properties
+            .kind()
+            .as_ref()
+            .map(|kind| kind.as_str().to_owned());
+        match kind.as_deref() {
+            Some(SEAT) => {
+                let id = delivery.properties.message_id();
+                let is_own = id.as_ref().is_some_and(|id| id.as_str() == self.id);
+                if is_own {
+                    self.has_all = true;
+                } else if self.seat.is_none() && !self.has_all {
+                    // Its holder is gone, and we are next: what it held has come or comes before a seat of our own.
+                    self.publish_seat().await?;
+                } else {
+                    return acknowledge(&delivery).await;
+                }
+                if let Some(before) = self.seat.replace(delivery) {
+                    acknowledge(&before).await?;
+                }
+                Ok(())
+            }
+            _ => match Definition::decode(&delivery.data) {
+                Ok(definition) => self.take_definition(definition, delivery).await,
+                Err(error) => {
+                    let telemetry = &self.outlet.shared.telemetry;
+                    telemetry.campaign_trouble("-", &error.to_string());
+                    let letter = DeadLetter::malformed_step(&error.to_string());
+                    self.bury(
+                        &delivery,
+                        &letter,
+                        objects::leads(self.prefix()),
+                        Vec::new(),
+                    )
+                    .await
+                }
+            },
+        }
+    }
+
+    async fn take_definition(
+        &mut self,
+        definition: Definition,
+        delivery: Delivery,
+    ) -> Result<(), BrokerError> {
+        let campaign_id = definition.campaign_id.clone();
+        if let Some(led) = self.led.get_mut(&campaign_id) {
+            if led.definition.began_at == definition.began_at {
+                // It was given back, and came again.
+                led.delivery = delivery;
+                return Ok(());
+            }
+            return acknowledge(&delivery).await;
+        }
+        let inputs = self.coordinate(Arc::new(definition.clone()));
+        if let Some((request, request_delivery)) = self
+            .beginning
+            .take_if(|(request, _)| request.definition.campaign_id == campaign_id)
+        {
+            let input = Input::Accept(Box::new((request, request_delivery)));
+            drop(inputs.send(input).await);
+        }
+        let led = Led {
+            definition: Arc::new(definition),
+            delivery,
+            inputs,
+            summary: None,
+        };
+        self.led.insert(campaign_id, led);
+        Ok(())
+    }
+
+    /// Begins to coordinate; the way to tell the coordinator something.
+    fn coordinate(&mut self, definition: Arc<Definition>) -> mpsc::Sender<Input> {
+        let (sender, receiver) = mpsc::channel(INPUTS);
+        let campaign_id = definition.campaign_id.clone();
+        let orders = self
+            .orders
+            .iter()
+            .filter(|order| order.campaign_id.as_ref() == Some(&campaign_id))
+            .cloned()
+            .collect();
+        let coordinator = Coordinator::begin(
+            self.outlet.clone(),
+            Arc::clone(self.connection),
+            definition,
+            receiver,
+            self.summaries.0.clone(),
+            orders,
+            self.is_everything_paused,
+        );
+        self.coordinators
+            .spawn(async move { (campaign_id, coordinator.run().await) });
+        sender
+    }
+
+    async fn coordinator_ended(
+        &mut self,
+        campaign_id: CampaignId,
+        ended: Result<Ended, BrokerError>,
+    ) -> Result<(), BrokerError> {
+        match ended {
+            Ok(Ended::Concluded) => {
+                let Some(led) = self.led.remove(&campaign_id) else {
+                    return Ok(());
+                };
+                // In this order: a definition without its queue or log would begin anew.
+                acknowledge(&led.delivery).await?;
+                let prefix = self.prefix().to_owned();
+                objects::delete(self.connection, &objects::devices(&prefix, &campaign_id)).await?;
+                objects::delete(self.connection, &objects::log(&prefix, &campaign_id)).await
+            }
+            Ok(Ended::Superseded) => Err(BrokerError::new(
+                format!("coordinate campaign \"{campaign_id}\""),
+                "another worker has taken over",
+            )),
+            Err(error) => {
+                let telemetry = &self.outlet.shared.telemetry;
+                telemetry.campaign_trouble(campaign_id.as_str(), &error.to_string());
+                tokio::time::sleep(PAUSE).await;
+                if let Some(definition) = self
+                    .led
+                    .get(&campaign_id)
+                    .map(|led| Arc::clone(&led.definition))
+                {
+                    let inputs = self.coordinate(definition);
+                    if let Some(led) = self.led.get_mut(&campaign_id) {
+                        led.inputs = inputs;
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn tick(&mut self) {
+        let mut summaries: Vec<(&str, Summary)> = self
+            .led
+            .iter()
+            .filter_map(|(id, led)| Some((id.as_str(), led.summary?)))
+            .collect();
+        summaries.sort_by_key(|(id, _)| *id);
+        let telemetry = &self.outlet.shared.telemetry;
+        telemetry.campaigns_led(&summaries, self.has_all);
+        if self.held_since.elapsed() < HELD_MAX {
+            return;
+        }
+        self.held_since = Instant::now();
+        for delivery in self.led.values().map(|led| &led.delivery).chain(&self.seat) {
+            let back = delivery.acker.nack(BasicNackOptions {
+                multiple: false,
+                requeue: true,
+            });
+            drop(tokio::time::timeout(CALL_TIMEOUT, back).await);
+        }
+    }
+}
+
+async fn next_of(consumer: &mut Option<(Channel, Consumer)>) -> Option<lapin::Result<Delivery>> {
+    match consumer {
+        Some((_, consumer)) => consumer.next().await,
+        None => std::future::pending().await,
+    }
+}

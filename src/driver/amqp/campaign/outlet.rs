@@ -1,0 +1,92 @@
+//! What leader and coordinators publish, each confirmed before they go on.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use lapin::message::Delivery;
+use lapin::options::BasicAckOptions;
+
+use super::super::connection::CALL_TIMEOUT;
+use super::super::error::{BrokerError, bounded};
+use super::super::handover::{self, event_messages};
+use super::super::properties;
+use super::super::publish::{Outgoing, Target};
+use super::super::shared::{Link, Shared};
+use crate::message::{Carried, EventMessage};
+
+/// Publishes for one generation.
+#[derive(Clone)]
+pub(super) struct Outlet {
+    pub(super) shared: Arc<Shared>,
+    pub(super) link: Arc<Link>,
+}
+
+impl Outlet {
+    /// Now.
+    pub(super) fn now(&self) -> Timestamp {
+        self.shared.now()
+    }
+
+    /// Publishes all, waiting refusals out; an error only when the generation is over.
+    pub(super) async fn publish(&self, messages: Vec<Outgoing>) -> Result<(), BrokerError> {
+        if handover::publish_on(&self.link, messages, &self.shared.telemetry).await {
+            return Ok(());
+        }
+        Err(BrokerError::new(
+            "publish for a campaign",
+            self.link.ending.reason(),
+        ))
+    }
+
+    /// A message to a queue of campaigns, past all exchanges.
+    pub(super) fn to_queue(&self, queue: String, kind: &str, id: &str, body: Vec<u8>) -> Outgoing {
+        Outgoing {
+            target: Target::Queue(queue),
+            properties: properties::of_campaign(kind, id, self.now()),
+            body,
+        }
+    }
+
+    /// The request of a device.
+    pub(super) fn request(&self, job_id: &str, carried: &Carried, body: Vec<u8>) -> Outgoing {
+        Outgoing {
+            target: Target::Requests,
+            properties: properties::of_device_request(job_id, carried, self.now()),
+            body,
+        }
+    }
+
+    /// An event, for all and for the requester.
+    pub(super) fn event(&self, event: EventMessage) -> Vec<Outgoing> {
+        event_messages(event, &self.shared.settings, &self.shared.telemetry)
+    }
+}
+
+/// Acknowledges a delivery.
+pub(super) async fn acknowledge(delivery: &Delivery) -> Result<(), BrokerError> {
+    let what = || "acknowledge a message of a campaign".to_owned();
+    let acknowledged = delivery.acker.ack(BasicAckOptions::default());
+    if bounded(what, CALL_TIMEOUT, acknowledged).await? {
+        return Ok(());
+    }
+    Err(BrokerError::new(
+        what(),
+        "the channel it came through is gone",
+    ))
+}
+
+/// What a consumer brought, or why it brings nothing any more.
+pub(super) fn taken(
+    next: Option<lapin::Result<Delivery>>,
+    what: &str,
+) -> Result<Delivery, BrokerError> {
+    let action = || format!("consume {what}");
+    match next {
+        Some(Ok(delivery)) => Ok(delivery),
+        Some(Err(error)) => Err(BrokerError::of(action(), &error)),
+        None => Err(BrokerError::new(
+            action(),
+            "the broker cancelled the consumer (was the queue deleted?)",
+        )),
+    }
+}

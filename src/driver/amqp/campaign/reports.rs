@@ -1,0 +1,107 @@
+//! What a coordinator tells: events, each written into the log by being published, and the answers to orders.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::coordinator::{Coordinator, Desk, FORECAST, Stop};
+use super::order::{Command, Order};
+use crate::campaign::{Counts, PauseReason, forecast};
+use crate::clock;
+use crate::message::campaign::{CampaignEvent, Happened, Summary};
+
+impl Coordinator {
+    /// Publishes an event, which the log gets too, and waits until it has come back.
+    pub(super) async fn announce(
+        &mut self,
+        desk: &mut Desk,
+        happened: &Happened,
+        order: Option<&Order>,
+    ) -> Result<(), Stop> {
+        let offset = order.map(|order| order.offset.to_string());
+        let shared = Arc::clone(&self.outlet.shared);
+        let event = CampaignEvent {
+            definition: &self.definition,
+            state: &self.state,
+            waiting: desk.ready + desk.at_hand.len() as u64,
+            happened,
+            order: offset.as_deref().map(|offset| {
+                (
+                    offset,
+                    order.and_then(|order| order.correlation_id.as_deref()),
+                )
+            }),
+            now: self.outlet.now(),
+        };
+        let event = event.message(&shared.codec.events);
+        let id = event.id.clone();
+        self.outlet.publish(self.outlet.event(event)).await?;
+        self.read_back(desk, &id).await?;
+        let summary = Summary::of(&self.state, desk.waiting());
+        shared.telemetry.campaign_happened(
+            self.definition.campaign_id.as_str(),
+            happened,
+            &summary,
+        );
+        Ok(())
+    }
+
+    /// Carries out what operators have ordered since the last order that was carried out.
+    pub(super) async fn obey(&mut self, desk: &mut Desk) -> Result<(), Stop> {
+        while let Some(order) = self.orders.pop_front() {
+            let is_done = self
+                .state
+                .order
+                .as_ref()
+                .and_then(|done| done.parse::<u64>().ok())
+                .is_some_and(|done| order.offset <= done);
+            // Orders of before speak of an earlier campaign of the same name; the broker tells times to the second.
+            let is_old = order
+                .published_at
+                .is_some_and(|at| at.as_second() < self.definition.began_at.as_second());
+            if is_done || is_old {
+                continue;
+            }
+            let happened = match order.command {
+                Command::Pause => Happened::Paused {
+                    reason: PauseReason::Operator,
+                    message: "an operator paused the campaign".to_owned(),
+                },
+                Command::Resume => Happened::Resumed,
+                Command::Cancel => Happened::Cancelling,
+            };
+            self.announce(desk, &happened, Some(&order)).await?;
+        }
+        Ok(())
+    }
+
+    /// Publishes counts and what the forecast says, from time to time.
+    pub(super) async fn report(&mut self, desk: &mut Desk) -> Result<(), Stop> {
+        let Some(accepted_at) = self.state.accepted_at else {
+            return Ok(());
+        };
+        let now = self.outlet.now();
+        let interval = self.outlet.shared.settings.campaign_progress_interval;
+        let (since, counts) = self
+            .state
+            .progressed
+            .unwrap_or_else(|| (accepted_at, Counts::default()));
+        if clock::until(since, now) >= interval && counts != self.state.counts() {
+            self.announce(desk, &Happened::Progress, None).await?;
+        }
+        let plan = &self.definition.plan;
+        if plan.deadline.is_some() && desk.forecast_at.elapsed() >= FORECAST {
+            desk.forecast_at = Instant::now();
+            let waiting = desk.ready + desk.at_hand.len() as u64;
+            let is_in_jeopardy = forecast::is_in_jeopardy(plan, &self.state, waiting, now);
+            if is_in_jeopardy != self.state.is_in_jeopardy {
+                let happened = Happened::Jeopardy {
+                    is_in_jeopardy,
+                    done_at: forecast::done_at(plan, &self.state, waiting, now),
+                };
+                self.announce(desk, &happened, None).await?;
+            }
+        }
+        Ok(())
+    }
+}

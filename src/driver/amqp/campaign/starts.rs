@@ -1,0 +1,190 @@
+//! What becomes of devices at hand: they are started, dropped, sent back to wait, or told that they will not be started.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use lapin::message::Delivery;
+use tokio::time::Instant;
+
+use super::coordinator::{BATCH_MAX, Coordinator, Desk, Stop};
+use super::objects;
+use super::outlet::acknowledge;
+use crate::campaign::{Admission, Conclusion, Device};
+use crate::message::campaign::Happened;
+use crate::message::{CampaignRequest, campaign, headers};
+
+/// Between two rounds of devices whose keys are busy.
+const ROTATE: Duration = Duration::from_secs(5);
+
+impl Coordinator {
+    /// Puts the devices of a request into the queue. Done again after a crash, it makes copies there, which are dropped when their turn comes.
+    pub(super) async fn accept(
+        &mut self,
+        desk: &mut Desk,
+        request: &CampaignRequest,
+        delivery: &Delivery,
+    ) -> Result<(), Stop> {
+        let campaign_id = self.definition.campaign_id.clone();
+        let messages = request.devices.iter().map(|device| {
+            let id = campaign::job_id(&campaign_id, &device.cpe_id);
+            let body = campaign::encode_device(device);
+            self.outlet.to_queue(
+                desk.queue.clone(),
+                "upgrade.campaign.device",
+                id.as_str(),
+                body,
+            )
+        });
+        let messages: Vec<_> = messages.collect();
+        for part in messages.chunks(BATCH_MAX as usize) {
+            self.outlet.publish(part.to_vec()).await?;
+        }
+        desk.empty_looks = 0;
+        desk.ready += request.devices.len() as u64;
+        let name = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, &delivery.data);
+        let happened = Happened::Accepted {
+            devices: request.devices.len(),
+            request: name.to_string(),
+        };
+        self.announce(desk, &happened, None).await?;
+        Ok(acknowledge(delivery).await?)
+    }
+
+    /// Starts devices that are at hand, at most so many; whether anything was done.
+    pub(super) async fn release(&mut self, desk: &mut Desk, at_most: u32) -> Result<bool, Stop> {
+        let devices: Vec<Device> = desk
+            .at_hand
+            .iter()
+            .map(|(device, _)| device.clone())
+            .collect();
+        let at_most = at_most.min(BATCH_MAX) as usize;
+        let answers = self.state.admit(&self.definition.plan, &devices, at_most);
+        let (mut kept, mut starting, mut dropping) = (Vec::new(), Vec::new(), Vec::new());
+        let mut answers = answers.into_iter();
+        for held in desk.at_hand.drain(..) {
+            match answers.next() {
+                Some(Admission::Start) => starting.push(held),
+                Some(Admission::Drop) => dropping.push(held.1),
+                Some(Admission::KeyIsBusy) | None => kept.push(held),
+            }
+        }
+        desk.at_hand = kept;
+        for copy in &dropping {
+            acknowledge(copy).await?;
+        }
+        if starting.is_empty() {
+            if dropping.is_empty() && desk.at_hand.len() >= desk.prefetch {
+                return self.rotate(desk).await;
+            }
+            return Ok(!dropping.is_empty());
+        }
+        let devices: Vec<Device> = starting.iter().map(|(device, _)| device.clone()).collect();
+        let at = self.outlet.now();
+        let entry_id = uuid::Uuid::new_v4().to_string();
+        let entry = self.outlet.to_queue(
+            objects::log(self.prefix(), &self.definition.campaign_id),
+            "upgrade.campaign.release",
+            &entry_id,
+            campaign::encode_release(&self.id, at, &devices),
+        );
+        self.outlet.publish(vec![entry]).await?;
+        self.read_back(desk, &entry_id).await?;
+        self.publish_requests(&devices, at).await?;
+        for (_, delivery) in &starting {
+            acknowledge(delivery).await?;
+        }
+        self.state.settle(&self.id);
+        self.outlet
+            .shared
+            .telemetry
+            .campaign_released(devices.len());
+        Ok(true)
+    }
+
+    async fn publish_requests(&self, devices: &[Device], at: Timestamp) -> Result<(), Stop> {
+        let timeout = self.outlet.shared.codec.requests.timeout;
+        let requests = devices.iter().map(|device| {
+            let (job_id, body) = self.definition.request(device, at, timeout);
+            self.outlet
+                .request(job_id.as_str(), &self.definition.carried, body)
+        });
+        Ok(self.outlet.publish(requests.collect()).await?)
+    }
+
+    /// Sends everything at hand to the end of the queue: all of it waits for its key, and others may be behind.
+    async fn rotate(&self, desk: &mut Desk) -> Result<bool, Stop> {
+        if desk.rotated_at.elapsed() < ROTATE {
+            return Ok(false);
+        }
+        desk.rotated_at = Instant::now();
+        for (device, delivery) in desk.at_hand.drain(..) {
+            let id = campaign::job_id(&self.definition.campaign_id, &device.cpe_id);
+            let body = campaign::encode_device(&device);
+            let again = self.outlet.to_queue(
+                desk.queue.clone(),
+                "upgrade.campaign.device",
+                id.as_str(),
+                body,
+            );
+            self.outlet.publish(vec![again]).await?;
+            acknowledge(&delivery).await?;
+        }
+        Ok(false)
+    }
+
+    /// Tells devices at hand their outcome, which they get without having been started; whether anything was done.
+    pub(super) async fn drain(
+        &mut self,
+        desk: &mut Desk,
+        conclusion: Conclusion,
+    ) -> Result<bool, Stop> {
+        let count = desk.at_hand.len().min(BATCH_MAX as usize);
+        if count == 0 {
+            return Ok(false);
+        }
+        let held: Vec<_> = desk.at_hand.drain(..count).collect();
+        let devices: Vec<Device> = held.iter().map(|(device, _)| device.clone()).collect();
+        let answers = self.state.admit(&self.definition.plan, &devices, count);
+        let now = self.outlet.now();
+        let shared = Arc::clone(&self.outlet.shared);
+        let mut messages = Vec::with_capacity(count);
+        let mut last = None;
+        for (device, answer) in devices.iter().zip(answers) {
+            if answer == Admission::Drop || self.state.is_finished(&device.cpe_id) {
+                continue;
+            }
+            let timeout = shared.codec.requests.timeout;
+            let (job_id, body) = self.definition.request(device, now, timeout);
+            if self.state.is_released(&device.cpe_id) {
+                // Whether it was started is not known. Its job finds out, and ends at once if it was not.
+                messages.push(
+                    self.outlet
+                        .request(job_id.as_str(), &self.definition.carried, body),
+                );
+                continue;
+            }
+            let incoming = headers::Incoming {
+                body: &body,
+                ..headers::Incoming::default()
+            };
+            let events = match shared.codec.decode_request(&incoming, now) {
+                Ok(work) => campaign::never_started(work, conclusion, &shared.codec, now),
+                Err(rejection) => vec![shared.codec.rejected_event(&incoming, &rejection, now)],
+            };
+            for event in events {
+                last = Some(event.id.clone());
+                messages.extend(self.outlet.event(event));
+            }
+        }
+        self.outlet.publish(messages).await?;
+        if let Some(id) = last {
+            self.read_back(desk, &id).await?;
+        }
+        for (_, delivery) in &held {
+            acknowledge(delivery).await?;
+        }
+        desk.ready = desk.ready.saturating_sub(count as u64);
+        Ok(true)
+    }
+}

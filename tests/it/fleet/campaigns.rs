@@ -1,0 +1,403 @@
+//! Campaigns: many devices from one request, at a pace, on a real broker, with coordinators that die.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::options::{
+    BasicConsumeOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer};
+use serde_json::{Value, json};
+
+use crate::support::processes::until;
+use crate::support::site::{PATIENCE, PREFIX, Plan, Site, is_long};
+
+/// A campaign's request for these devices, with more fields.
+fn campaign(devices: std::ops::RangeInclusive<usize>, more: Value) -> Value {
+    let devices: Vec<_> = devices.map(|number| format!("CPE{number:06}")).collect();
+    let mut request = json!({
+        "campaign_id": "spring",
+        "devices": devices,
+        "firmware_url": "https://files.example/fw-2.bin",
+    });
+    for (name, value) in more.as_object().expect("an object") {
+        request[name] = value.clone();
+    }
+    request
+}
+
+/// Reads every request that is published, beside the workers, and gives orders.
+struct Observer {
+    channel: Channel,
+    requests: Consumer,
+    _connection: Connection,
+    /// When each request was published, in seconds, in the order of arrival; and of which job.
+    starts: Vec<(u64, String)>,
+}
+
+impl Observer {
+    async fn begin(url: &str) -> Self {
+        let connection = Connection::connect(url, ConnectionProperties::default())
+            .await
+            .expect("the broker is up");
+        let channel = connection.create_channel().await.expect("a channel");
+        let options = QueueDeclareOptions {
+            durable: true,
+            ..QueueDeclareOptions::default()
+        };
+        let declared = channel.queue_declare("observer".into(), options, FieldTable::default());
+        declared.await.expect("a queue of its own");
+        let exchange = format!("{PREFIX}.requests");
+        let bound = channel.queue_bind(
+            "observer".into(),
+            exchange.as_str().into(),
+            "#".into(),
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        );
+        bound.await.expect("it may listen");
+        let options = BasicConsumeOptions {
+            no_ack: true,
+            ..BasicConsumeOptions::default()
+        };
+        let consume =
+            channel.basic_consume("observer".into(), "".into(), options, FieldTable::default());
+        let requests = consume.await.expect("it may read");
+        Self {
+            channel,
+            requests,
+            _connection: connection,
+            starts: Vec::new(),
+        }
+    }
+
+    /// Takes what has come so far.
+    async fn look(&mut self) {
+        // At most a second: at a high pace there is always more.
+        let until = tokio::time::Instant::now() + Duration::from_secs(1);
+        while let Ok(Some(Ok(delivery))) = tokio::time::timeout_at(
+            until.min(tokio::time::Instant::now() + Duration::from_millis(200)),
+            self.requests.next(),
+        )
+        .await
+        {
+            let body: Value = serde_json::from_slice(&delivery.data).expect("a request is JSON");
+            if let Some(job_id) = body["job_id"].as_str() {
+                let at = delivery.properties.timestamp().expect("it says when");
+                self.starts.push((at, job_id.to_owned()));
+            }
+        }
+    }
+
+    /// Gives an order.
+    async fn order(&self, order: Value) {
+        let exchange = format!("{PREFIX}.control");
+        let body = order.to_string();
+        let published = self.channel.basic_publish(
+            exchange.as_str().into(),
+            "".into(),
+            BasicPublishOptions::default(),
+            body.as_bytes(),
+            BasicProperties::default()
+                .with_delivery_mode(2)
+                .with_timestamp(jiff::Timestamp::now().as_second().cast_unsigned())
+                .with_correlation_id("order-1".into()),
+        );
+        published.await.expect("it is written");
+    }
+
+    /// Every span of whole seconds holds its share at this rate and one second's worth more, at most.
+    fn assert_pace(&self, starts_per_minute: u64) {
+        let mut by_second: BTreeMap<u64, u64> = BTreeMap::new();
+        for (at, _) in &self.starts {
+            *by_second.entry(*at).or_default() += 1;
+        }
+        for from in by_second.keys() {
+            for seconds in 1..=60_u64 {
+                let count: u64 = by_second
+                    .range(from..&(from + seconds))
+                    .map(|(_, count)| count)
+                    .sum();
+                let allowed = (seconds + 1) * starts_per_minute / 60;
+                assert!(
+                    count <= allowed,
+                    "{count} starts in {seconds} s, {allowed} allowed: {by_second:?}"
+                );
+            }
+        }
+    }
+
+    fn devices(&self) -> BTreeSet<&str> {
+        self.starts
+            .iter()
+            .map(|(_, job_id)| job_id.as_str())
+            .collect()
+    }
+}
+
+/// The campaign's event of this type, waited for: the last one.
+async fn event(site: &mut Site, kind: &str, count: usize) -> Value {
+    let of_kind = |seen: &&crate::support::collector::Seen| seen.body["type"] == kind;
+    let is_there = site
+        .results
+        .take_until(PATIENCE, |all| {
+            all.events().filter(of_kind).count() >= count
+        })
+        .await;
+    assert!(is_there, "no {count} events {kind}");
+    let mut all: Vec<_> = site.results.events().filter(of_kind).collect();
+    all.sort_by_key(|seen| seen.body["time"].as_str().map(str::to_owned));
+    all.last().expect("at least one").body.clone()
+}
+
+/// Which worker leads the campaigns.
+async fn leader(site: &Site) -> Option<usize> {
+    for (index, worker) in site.workers.iter().enumerate() {
+        if worker.metric("campaign_leader").await > 0.0 {
+            return Some(index);
+        }
+    }
+    None
+}
+
+/// Waits until queue and log of the campaign are gone.
+async fn cleared_away(site: &Site) {
+    until("queue and log to be deleted", PATIENCE, async || {
+        let names: Vec<_> = site.statistics().await;
+        let is_left = names.iter().any(|queue| {
+            queue["name"]
+                .as_str()
+                .is_some_and(|name| name.contains(".campaign."))
+        });
+        (!is_left).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_campaign_goes_from_its_requests_to_its_summary_and_leaves_nothing_behind() {
+    let flags = ["--devices", "250"];
+    let mut site = Site::begin(
+        2,
+        Plan {
+            simulator: &flags,
+            ..Plan::default()
+        },
+    )
+    .await;
+    let more =
+        json!({"pace": {"starts_per_minute": 1_200, "max_in_flight": 60}, "context": {"order": 7}});
+    // Devices 81 to 100 are named twice, and the whole second request is sent twice.
+    site.submit(&[
+        campaign(1..=100, more.clone()),
+        campaign(81..=250, more.clone()),
+        campaign(81..=250, more),
+    ])
+    .await;
+    site.results.finals(250, PATIENCE).await;
+    let end = event(&mut site, "upgrade.campaign.completed", 1).await;
+    let data = &end["data"];
+    assert_eq!(end["subject"], "spring");
+    assert_eq!(
+        (&data["state"], &data["context"]["order"]),
+        (&json!("completed"), &json!(7))
+    );
+    for (name, count) in [
+        ("released", 250),
+        ("completed", 250),
+        ("failed", 0),
+        ("waiting", 0),
+        ("in_flight", 0),
+        ("unfinished", 0),
+    ] {
+        assert_eq!(data["counts"][name], count, "{name} in {data}");
+    }
+    let jobs: BTreeSet<_> = site
+        .results
+        .final_events()
+        .map(|seen| seen.data("job_id").to_owned())
+        .collect();
+    assert!(jobs.contains("spring:CPE000001") && jobs.len() == 250);
+    let accepted = event(&mut site, "upgrade.campaign.accepted", 2).await;
+    assert_eq!(accepted["data"]["state"], "running");
+    cleared_away(&site).await;
+    let summary = site.end(250).await;
+    assert_eq!(summary["flashes"], 250, "{summary}");
+}
+
+#[tokio::test]
+async fn coordinators_killed_every_five_seconds_keep_the_pace_and_lose_no_device() {
+    let (count, rate) = if is_long() {
+        (5_000, 1_200)
+    } else {
+        (300, 600)
+    };
+    let devices = count.to_string();
+    let mut site = Site::begin(
+        2,
+        Plan {
+            simulator: &["--devices", &devices],
+            ..Plan::default()
+        },
+    )
+    .await;
+    let mut observer = Observer::begin(&site.vhost.url()).await;
+    let more = json!({"pace": {"starts_per_minute": rate}});
+    let requests: Vec<_> = (0..count / 100)
+        .map(|part| campaign(part * 100 + 1..=part * 100 + 100, more.clone()))
+        .collect();
+    site.submit(&requests).await;
+    let mut kills = 0;
+    while site.results.count_of_finals() < count {
+        // The first falls into the fan-out.
+        let pause = if kills == 0 {
+            Duration::from_millis(500)
+        } else {
+            Duration::from_secs(5)
+        };
+        site.results
+            .take_until(pause, |all| all.count_of_finals() >= count)
+            .await;
+        observer.look().await;
+        if let Some(index) = leader(&site).await {
+            site.workers.remove(index).kill9().await;
+            site.start_worker().await;
+            kills += 1;
+        }
+        assert!(kills < count, "it does not come forward");
+    }
+    let end = event(&mut site, "upgrade.campaign.completed", 1).await;
+    assert_eq!(end["data"]["counts"]["released"], count, "{end}");
+    assert_eq!(end["data"]["counts"]["completed"], count, "{end}");
+    while observer.devices().len() < count {
+        observer.look().await;
+    }
+    observer.assert_pace(rate);
+    assert_eq!(observer.devices().len(), count);
+    let again = observer.starts.len() - count;
+    cleared_away(&site).await;
+    let summary = site.end(count).await;
+    eprintln!(
+        "{kills} coordinators killed, {again} requests published again, calls {}",
+        summary["calls"]
+    );
+    assert_eq!(summary["flashes"], count, "{summary}");
+    assert!(kills >= 3, "{kills}");
+}
+
+#[tokio::test]
+async fn a_bad_image_stops_its_campaign_and_resuming_does_not_trip_on_what_is_known() {
+    let mut site = Site::begin(
+        2,
+        Plan {
+            simulator: &["--devices", "1"],
+            ..Plan::default()
+        },
+    )
+    .await;
+    let bad: Vec<_> = (2..=201)
+        .map(|number| {
+            json!({
+                "cpe_id": format!("CPE{number:06}"),
+                "session_delay_seconds": 1, "download_seconds": 1, "reboot_seconds": 1,
+                "attempts": [{"fault": {"code": 9018, "text": "File corrupted"}}],
+            })
+        })
+        .collect();
+    site.simulator.add(&bad).await;
+    let mut observer = Observer::begin(&site.vhost.url()).await;
+    let (threshold, places) = (10, 20);
+    let more = json!({
+        "pace": {"max_in_flight": places},
+        "abort": [{"failure": "device_fault", "percent": 50, "min_finished": threshold}],
+    });
+    site.submit(&[campaign(2..=201, more)]).await;
+    let paused = event(&mut site, "upgrade.campaign.paused", 1).await;
+    assert_eq!(paused["data"]["reason"], "abort", "{paused}");
+    site.results.finals(threshold, PATIENCE).await;
+    let is_more = site
+        .results
+        .take_until(Duration::from_secs(8), |all| {
+            all.count_of_finals() > threshold + places
+        })
+        .await;
+    assert!(!is_more, "more than the threshold and what was in flight");
+    observer.look().await;
+    let before = observer.devices().len();
+    assert!(
+        (threshold..=threshold + places).contains(&before),
+        "{before} started"
+    );
+
+    observer
+        .order(json!({"command": "resume", "campaign_id": "spring"}))
+        .await;
+    event(&mut site, "upgrade.campaign.resumed", 1).await;
+    let answer = site
+        .results
+        .events()
+        .find(|seen| seen.body["type"] == "upgrade.campaign.resumed");
+    let correlation_id = answer.and_then(|seen| seen.properties.correlation_id().clone());
+    assert_eq!(
+        correlation_id.as_ref().map(|id| id.as_str()),
+        Some("order-1"),
+        "an order is answered under its own id"
+    );
+    event(&mut site, "upgrade.campaign.paused", 2).await;
+    observer.look().await;
+    let after = observer.devices().len();
+    assert!(
+        after >= before + threshold,
+        "{before}, then {after}: it went on until as many had failed again"
+    );
+
+    observer
+        .order(json!({"command": "cancel", "campaign_id": "spring"}))
+        .await;
+    let end = event(&mut site, "upgrade.campaign.cancelled", 1).await;
+    site.results.finals(200, PATIENCE).await;
+    let counts = &end["data"]["counts"];
+    let number = |name: &str| counts[name].as_u64().unwrap_or_default();
+    assert_eq!(number("failed") + number("cancelled"), 200, "{end}");
+    assert_eq!(number("released"), after as u64, "{end}");
+    cleared_away(&site).await;
+    site.end(200).await;
+}
+
+#[tokio::test]
+async fn a_request_that_does_not_fit_its_campaign_is_rejected_and_the_campaign_goes_on() {
+    let flags = ["--devices", "20"];
+    let mut site = Site::begin(
+        1,
+        Plan {
+            simulator: &flags,
+            ..Plan::default()
+        },
+    )
+    .await;
+    let slow = json!({"pace": {"starts_per_minute": 60}});
+    site.submit(&[campaign(1..=10, slow.clone())]).await;
+    event(&mut site, "upgrade.campaign.accepted", 1).await;
+    let other = json!({"pace": {"starts_per_minute": 600}, "firmware_url": "https://files.example/other.bin"});
+    site.submit(&[campaign(11..=20, other)]).await;
+    let rejected = event(&mut site, "upgrade.rejected", 1).await;
+    let fields: Vec<_> = rejected["data"]["errors"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|error| error["field"].clone())
+        .collect();
+    assert_eq!(
+        fields,
+        ["firmware_url", "pace.starts_per_minute"],
+        "{rejected}"
+    );
+    let end = event(&mut site, "upgrade.campaign.completed", 1).await;
+    assert_eq!(end["data"]["counts"]["completed"], 10, "{end}");
+    cleared_away(&site).await;
+    // The rejected request counts as an outcome here, and lies among the dead.
+    site.results.finals(11, PATIENCE).await;
+    site.end_with(11, 1).await;
+}
