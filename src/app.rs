@@ -21,6 +21,7 @@ use crate::nbi::budget::{Budget, Budgets};
 use crate::nbi::circuit::{CircuitSettings, CircuitState};
 use crate::nbi::http::{ClientCertificate, HttpSettings};
 use crate::nbi::{HttpTransport, NbiClient, NbiSettings};
+use crate::telemetry::trace::SpanSettings;
 use crate::telemetry::{self, REVISION, Telemetry, VERSION};
 use crate::worker::{Grace, Worker};
 
@@ -38,7 +39,7 @@ const CLOSE: Duration = Duration::from_secs(5);
 pub async fn run_worker(config: Config) -> anyhow::Result<()> {
     let (urls, access) = config.require_both()?;
     init_log(&config)?;
-    let telemetry = Arc::new(Telemetry::new(VERSION, REVISION));
+    let telemetry = Arc::new(start_telemetry(&config, &access)?);
     telemetry.worker_named(&config.amqp.prefix, &config.instance.name);
     let listener = TcpListener::bind(config.http.listen)
         .await
@@ -84,9 +85,29 @@ pub async fn run_worker(config: Config) -> anyhow::Result<()> {
     );
     worker.run(stop, grace(&config)).await;
     telemetry.stopped();
+    // Bounded by itself.
+    let last = Arc::clone(&telemetry);
+    drop(tokio::task::spawn_blocking(move || last.send_last_spans()).await);
     end.cancel();
     beside.shutdown().await;
     Ok(())
+}
+
+/// Metrics and lines, and spans if a collector is configured.
+fn start_telemetry(config: &Config, access: &NbiAccess) -> anyhow::Result<Telemetry> {
+    let telemetry = Telemetry::new(VERSION, REVISION);
+    let Some(endpoint) = &config.otel.endpoint else {
+        return Ok(telemetry);
+    };
+    let host = access.url.host_str().unwrap_or_default().to_owned();
+    let port = access.url.port_or_known_default().unwrap_or_default();
+    Ok(telemetry.with_spans(SpanSettings {
+        endpoint: endpoint.to_string(),
+        sample_ratio: config.otel.sample_ratio,
+        instance: config.instance.name.clone(),
+        prefix: config.amqp.prefix.clone(),
+        nbi: (host, port),
+    })?)
 }
 
 /// Starts the log as configured.

@@ -5,7 +5,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use jiff::SignedDuration;
@@ -133,23 +133,33 @@ impl<N: Nbi, D: Driver> Parts<N, D> {
             redelivered,
             token,
         } = delivery;
-        let trace = Trace::of(work.carried.traceparent.as_deref());
+        let trace = self.telemetry.delivery(&work, redelivered);
+        let work = trace.carried_by(work);
         self.telemetry.in_hand(1);
-        trace.scope(self.settle(work, redelivered, token)).await;
+        trace
+            .clone()
+            .scope(self.settle(work, redelivered, token, &trace))
+            .await;
         self.telemetry.in_hand(-1);
     }
 
     /// Works on it and hands it over; what panics is rejected.
-    async fn settle(&self, work: Work, redelivered: bool, token: D::Token) {
+    async fn settle(&self, work: Work, redelivered: bool, token: D::Token, trace: &Trace) {
         let job = work.job.clone();
-        match AssertUnwindSafe(self.work_on(work, redelivered))
+        match AssertUnwindSafe(self.work_on(work, redelivered, trace))
             .catch_unwind()
             .await
         {
-            Ok((hand_over, happened)) => match self.driver.carry_out(token, hand_over).await {
-                Ok(()) => self.telemetry.job(&happened.0, &happened.1),
-                Err(error) => self.telemetry.hand_over_failed(&happened.0, &error),
-            },
+            Ok((hand_over, happened)) => {
+                let (to, begun) = (hand_over.to.name(), Instant::now());
+                let result = self.driver.carry_out(token, hand_over).await;
+                self.telemetry
+                    .handed_over(to, begun.elapsed(), result.is_err());
+                match result {
+                    Ok(()) => self.telemetry.job(&happened.0, &happened.1),
+                    Err(error) => self.telemetry.hand_over_failed(&happened.0, &error),
+                }
+            }
             Err(_) => {
                 self.telemetry.step_panicked(&job);
                 self.driver.reject(token).await;
@@ -162,6 +172,7 @@ impl<N: Nbi, D: Driver> Parts<N, D> {
         &self,
         work: Work,
         redelivered: bool,
+        trace: &Trace,
     ) -> (HandOver, (job::Job, Vec<JobEvent>)) {
         let Work { job, carried, .. } = work;
         let mut happened = Vec::new();
@@ -201,7 +212,7 @@ impl<N: Nbi, D: Driver> Parts<N, D> {
         };
         let events = self
             .codec
-            .published_events(&work, &happened, (self.clock)());
+            .published_events(&trace.told_by(&work), &happened, (self.clock)());
         (HandOver { work, to, events }, (job, happened))
     }
 

@@ -21,6 +21,7 @@ pub mod instance;
 pub mod job;
 pub mod log;
 pub mod nbi;
+pub mod otel;
 pub mod retry;
 pub mod shutdown;
 pub mod tls;
@@ -64,6 +65,8 @@ pub struct Config {
     pub instance: instance::Instance,
     /// Log lines.
     pub log: log::Log,
+    /// Spans for a collector.
+    pub otel: otel::Otel,
     /// The end of the process.
     pub shutdown: shutdown::Shutdown,
     /// The process.
@@ -95,6 +98,7 @@ impl Config {
             http: http::Http::read(&mut reader),
             instance: instance::Instance::read(&mut reader, sources.host_name.as_deref()),
             log: log::Log::read(&mut reader),
+            otel: otel::Otel::read(&mut reader),
             shutdown: shutdown::Shutdown::read(&mut reader),
             worker: worker::Worker::read(&mut reader),
         };

@@ -49,6 +49,17 @@ pub enum Destination {
     Nowhere,
 }
 
+impl Destination {
+    /// What traces call it: where the last message of the hand-over goes, behind the prefix.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Now => "steps",
+            Self::At(_) => "delay",
+            Self::Nowhere => "results",
+        }
+    }
+}
+
 /// How much the worker takes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Intake {

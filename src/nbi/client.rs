@@ -256,6 +256,8 @@ impl<T: Transport> NbiClient<T> {
         drop(turn);
         self.telemetry
             .nbi_answered(request.operation, &status_word(&sent), took);
+        self.telemetry
+            .nbi_sent(&request.span(&status_word(&sent)), took);
         let judged = match &sent {
             Ok(raw) => answer::judge(
                 call,

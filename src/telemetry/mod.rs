@@ -14,6 +14,9 @@ mod metrics;
 pub mod names;
 mod oldest;
 mod register;
+#[cfg_attr(feature = "otel", path = "spans_otel.rs")]
+#[cfg_attr(not(feature = "otel"), path = "spans_off.rs")]
+mod spans;
 pub mod trace;
 mod trouble;
 
@@ -23,6 +26,7 @@ mod tests;
 use jiff::Timestamp;
 
 pub use health::Readiness;
+pub use spans::SpanError;
 pub use trace::Trace;
 
 /// This package's version.
@@ -41,6 +45,7 @@ pub struct Telemetry {
     health: health::Health,
     oldest: oldest::Oldest,
     troubles: Troubles,
+    spans: Option<spans::Spans>,
 }
 
 /// What can be in trouble for long.
@@ -60,7 +65,18 @@ impl Telemetry {
             health: health::Health::default(),
             oldest: oldest::Oldest::default(),
             troubles: Troubles::default(),
+            spans: None,
         }
+    }
+
+    /// With spans for a collector.
+    ///
+    /// # Errors
+    ///
+    /// [`SpanError`] for an address that is none, and in a program without the cargo feature `otel`.
+    pub fn with_spans(mut self, settings: trace::SpanSettings) -> Result<Self, SpanError> {
+        self.spans = Some(spans::Spans::start(settings)?);
+        Ok(self)
     }
 
     /// Whether the worker is ready, and what is missing.

@@ -3,7 +3,11 @@
 //! A task that works on a delivery runs within [`Trace::scope`]; lines that are written there name the trace, so that a log store finds
 //! them from the trace and the other way round. Where the requester sent no context, there is none.
 
+use std::borrow::Cow;
 use std::sync::Arc;
+
+use super::spans::Delivery;
+use crate::message::{Carried, Work};
 
 tokio::task_local! {
     static CURRENT: Trace;
@@ -14,6 +18,36 @@ tokio::task_local! {
 pub struct Trace {
     /// 32 hexadecimal digits.
     id: Option<Arc<str>>,
+    /// The span of the delivery that is worked on, where spans are written.
+    delivery: Option<Delivery>,
+}
+
+/// Where spans go.
+#[derive(Debug, Clone)]
+pub struct SpanSettings {
+    /// The collector's base address; `/v1/traces` is appended.
+    pub endpoint: String,
+    /// The share of traces that are kept, 0 to 1, where the requester has not decided.
+    pub sample_ratio: f64,
+    /// This worker's name.
+    pub instance: String,
+    /// What the names of broker objects begin with.
+    pub prefix: String,
+    /// The NBI's host and port.
+    pub nbi: (String, u16),
+}
+
+/// A request to the NBI.
+#[derive(Debug, Clone, Copy)]
+pub struct NbiSpan<'a> {
+    /// What it does, from a closed set.
+    pub operation: &'static str,
+    /// `GET`, `POST`, …
+    pub method: &'static str,
+    /// The path, which names no device.
+    pub path: &'a str,
+    /// The HTTP status, or a word from a closed set.
+    pub status: &'a str,
 }
 
 impl Trace {
@@ -21,7 +55,41 @@ impl Trace {
     #[must_use]
     pub fn of(traceparent: Option<&str>) -> Self {
         let id = traceparent.and_then(trace_id_in).map(Arc::from);
-        Self { id }
+        Self { id, delivery: None }
+    }
+
+    /// The trace that this delivery's span belongs to.
+    pub(super) fn with(self, delivery: Delivery) -> Self {
+        Self {
+            id: Some(Arc::from(delivery.trace_id())),
+            delivery: Some(delivery),
+        }
+    }
+
+    /// The work as it goes on: where the requester sent no context and spans are written, the trace that was begun travels with it.
+    #[must_use]
+    pub fn carried_by(&self, mut work: Work) -> Work {
+        let has_context = Self::of(work.carried.traceparent.as_deref()).id.is_some();
+        if let Some(delivery) = self.delivery.as_ref().filter(|_| !has_context) {
+            work.carried.traceparent = Some(delivery.jobs_traceparent());
+            work.carried.tracestate = None;
+        }
+        work
+    }
+
+    /// The work as its events tell of it: their parent is the delivery that publishes them, where it has a span.
+    #[must_use]
+    pub fn told_by<'a>(&self, work: &'a Work) -> Cow<'a, Work> {
+        let Some(delivery) = &self.delivery else {
+            return Cow::Borrowed(work);
+        };
+        Cow::Owned(Work {
+            carried: Carried {
+                traceparent: Some(delivery.traceparent()),
+                ..work.carried.clone()
+            },
+            ..work.clone()
+        })
     }
 
     /// Does this work as part of the trace.
@@ -33,6 +101,14 @@ impl Trace {
 /// The trace of the work that is being done.
 pub(super) fn current_id() -> Option<Arc<str>> {
     CURRENT.try_with(|trace| trace.id.clone()).ok().flatten()
+}
+
+/// The span of the delivery that is worked on.
+pub(super) fn current_delivery() -> Option<Delivery> {
+    CURRENT
+        .try_with(|trace| trace.delivery.clone())
+        .ok()
+        .flatten()
 }
 
 /// The trace id in a `traceparent`: `version-trace id-parent id-flags`, in lower-case hexadecimal digits; later versions may append.

@@ -17,6 +17,8 @@ mod amqp_stream; // streams of a real RabbitMQ
 mod broker_roles; // deploy/rabbitmq: what each kind of user may do on a real RabbitMQ
 mod chaos; // the same broken on purpose: alarms, cuts, clusters
 mod fleet;
+#[cfg(feature = "otel")]
+mod otel; // spans as a collector gets them
 mod tls; // certificates and secrets, against a RabbitMQ and an NBI that speak TLS // the built program: worker processes, a simulated NBI over HTTP and a real RabbitMQ
 
 mod contract;

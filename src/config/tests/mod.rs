@@ -97,6 +97,7 @@ fn the_default_file_has_every_key_that_is_read_and_no_other() {
     super::http::Http::read(r);
     super::instance::Instance::read(r, None);
     super::log::Log::read(r);
+    super::otel::Otel::read(r);
     super::shutdown::Shutdown::read(r);
     super::worker::Worker::read(r);
     let read: BTreeSet<String> = reader.taken().iter().map(|key| (*key).to_owned()).collect();
@@ -121,7 +122,13 @@ fn every_key_is_documented_and_every_example_is_valid() {
             .filter(|_| !key.path.ends_with("_file"))
         {
             let (section, name) = key.path.split_once('.').unwrap();
-            load(&format!("[{section}]\n{name} = {example}\n"), &[], &[]).unwrap();
+            let loaded = load(&format!("[{section}]\n{name} = {example}\n"), &[], &[]);
+            if key.path == "otel.endpoint" && !cfg!(feature = "otel") {
+                let error = loaded.unwrap_err().to_string();
+                assert!(error.contains("built with `--features otel`"), "{error}");
+                continue;
+            }
+            loaded.unwrap();
         }
     }
 }

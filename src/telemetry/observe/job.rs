@@ -35,6 +35,7 @@ macro_rules! job_line {
 impl Telemetry {
     /// What was decided about a job.
     pub fn job(&self, job: &Job, events: &[JobEvent]) {
+        self.job_spans(job, events);
         for event in events {
             self.job_event(job, event);
         }

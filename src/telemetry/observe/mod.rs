@@ -7,6 +7,7 @@ mod broker;
 mod job;
 mod nbi;
 mod process;
+mod spans;
 
 /// The target of every line.
 const TARGET: &str = "nbi_upgrade";

@@ -177,6 +177,8 @@ fn tell_everything(telemetry: &Telemetry) {
     telemetry.started("worker-1", ([127, 0, 0, 1], 9464).into());
     Telemetry::signalled("SIGTERM");
     telemetry.stopping();
+    Telemetry::spans_lost("no answer", 3, 1, 0);
+    Telemetry::spans_sent_again(1, 0);
     telemetry.endpoint_failed(&io::Error::other("closed"));
     telemetry.stopped();
 }
