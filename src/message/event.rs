@@ -107,7 +107,16 @@ impl EventKind {
     /// Whether it is about a campaign, not about a job.
     #[must_use]
     pub fn is_of_campaign(self) -> bool {
-        self.event_type().starts_with("upgrade.campaign.")
+        matches!(
+            self,
+            Self::CampaignAccepted
+                | Self::CampaignProgress
+                | Self::CampaignPaused
+                | Self::CampaignResumed
+                | Self::CampaignJeopardy
+                | Self::CampaignCompleted
+                | Self::CampaignCancelled
+        )
     }
 
     /// Whether it is the last word about a job or a campaign.

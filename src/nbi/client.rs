@@ -29,7 +29,6 @@ use super::wire::{Names, Request};
 use super::{Nbi, RawAnswer, Transport, TransportError};
 use crate::job::{NbiAnswer, NbiCall, NbiFailure};
 use crate::telemetry::Telemetry;
-use crate::telemetry::trace::NbiSpan;
 
 /// The path of the default method.
 const VERSION_PATH: &str = "/v1/method/GetParameterValues";
@@ -257,15 +256,8 @@ impl<T: Transport> NbiClient<T> {
         drop(turn);
         self.telemetry
             .nbi_answered(request.operation, &status_word(&sent), took);
-        self.telemetry.nbi_sent(
-            &NbiSpan {
-                operation: request.operation,
-                method: request.verb.name(),
-                path: request.path,
-                status: &status_word(&sent),
-            },
-            took,
-        );
+        self.telemetry
+            .nbi_sent(&request.span(&status_word(&sent)), took);
         let judged = match &sent {
             Ok(raw) => answer::judge(
                 call,

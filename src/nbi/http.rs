@@ -24,6 +24,7 @@ use super::text::mask;
 use super::wire::{Request, Verb};
 use super::{RawAnswer, Transport, TransportError};
 use crate::telemetry::Telemetry;
+use crate::telemetry::trace::NbiSpan;
 use crate::tls;
 
 /// Everything but RFC 3986's unreserved characters: an id must not be able to end its own parameter.
@@ -172,6 +173,24 @@ impl Transport for HttpTransport {
             return self.send_with(&better, request).await;
         }
         Ok(answer)
+    }
+}
+
+impl Request {
+    /// What a trace says of it.
+    pub(super) fn span<'a>(&self, status: &'a str) -> NbiSpan<'a> {
+        let method = match self.verb {
+            Verb::Get => "GET",
+            Verb::Post => "POST",
+            Verb::Put => "PUT",
+            Verb::Delete => "DELETE",
+        };
+        NbiSpan {
+            operation: self.operation,
+            method,
+            path: self.path,
+            status,
+        }
     }
 }
 

@@ -35,18 +35,6 @@ pub enum Verb {
     Delete,
 }
 
-impl Verb {
-    /// HTTP's word.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Get => "GET",
-            Self::Post => "POST",
-            Self::Put => "PUT",
-            Self::Delete => "DELETE",
-        }
-    }
-}
-
 /// One request as it goes over the wire, without host and credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {

@@ -39,7 +39,7 @@ const LONGER: [(&str, usize, &str); 10] = [
     ),
     (
         "src/message/event.rs",
-        660,
+        730,
         "one wire type with its schema, field for field as the contract has it",
     ),
     (
@@ -49,7 +49,7 @@ const LONGER: [(&str, usize, &str); 10] = [
     ),
     (
         "src/message/mod.rs",
-        170,
+        190,
         "the folder's main type, with the two ways in and the one way out",
     ),
     (
@@ -832,7 +832,7 @@ fn documents_stay_short() {
     let lines = |path: &str| read(path).lines().count();
     assert_none(&lengths(&[
         ("README.md", lines("README.md"), 110),
-        ("ARCHITECTURE.md", lines("ARCHITECTURE.md"), 200),
+        ("ARCHITECTURE.md", lines("ARCHITECTURE.md"), 230),
         ("CONTRIBUTING.md", lines("CONTRIBUTING.md"), 150),
     ]));
 }
