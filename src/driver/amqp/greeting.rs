@@ -41,9 +41,10 @@ pub(super) async fn reach(settings: &AmqpSettings, url: &SecretString) -> Probed
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let mut stream = TcpStream::connect((host, port)).await?;
         if is_encrypted {
-            return Ok(None);
+            return Ok::<_, std::io::Error>(None);
         }
-        greeting(&mut stream).await.map(Some)
+        // Who ends the connection instead of answering is reachable, and speaks something else.
+        Ok(Some(greeting(&mut stream).await.unwrap_or_default()))
     });
     let unreachable = |cause: String| {
         let remedy = format!(
@@ -90,10 +91,9 @@ fn greeted_by(greeting: &[u8], host: &str, port: u16) -> Probed {
     if greeting.first() != Some(&1) {
         let error = BrokerError::new(
             format!("reach {host}:{port}"),
-            "something answers that does not speak AMQP 0-9-1",
+            "what listens there does not speak AMQP 0-9-1",
         );
-        let remedy =
-            "check the port in amqp.url (5672, or 5671 with amqps); 15672 is the management's";
+        let remedy = "check scheme and port in amqp.url: amqp:// with 5672, amqps:// with 5671; 15672 is the management's";
         return Probed::new(what, Err(error.with_remedy(remedy)));
     }
     let product = property(greeting, "product").unwrap_or_else(|| "a broker".to_owned());
