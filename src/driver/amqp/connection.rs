@@ -180,6 +180,18 @@ fn explained(
              name, the default vhost is \"/%2f\""
                 .to_owned()
         }
+        // The alert that would say so may be lost with the connection.
+        (ErrorKind::IOError(cause), _) if *scheme == AMQPScheme::AMQPS && is_hang_up(cause) => {
+            match &settings.tls.client_cert_file {
+                None => "it may be that the broker asks for a client certificate: set amqp.client_cert_file and \
+                    amqp.client_key_file"
+                    .to_owned(),
+                Some(path) => format!(
+                    "it may be that the broker does not accept our certificate in amqp.client_cert_file ({})",
+                    path.display()
+                ),
+            }
+        }
         // A TLS server answers what is no handshake with an alert, or not at all.
         (ErrorKind::ParsingError(_), _) if *scheme == AMQPScheme::AMQP => {
             "what answers there speaks no AMQP; a port for TLS (5671 by habit) needs amqps://"

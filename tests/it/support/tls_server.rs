@@ -101,8 +101,13 @@ async fn serve(
         let acceptor = TlsAcceptor::from(Arc::clone(&config.lock().unwrap()));
         let (target, handshakes) = (target.clone(), Arc::clone(&handshakes));
         pairs.spawn(async move {
-            let Ok(mut near) = acceptor.accept(near).await else {
-                return;
+            let mut near = match acceptor.accept(near).into_fallible().await {
+                Ok(near) => near,
+                Err((_, mut refused)) => {
+                    // Closed with something unread it would be reset, and the alert could be lost.
+                    let _ = tokio::io::copy(&mut refused, &mut tokio::io::sink()).await;
+                    return;
+                }
             };
             handshakes.fetch_add(1, Ordering::SeqCst);
             if let Ok(mut far) = TcpStream::connect(target).await {
