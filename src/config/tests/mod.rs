@@ -91,6 +91,7 @@ fn the_default_file_has_every_key_that_is_read_and_no_other() {
     super::connection_request::ConnectionRequest::read(r);
     super::retry::AwaitResult::read(r);
     super::faults::Faults::read(r);
+    super::campaign::Campaign::read(r);
     super::firmware::Firmware::read(r);
     super::verify::Verify::read(r);
     super::events::Events::read(r);

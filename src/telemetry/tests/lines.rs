@@ -258,17 +258,17 @@ fn documented() -> BTreeMap<String, Shape> {
     .collect()
 }
 
-/// The messages in a file of `observe/`: in `tracing::…!(…, "message")` and in `job_line!(level, job, "message", …)`.
+/// The messages in a file of `observe/`: in `tracing::…!(…, "message")` and in `line!(…)` and `job_line!(level, job, "message", …)`.
 fn messages_in(code: &str) -> Vec<String> {
     let literals = |text: &str| -> Vec<String> {
         let inside = text.split('"').skip(1).step_by(2);
         inside.map(str::to_owned).collect()
     };
     let mut found = Vec::new();
-    for (start, is_job) in ["tracing::", "job_line!("]
+    for (start, is_job) in ["tracing::", "line!("]
         .into_iter()
         .flat_map(|begin| code.match_indices(begin))
-        .map(|(at, begin)| (at, begin == "job_line!("))
+        .map(|(at, begin)| (at, begin == "line!("))
     {
         let rest = &code[start..];
         let Some(open) = rest.find('(') else { continue };

@@ -13,12 +13,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::{Telemetry, http};
+use crate::campaign::{Conclusion, Counts, PauseReason};
 use crate::driver::DriverError;
 use crate::job::event::WaitingFor;
 use crate::job::fault::FaultPolicy;
 use crate::job::outcome::{Ending, Impact, RuleState};
 use crate::job::state::{CampaignId, Cleanup, Order};
 use crate::job::{CpeId, FirmwareUrl, Job, JobEvent, JobId, Outcome, Reason, RuleId, Stage};
+use crate::message::campaign::{Happened, Summary};
 use crate::message::{FieldFault, Rejection};
 
 fn job() -> Job {
@@ -174,6 +176,7 @@ fn tell_everything(telemetry: &Telemetry) {
     telemetry.emergency_stop(false);
     telemetry.command_answered(true, "{}", "everything is paused");
     telemetry.history_unreadable("no read permission");
+    campaigns(telemetry, took);
     telemetry.started("worker-1", ([127, 0, 0, 1], 9464).into());
     Telemetry::signalled("SIGTERM");
     telemetry.stopping();
@@ -181,6 +184,44 @@ fn tell_everything(telemetry: &Telemetry) {
     Telemetry::spans_sent_again(1, 0);
     telemetry.endpoint_failed(&io::Error::other("closed"));
     telemetry.stopped();
+}
+
+fn campaigns(telemetry: &Telemetry, took: Duration) {
+    let summary = Summary {
+        counts: Counts::default(),
+        waiting: 3,
+        in_flight: 2,
+        unfinished: 2,
+        is_cancelling: false,
+        is_paused: false,
+    };
+    telemetry.campaign_coordinated("spring", 7, took);
+    for happened in [
+        Happened::Accepted {
+            devices: 3,
+            request: "first".to_owned(),
+        },
+        Happened::Progress,
+        Happened::Cancelling,
+        Happened::Paused {
+            reason: PauseReason::Abort,
+            message: "5 of 50 failed".to_owned(),
+        },
+        Happened::Resumed,
+        Happened::Jeopardy {
+            is_in_jeopardy: true,
+            done_at: None,
+        },
+        Happened::Jeopardy {
+            is_in_jeopardy: false,
+            done_at: None,
+        },
+        Happened::Concluded(Conclusion::Completed),
+    ] {
+        telemetry.campaign_happened("spring", &happened, &summary);
+    }
+    telemetry.campaigns_led(&[("spring", summary)], true);
+    telemetry.campaign_trouble("spring", "its log cannot be read");
 }
 
 fn value(text: &str, series: &str) -> f64 {
@@ -507,6 +548,7 @@ fn labels_stay_closed_whatever_is_told() {
     }
     let known = [
         "answer",
+        "campaign",
         "class",
         "code",
         "exchange",
