@@ -59,7 +59,7 @@ pub enum Step {
     ReadResults,
     /// `await_result`: wake a silent device again.
     ResendConnectionRequest,
-    /// Paused: is the armed rule still ours?
+    /// Paused, or just resumed: is the armed rule still ours, and armed?
     ReadRuleToPause,
     /// Paused: the seed's PUT; the device may have begun all the same.
     DisarmToPause,
@@ -174,7 +174,7 @@ pub fn begin(job: Job, inputs: Inputs, policy: &Policy) -> Decision {
             .delay(turn.job.progress.polls, inputs.jitter);
         turn.job.progress.polls = turn.job.progress.polls.saturating_add(1);
         return turn.wait(delay, WaitingFor::Resume);
-    } else if inputs.standing == Standing::Paused && pause::is_armed(&turn) {
+    } else if pause::concerns(&turn) {
         return turn.step(Step::ReadRuleToPause);
     }
     match stage {

@@ -16,12 +16,19 @@ use super::stages::unexpected;
 use super::state::Stage;
 use super::turn::{Owner, Turn};
 
-/// Whether a device may begin because of this job's rule.
+/// Whether a rule that this job takes for armed is to be looked at: it is paused, or it was, and a worker that died may have disarmed the rule
+/// without having said so.
 #[must_use]
-pub fn is_armed(turn: &Turn<'_>) -> bool {
+pub fn concerns(turn: &Turn<'_>) -> bool {
     let stage = turn.job.progress.stage;
-    matches!(stage, Stage::ConnectionRequest | Stage::AwaitResult)
-        && turn.job.progress.rule == RuleState::Armed
+    let is_armed = matches!(stage, Stage::ConnectionRequest | Stage::AwaitResult)
+        && turn.job.progress.rule == RuleState::Armed;
+    is_armed
+        && match turn.inputs.standing {
+            Standing::Paused => true,
+            Standing::Resumed { .. } => turn.inputs.redelivered,
+            Standing::Clear | Standing::Cancelled { .. } => false,
+        }
 }
 
 /// The rule that stands when a pause is noticed.
@@ -29,7 +36,7 @@ pub fn is_armed(turn: &Turn<'_>) -> bool {
 pub fn on_rule(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Decision {
     let rules = match answer {
         Ok(NbiAnswer::Rules { rows, .. }) => rows,
-        Ok(NbiAnswer::RulesUnreadable) => return turn.step(Step::DisarmToPause),
+        Ok(NbiAnswer::RulesUnreadable) => return disarm_or_go_on(turn),
         Ok(other) => return fail(turn, &unexpected(&other)),
         Err(failure) => return fail(turn, &failure),
     };
@@ -37,9 +44,21 @@ pub fn on_rule(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Decisio
         // Nothing of this job is armed; what became of it is found out as ever.
         Some(Owner::Other) => turn.step(Step::ReadResults),
         Some(Owner::Ours | Owner::Unknown) if rules.iter().any(RuleRow::is_armed) => {
-            turn.step(Step::DisarmToPause)
+            disarm_or_go_on(turn)
         }
         Some(Owner::Ours | Owner::Unknown) | None => rest(turn),
+    }
+}
+
+/// It is armed, as far as anybody can tell.
+fn disarm_or_go_on(turn: Turn<'_>) -> Decision {
+    if turn.inputs.standing == Standing::Paused {
+        return turn.step(Step::DisarmToPause);
+    }
+    if turn.job.progress.stage == Stage::ConnectionRequest {
+        turn.step(Step::SendConnectionRequest)
+    } else {
+        turn.step(Step::ReadResults)
     }
 }
 

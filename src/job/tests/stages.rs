@@ -41,6 +41,29 @@ fn the_baseline_is_handed_over_before_anything_is_written() {
 }
 
 #[test]
+fn a_pause_that_disarmed_and_could_not_say_so_is_found_out_after_the_resume() {
+    let mut inputs = inputs(600);
+    inputs.standing = Standing::Resumed { at: at(500) };
+    inputs.redelivered = true;
+    let policy = Policy::default();
+    let decision = begin(job(Stage::AwaitResult), inputs, &policy);
+    expect_step(&decision, "ReadRuleToPause");
+    for (rule, state, next) in [
+        (our_rule(true), RuleState::Armed, "ReadResults"),
+        (our_rule(false), RuleState::Deactivated, "ReadResults"),
+    ] {
+        let step = Step::ReadRuleToPause;
+        let decision = decide(decision.job.clone(), step, rules(&[rule]), inputs, &policy);
+        expect_step(&decision, next);
+        assert_eq!(decision.job.progress.rule, state);
+        assert_eq!(
+            decision.job.progress.rests_until.is_some(),
+            state == RuleState::Deactivated
+        );
+    }
+}
+
+#[test]
 fn a_job_that_is_looked_at_right_before_its_deadline_is_not_looked_at_over_and_over() {
     let mut inputs = inputs(3_599);
     inputs.now += SignedDuration::from_millis(990);
