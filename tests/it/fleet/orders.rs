@@ -75,7 +75,9 @@ async fn orders_reach_every_worker_and_each_is_answered() {
 
     // One job.
     let answer = site.order(&["cancel", "job-1"]).await;
-    assert_eq!(reason(&answer), (Some(0), "stands"), "{answer:?}");
+    // The order may be carried out before it is answered.
+    let is_cancelled = ["stands", "already_cancelled"].map(|reason| (Some(0), reason));
+    assert!(is_cancelled.contains(&reason(&answer)), "{answer:?}");
     assert_eq!(answer.1["type"], "upgrade.control.accepted");
     site.results.finals(1, PATIENCE).await;
     armed(&site, ABSENT - 1).await;

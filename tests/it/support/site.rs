@@ -352,10 +352,11 @@ impl Site {
         until("quiet statistics", PATIENCE, async || {
             let is_quiet = |queue: &Value| {
                 let name = queue["name"].as_str().unwrap_or_default();
-                let is_history = [".events", ".control"]
+                // The leader of campaigns holds its seat, a message, for as long as it leads.
+                let is_kept = [".events", ".control", ".campaigns"]
                     .iter()
                     .any(|end| name.ends_with(end));
-                is_history
+                is_kept
                     || !name.starts_with(PREFIX)
                     || (queue["messages"] == 0 && queue["messages_unacknowledged"] == 0)
             };
