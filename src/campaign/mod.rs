@@ -2,7 +2,7 @@
 //!
 //! Pure, as [`crate::job`] is: no I/O, no clock, no randomness, no logging, no serialisation. A campaign is a [`Plan`] and a
 //! [`State`]; the state is folded from [`Record`]s in the order of the campaign's log and from nothing else, so that whoever reads the
-//! log knows what its predecessor knew. [`decide`] says what to do next; the coordinator in `driver/amqp/campaign/` does it, writes it
+//! log knows what its predecessor knew. [`decide()`] says what to do next; the coordinator in `driver/amqp/campaign/` does it, writes it
 //! into the log, and believes it when it reads it back.
 
 #![deny(

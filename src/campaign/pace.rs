@@ -1,7 +1,7 @@
 //! The pace: starts per minute over all workers, worked out from the history of releases alone.
 //!
 //! A generic cell rate algorithm: each start moves the time of the next one by the rate's interval, and time that passed unused is
-//! worth at most [`CREDIT`] of starts. So any span of time holds at most its share of starts and half a second's worth more, whatever was
+//! worth at most `CREDIT` of starts. So any span of time holds at most its share of starts and half a second's worth more, whatever was
 //! asked in between, and a coordinator that takes over gets the same answer as the one before: both fold the same releases. Should their
 //! clocks differ, a change of coordinator is worth no more than that credit either, as a time in the future counts for one interval.
 

@@ -21,7 +21,7 @@ pub struct HttpSettings {
     pub password: SecretString,
     /// `nbi.password_file`: if it is given, the password is read from it, at once and whenever it may have changed.
     pub password_file: Option<PathBuf>,
-    /// `nbi.timeout`: the whole request, from connecting to the last byte of the body; [`Request::timeout`] goes before.
+    /// `nbi.timeout`: the whole request, from connecting to the last byte of the body; `Request::timeout` goes before.
     pub timeout: Duration,
     /// `nbi.connect_timeout`: until TCP and TLS stand.
     pub connect_timeout: Duration,
