@@ -65,6 +65,11 @@ pub enum Step {
     DisarmToPause,
     /// The job timed out and said so: has the device reported since?
     ReadLateResults,
+    /// After the deadline: a result came; does this job's file still stand in the rule?
+    ReadRuleOfLateResult {
+        /// Every row seen.
+        rows: Vec<ResultRow>,
+    },
     /// `verify`.
     ReadVersion,
     /// `deactivate_rule`: is it still ours?
@@ -97,6 +102,7 @@ impl Step {
             },
             Self::ReadRuleOfOldResult { .. }
             | Self::ReadRuleBeforeArming { .. }
+            | Self::ReadRuleOfLateResult { .. }
             | Self::ReadRuleAfterArming
             | Self::ReadRuleToPause
             | Self::ReadRuleBeforeDisarming => NbiCall::ReadRule { rule_id: rule_id() },
@@ -251,6 +257,7 @@ fn follow(
         Step::ReadRuleToPause => pause::on_rule(turn, answer),
         Step::DisarmToPause => pause::on_disarmed(turn, answer),
         Step::ReadLateResults => late::on_results(turn, answer),
+        Step::ReadRuleOfLateResult { rows } => late::on_rule(turn, &rows, answer),
         Step::ReadVersion => verify::on_version(turn, answer),
         Step::ReadRuleBeforeDisarming => deactivate_rule::on_rule(turn, answer),
         Step::DisarmRule => deactivate_rule::on_disarmed(turn, RuleState::Deactivated, answer),

@@ -47,6 +47,12 @@ fn steps() -> Vec<(Stage, Step)> {
         (Stage::AwaitResult, Step::ReadRuleToPause),
         (Stage::AwaitResult, Step::DisarmToPause),
         (Stage::DeactivateRule, Step::ReadLateResults),
+        (
+            Stage::DeactivateRule,
+            Step::ReadRuleOfLateResult {
+                rows: vec![success(60)],
+            },
+        ),
         (Stage::Verify, Step::ReadVersion),
         (Stage::DeactivateRule, Step::ReadRuleBeforeDisarming),
         (Stage::DeactivateRule, Step::DisarmRule),

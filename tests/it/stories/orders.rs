@@ -181,6 +181,38 @@ async fn a_result_that_comes_after_the_deadline_corrects_the_outcome() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_result_of_a_newer_job_corrects_no_older_one() {
+    let attempts = [AttemptResult::Silent, AttemptResult::Success];
+    let mut setup = Setup {
+        devices: vec![Device::new("CPE1").with_attempts(&attempts)],
+        ..Setup::default()
+    };
+    setup.policy.late_watch = SignedDuration::from_hours(6);
+    let mut world = World::begin(setup);
+    world.submit(&request("job-1", "CPE1", "fw-2.bin"));
+    assert_eq!(
+        world.outcome().await,
+        "failed/timed_out possible deactivated"
+    );
+    let mut newer = request("job-2", "CPE1", "fw-3.bin");
+    newer["requested_at"] = json!((start() + SignedDuration::from_mins(61)).to_string());
+    world.submit(&newer);
+    let outcomes = world.outcomes(2).await;
+    assert_eq!(
+        describe(&outcomes["job-2"][0]),
+        "completed/upgraded applied deactivated"
+    );
+    world.pass(SignedDuration::from_hours(7)).await;
+    let corrections: Vec<_> = world
+        .events()
+        .iter()
+        .filter(|event| event["type"] == "upgrade.corrected")
+        .collect();
+    assert!(corrections.is_empty(), "{corrections:#?}");
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_late_watch_ends() {
     let mut setup = Setup {
         devices: vec![Device::new("CPE1").with_attempts(&[AttemptResult::Silent])],

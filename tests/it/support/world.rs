@@ -154,9 +154,12 @@ impl World {
         }
     }
 
-    /// Lets time pass.
-    pub(crate) async fn pass(&self, time: SignedDuration) {
+    /// Lets time pass; what was published meanwhile is seen.
+    pub(crate) async fn pass(&mut self, time: SignedDuration) {
         tokio::time::sleep(Duration::try_from(time).unwrap()).await;
+        while let Ok(event) = self.events.try_recv() {
+            self.seen.push(serde_json::from_slice(&event.body).unwrap());
+        }
     }
 
     /// Waits until that many final events are there, and returns all finals by job.
