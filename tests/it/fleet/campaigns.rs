@@ -228,7 +228,7 @@ async fn a_campaign_goes_from_its_requests_to_its_summary_and_leaves_nothing_beh
 }
 
 #[tokio::test]
-async fn coordinators_killed_every_five_seconds_keep_the_pace_and_lose_no_device() {
+async fn coordinators_killed_again_and_again_keep_the_pace_and_lose_no_device() {
     let (count, rate) = if is_long() {
         (5_000, 1_200)
     } else {

@@ -282,7 +282,7 @@ fn flow(board: &mut Board) {
         Panel::stacked(
             "Why jobs fail",
             "cpm",
-            "Failed jobs a minute by reason; what each means and what to do stands in the README.",
+            "Failed jobs a minute by reason; what each means and what to do stands in docs/integrators-guide.md.",
         )
         .query(
             format!(
