@@ -380,6 +380,11 @@ async fn a_request_that_does_not_fit_its_campaign_is_rejected_and_the_campaign_g
     let slow = json!({"pace": {"starts_per_minute": 60}});
     site.submit(&[campaign(1..=10, slow.clone())]).await;
     event(&mut site, "upgrade.campaign.accepted", 1).await;
+    // What nobody can read there is put aside, and not lost.
+    let devices = format!("{PREFIX}.campaign.spring");
+    site.client()
+        .publish("", &devices, b"no device", BasicProperties::default())
+        .await;
     let other = json!({"pace": {"starts_per_minute": 600}, "firmware_url": "https://files.example/other.bin"});
     site.submit(&[campaign(11..=20, other)]).await;
     let rejected = event(&mut site, "upgrade.rejected", 1).await;
@@ -397,7 +402,7 @@ async fn a_request_that_does_not_fit_its_campaign_is_rejected_and_the_campaign_g
     let end = event(&mut site, "upgrade.campaign.completed", 1).await;
     assert_eq!(end["data"]["counts"]["completed"], 10, "{end}");
     cleared_away(&site).await;
-    // The rejected request counts as an outcome here, and lies among the dead.
+    // The rejected request counts as an outcome here, and lies among the dead, as the message does that was no device.
     site.results.finals(11, PATIENCE).await;
-    site.end_with(11, 1).await;
+    site.end_with(11, 2).await;
 }

@@ -20,13 +20,13 @@ use super::super::record::{Record as Entry, Start, Stream};
 use super::super::stream::StreamReader;
 use super::objects;
 use super::order::Order;
-use super::outlet::{Outlet, acknowledge, taken};
+use super::outlet::{Outlet, taken};
 use crate::campaign::{Action, Device, Gate, Situation, State, decide};
 use crate::clock;
 use crate::driver::Intake;
 use crate::job::CampaignId;
 use crate::message::campaign::{self, Happened, Summary};
-use crate::message::{CampaignRequest, Definition};
+use crate::message::{CampaignRequest, DeadLetter, Definition};
 
 /// Devices at hand: several batches at the highest pace that makes sense.
 const AT_HAND: u16 = 256;
@@ -187,7 +187,9 @@ impl Coordinator {
         self.outlet.publish(vec![message]).await?;
         let mut entries = 0_u64;
         while !self.is_marked {
-            let entry = log.next().await?;
+            let what = || format!("read the log of campaign \"{campaign_id}\"");
+            let next = tokio::time::timeout(READ_BACK, log.next()).await;
+            let entry = next.map_err(|_| BrokerError::timeout(what(), READ_BACK))??;
             self.take(&entry)?;
             entries += 1;
         }
@@ -288,12 +290,14 @@ impl Coordinator {
         match campaign::decode_device(&delivery.data) {
             Some(device) => desk.at_hand.push((device, delivery)),
             None => {
+                let trouble = "a device in the queue cannot be read";
                 let telemetry = &self.outlet.shared.telemetry;
-                telemetry.campaign_trouble(
-                    self.definition.campaign_id.as_str(),
-                    "a device in the queue cannot be read and was put aside",
-                );
-                acknowledge(&delivery).await?;
+                telemetry.campaign_trouble(self.definition.campaign_id.as_str(), trouble);
+                let letter = DeadLetter::malformed_step(trouble);
+                let queue = desk.queue.clone();
+                self.outlet
+                    .bury(&delivery, &letter, queue, Vec::new())
+                    .await?;
             }
         }
         Ok(())

@@ -228,13 +228,14 @@ impl<'a> Leader<'a> {
                     let telemetry = &self.outlet.shared.telemetry;
                     telemetry.campaign_trouble("-", &error.to_string());
                     let letter = DeadLetter::malformed_step(&error.to_string());
-                    self.bury(
-                        &delivery,
-                        &letter,
-                        objects::leads(self.prefix()),
-                        Vec::new(),
-                    )
-                    .await
+                    self.outlet
+                        .bury(
+                            &delivery,
+                            &letter,
+                            objects::leads(self.prefix()),
+                            Vec::new(),
+                        )
+                        .await
                 }
             },
         }

@@ -12,7 +12,7 @@ use super::super::handover::{self, event_messages};
 use super::super::properties;
 use super::super::publish::{Outgoing, Target};
 use super::super::shared::{Link, Shared};
-use crate::message::{Carried, EventMessage};
+use crate::message::{Carried, DeadLetter, EventMessage};
 
 /// Publishes for one generation.
 #[derive(Clone)]
@@ -59,6 +59,31 @@ impl Outlet {
     /// An event, for all and for the requester.
     pub(super) fn event(&self, event: EventMessage) -> Vec<Outgoing> {
         event_messages(event, &self.shared.settings, &self.shared.telemetry)
+    }
+
+    /// Puts a message to the dead letters, with what is published along, and acknowledges it.
+    pub(super) async fn bury(
+        &self,
+        delivery: &Delivery,
+        letter: &DeadLetter,
+        queue: String,
+        mut along: Vec<Outgoing>,
+    ) -> Result<(), BrokerError> {
+        let instance = &self.shared.settings.instance_name;
+        let now = self.now();
+        along.push(Outgoing {
+            target: Target::Dead,
+            properties: properties::of_dead_letter(
+                &delivery.properties,
+                letter,
+                &queue,
+                instance,
+                now,
+            ),
+            body: delivery.data.clone(),
+        });
+        self.publish(along).await?;
+        acknowledge(delivery).await
     }
 }
 

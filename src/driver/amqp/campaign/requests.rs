@@ -4,11 +4,9 @@ use lapin::message::Delivery;
 
 use super::super::error::BrokerError;
 use super::super::properties;
-use super::super::publish::{Outgoing, Target};
 use super::coordinator::Input;
 use super::leader::{DEFINITION, Leader};
 use super::objects;
-use super::outlet::acknowledge;
 use crate::message::{DeadLetter, FieldFault, Rejection};
 
 impl Leader<'_> {
@@ -76,32 +74,8 @@ impl Leader<'_> {
             .rejected_event(&incoming, rejection, shared.now());
         let letter = DeadLetter::invalid_request(rejection);
         let queue = objects::requests(self.prefix());
-        self.bury(delivery, &letter, queue, self.outlet.event(event))
+        self.outlet
+            .bury(delivery, &letter, queue, self.outlet.event(event))
             .await
-    }
-
-    /// Puts a message to the dead letters, with what is published along, and acknowledges it.
-    pub(super) async fn bury(
-        &self,
-        delivery: &Delivery,
-        letter: &DeadLetter,
-        queue: String,
-        mut along: Vec<Outgoing>,
-    ) -> Result<(), BrokerError> {
-        let instance = &self.outlet.shared.settings.instance_name;
-        let now = self.outlet.now();
-        along.push(Outgoing {
-            target: Target::Dead,
-            properties: properties::of_dead_letter(
-                &delivery.properties,
-                letter,
-                &queue,
-                instance,
-                now,
-            ),
-            body: delivery.data.clone(),
-        });
-        self.outlet.publish(along).await?;
-        acknowledge(delivery).await
     }
 }
