@@ -2,9 +2,12 @@
 //!
 //! A campaign's name is the label of gauges only, which the leader alone shows, for a bounded number of campaigns that are active.
 
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::labels::CAMPAIGN_STATES;
+use super::labels::{CAMPAIGN_CONDITIONS, CAMPAIGN_STATES};
 use super::names;
 use super::register::Register;
 use crate::campaign::PauseReason;
@@ -16,6 +19,9 @@ pub(super) struct CampaignMetrics {
     pub(super) active: IntGauge,
     pub(super) paused: IntGauge,
     pub(super) devices: IntGaugeVec,
+    pub(super) conditions: IntGaugeVec,
+    /// Campaigns with series of their own.
+    pub(super) named: Mutex<BTreeSet<String>>,
     pub(super) released: IntCounter,
     pub(super) pauses: IntCounterVec,
 }
@@ -35,6 +41,12 @@ impl CampaignMetrics {
                 "Devices of active campaigns by state: the first 20 campaigns by name, the others together as \"other\".",
                 &["campaign", "state"],
             ),
+            conditions: new.gauges(
+                names::CAMPAIGN_CONDITION,
+                "1 for what holds an active campaign: paused_by_order, paused_by_itself, cancelling, held (everything is, or this worker may not ask the NBI), closed (not_before or window), places_taken; in_jeopardy: its deadline cannot be met. \"other\": how many.",
+                &["campaign", "condition"],
+            ),
+            named: Mutex::default(),
             released: new.counter(
                 names::CAMPAIGN_DEVICES_RELEASED,
                 "Devices that campaigns have started.",
@@ -47,6 +59,9 @@ impl CampaignMetrics {
         };
         for state in CAMPAIGN_STATES {
             metrics.devices.with_label_values(&["other", state]);
+        }
+        for condition in CAMPAIGN_CONDITIONS {
+            metrics.conditions.with_label_values(&["other", condition]);
         }
         for reason in PauseReason::ALL {
             metrics.pauses.with_label_values(&[reason.name()]);

@@ -7,8 +7,8 @@ use crate::job::{Outcome, Reason};
 /// Queues that deliveries come from.
 pub(super) const QUEUES: [&str; 2] = ["requests", "steps"];
 
-/// Queues whose depth is asked for; `delay` is all delay queues together.
-pub(super) const DEPTHS: [&str; 4] = ["requests", "steps", "delay", "dead"];
+/// Queues whose depth is asked for; `delay` is all delay queues together, `campaigns` what waits for a leader.
+pub(super) const DEPTHS: [&str; 5] = ["requests", "steps", "delay", "dead", "campaigns"];
 
 /// States of the circuit; the first is the one it begins in.
 pub(super) const CIRCUIT_STATES: [&str; 3] = ["closed", "open", "probing"];
@@ -73,6 +73,17 @@ pub(super) const DEAD_REASONS: [&str; 2] = ["invalid_request", "unreadable_step"
 /// Where the devices of a campaign stand.
 pub(super) const CAMPAIGN_STATES: [&str; 5] =
     ["waiting", "in_flight", "completed", "failed", "cancelled"];
+
+/// What can hold a campaign, or threaten it.
+pub(super) const CAMPAIGN_CONDITIONS: [&str; 7] = [
+    "paused_by_order",
+    "paused_by_itself",
+    "cancelling",
+    "held",
+    "closed",
+    "places_taken",
+    "in_jeopardy",
+];
 
 /// What jobs wait for.
 pub(super) const WAITS: [WaitingFor; 6] = [

@@ -19,6 +19,8 @@ names! {
     CAMPAIGNS_PAUSED = "campaigns_paused",
     /// Devices of active campaigns, by `campaign` (the first 20 by name, then `other`) and `state`.
     CAMPAIGN_DEVICES = "campaign_devices",
+    /// What holds active campaigns, by `campaign` (as above) and `condition`; `other`: how many of them.
+    CAMPAIGN_CONDITION = "campaign_condition",
     /// Devices that campaigns have started.
     CAMPAIGN_DEVICES_RELEASED = "campaign_devices_released_total",
     /// Campaigns paused, by `reason`.

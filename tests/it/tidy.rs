@@ -220,7 +220,7 @@ const METRICS: [(&str, &[&str]); 18] = [
 ];
 
 /// Metrics beyond the contract.
-const MORE_METRICS: [(&str, &[&str]); 28] = [
+const MORE_METRICS: [(&str, &[&str]); 29] = [
     ("jobs_corrected_total", &["outcome"]),
     ("emergency_stop", &[]),
     ("commands_answered_total", &["answer"]),
@@ -228,6 +228,7 @@ const MORE_METRICS: [(&str, &[&str]); 28] = [
     ("campaigns_active", &[]),
     ("campaigns_paused", &[]),
     ("campaign_devices", &["campaign", "state"]),
+    ("campaign_condition", &["campaign", "condition"]),
     ("campaign_devices_released_total", &[]),
     ("campaign_pauses_total", &["reason"]),
     ("waits_total", &["waiting_for"]),

@@ -10,13 +10,14 @@ use lapin::Channel;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 
+use super::campaign;
 use super::connection::{CALL_TIMEOUT, Ending};
 use super::delay::Rung;
 use super::error::{BrokerError, bounded};
 use super::publish::short;
 use super::shared::Shared;
 
-/// Eighteen small questions in this time are nothing to a broker, and a graph needs no more.
+/// Twenty small questions in this time are nothing to a broker, and a graph needs no more.
 const ASKED_EVERY: Duration = Duration::from_secs(15);
 
 /// Asks until the generation ends. An answer that does not come harms nothing but the graph; a queue that is not there closes the
@@ -52,6 +53,10 @@ async fn ask(channel: &Channel, shared: &Shared) -> Result<(), BrokerError> {
         let messages = depth(&format!("{prefix}.{queue}")).await?;
         shared.telemetry.queue_messages(queue, messages);
     }
+    // A leader takes both as they come.
+    let mut waiting = depth(&campaign::leads(prefix)).await?;
+    waiting += depth(&campaign::requests(prefix)).await?;
+    shared.telemetry.queue_messages("campaigns", waiting);
     let mut waiting = 0;
     for rung in Rung::ALL {
         waiting += depth(&rung.queue(prefix)).await?;

@@ -9,7 +9,7 @@ use super::super::event::{Envelope, EventKind, EventMessage, EventSettings, even
 use super::super::time::Rfc3339;
 use super::super::{Codec, Work};
 use super::Definition;
-use crate::campaign::{Conclusion, Counts, PauseReason, State};
+use crate::campaign::{Conclusion, Counts, Gate, PauseReason, State};
 use crate::job::state::elapsed;
 use crate::job::{Ending, Impact, JobEvent, Outcome, Reason};
 
@@ -58,23 +58,29 @@ pub struct Summary {
     pub in_flight: u32,
     /// Devices that were started and have no outcome.
     pub unfinished: u64,
-    /// Whether it is paused.
-    pub is_paused: bool,
+    /// Why it is paused.
+    pub paused: Option<PauseReason>,
     /// Whether it is being cancelled.
     pub is_cancelling: bool,
+    /// Whether its deadline is in jeopardy.
+    pub is_in_jeopardy: bool,
+    /// What keeps devices from being started, as the coordinator found last.
+    pub gate: Option<Gate>,
 }
 
 impl Summary {
-    /// Of a state with so many devices waiting.
+    /// Of a state with so many devices waiting, which this gate keeps.
     #[must_use]
-    pub fn of(state: &State, waiting: u64) -> Self {
+    pub fn of(state: &State, waiting: u64, gate: Option<Gate>) -> Self {
         Self {
             counts: state.counts(),
             waiting,
             in_flight: state.in_flight(),
             unfinished: state.unfinished(),
-            is_paused: state.paused.is_some(),
+            paused: state.paused.as_ref().map(|paused| paused.reason),
             is_cancelling: state.cancelling.is_some(),
+            is_in_jeopardy: state.is_in_jeopardy,
+            gate,
         }
     }
 }
@@ -159,7 +165,7 @@ impl CampaignEvent<'_> {
             ..
         } = *self;
         let (kind, detail) = self.kind();
-        let summary = Summary::of(state, self.waiting);
+        let summary = Summary::of(state, self.waiting, None);
         let firmware_url = definition.firmware_url();
         let (reason, message) = match happened {
             Happened::Paused { reason, message } => (Some(reason.name()), Some(message.as_str())),

@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::{Telemetry, http};
-use crate::campaign::{Conclusion, Counts, PauseReason};
+use crate::campaign::{Conclusion, Counts, Gate, PauseReason};
 use crate::driver::DriverError;
 use crate::job::event::WaitingFor;
 use crate::job::fault::FaultPolicy;
@@ -193,7 +193,9 @@ fn campaigns(telemetry: &Telemetry, took: Duration) {
         in_flight: 2,
         unfinished: 2,
         is_cancelling: false,
-        is_paused: false,
+        paused: None,
+        is_in_jeopardy: false,
+        gate: None,
     };
     telemetry.campaign_coordinated("spring", 7, took);
     for happened in [
@@ -457,6 +459,77 @@ fn a_job_that_is_put_to_wait_shows_its_age() {
     assert_eq!(hours(age()), 2.0);
 }
 
+/// Twenty campaigns have series of their own, the others are summed, and those that are over leave none.
+#[test]
+fn at_most_twenty_campaigns_have_gauges_and_what_is_over_leaves_none() {
+    let telemetry = Telemetry::default();
+    let names: Vec<String> = (0..1_000).map(|number| format!("c-{number:04}")).collect();
+    let summary = Summary {
+        counts: Counts {
+            completed: 5,
+            ..Counts::default()
+        },
+        waiting: 3,
+        in_flight: 2,
+        unfinished: 2,
+        is_cancelling: false,
+        paused: Some(PauseReason::ConfigurationFaults),
+        is_in_jeopardy: true,
+        gate: Some(Gate::Paused),
+    };
+    let told = |names: &[String]| {
+        let campaigns: Vec<_> = names.iter().map(|name| (name.as_str(), summary)).collect();
+        telemetry.campaigns_led(&campaigns, true);
+        telemetry.metrics_text().unwrap()
+    };
+    let of = |text: &str, metric: &str| {
+        let lines = text.lines().filter(|line| line.starts_with(metric));
+        lines.count()
+    };
+    let text = told(&names);
+    assert_eq!(of(&text, "nbi_upgrade_campaign_devices{"), 21 * 5);
+    assert_eq!(of(&text, "nbi_upgrade_campaign_condition{"), 21 * 7);
+    for (series, wanted) in [
+        ("campaigns_active", 1_000.0),
+        ("campaigns_paused", 1_000.0),
+        (
+            r#"campaign_devices{campaign="c-0019",state="waiting"}"#,
+            3.0,
+        ),
+        (
+            r#"campaign_devices{campaign="other",state="waiting"}"#,
+            2_940.0,
+        ),
+        (
+            r#"campaign_devices{campaign="other",state="completed"}"#,
+            4_900.0,
+        ),
+        (
+            r#"campaign_condition{campaign="c-0000",condition="paused_by_itself"}"#,
+            1.0,
+        ),
+        (
+            r#"campaign_condition{campaign="c-0000",condition="paused_by_order"}"#,
+            0.0,
+        ),
+        (
+            r#"campaign_condition{campaign="other",condition="in_jeopardy"}"#,
+            980.0,
+        ),
+    ] {
+        let series = format!("nbi_upgrade_{series}");
+        assert_eq!(value(&text, &series), wanted, "{series}");
+    }
+    assert!(!text.contains("c-0020"));
+    let text = told(&names[990..]);
+    assert_eq!(of(&text, "nbi_upgrade_campaign_devices{"), 11 * 5);
+    assert!(!text.contains("c-0000") && text.contains("c-0999"));
+    let text = told(&[]);
+    assert_eq!(of(&text, "nbi_upgrade_campaign_"), 5 + 7 + 1 + 1 + 3);
+    let series = r#"nbi_upgrade_campaign_devices{campaign="other",state="waiting"}"#;
+    assert_eq!(value(&text, series), 0.0);
+}
+
 /// The guarantee of the endpoint: its size does not depend on the number of devices, jobs and campaigns.
 #[test]
 fn a_hundred_thousand_devices_make_as_many_series_as_a_thousand() {
@@ -551,6 +624,7 @@ fn labels_stay_closed_whatever_is_told() {
         "campaign",
         "class",
         "code",
+        "condition",
         "exchange",
         "field",
         "impact",

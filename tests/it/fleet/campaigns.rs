@@ -1,7 +1,7 @@
 //! Campaigns: many devices from one request, at a pace, on a real broker, with coordinators that die.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use lapin::options::{
@@ -76,9 +76,11 @@ impl Observer {
     /// Takes what has come so far.
     async fn look(&mut self) {
         // At most a second: at a high pace there is always more.
-        let until = tokio::time::Instant::now() + Duration::from_secs(1);
+        let until = Instant::now() + Duration::from_secs(1);
         while let Ok(Some(Ok(delivery))) = tokio::time::timeout_at(
-            until.min(tokio::time::Instant::now() + Duration::from_millis(200)),
+            until
+                .min(Instant::now() + Duration::from_millis(200))
+                .into(),
             self.requests.next(),
         )
         .await
@@ -108,12 +110,13 @@ impl Observer {
         published.await.expect("it is written");
     }
 
-    /// Every span of whole seconds holds its share at this rate and one second's worth more, at most.
-    fn assert_pace(&self, starts_per_minute: u64) {
+    /// Every span of whole seconds holds its share at this rate and one second's worth more, at most. The starts of the busiest minute.
+    fn assert_pace(&self, starts_per_minute: u64) -> u64 {
         let mut by_second: BTreeMap<u64, u64> = BTreeMap::new();
         for (at, _) in &self.starts {
             *by_second.entry(*at).or_default() += 1;
         }
+        let mut busiest = 0;
         for from in by_second.keys() {
             for seconds in 1..=60_u64 {
                 let count: u64 = by_second
@@ -125,8 +128,24 @@ impl Observer {
                     count <= allowed,
                     "{count} starts in {seconds} s, {allowed} allowed: {by_second:?}"
                 );
+                busiest = busiest.max(count);
             }
         }
+        busiest
+    }
+
+    /// Waits until the requests of so many devices were seen, and no other ones.
+    async fn has_seen(&mut self, count: usize) {
+        let patience = Instant::now() + PATIENCE;
+        while self.devices().len() < count {
+            assert!(
+                Instant::now() < patience,
+                "{} of {count} devices were started",
+                self.devices().len()
+            );
+            self.look().await;
+        }
+        assert_eq!(self.devices().len(), count);
     }
 
     fn devices(&self) -> BTreeSet<&str> {
@@ -249,42 +268,52 @@ async fn coordinators_killed_again_and_again_keep_the_pace_and_lose_no_device() 
         .map(|part| campaign(part * 100 + 1..=part * 100 + 100, more.clone()))
         .collect();
     site.submit(&requests).await;
-    let mut kills = 0;
+    // The first kill falls into the fan-out; then one every five seconds, however long the one before took.
+    let begun = Instant::now();
+    let mut due = begun + Duration::from_millis(500);
+    let mut kills = Vec::new();
     while site.results.count_of_finals() < count {
-        // The first falls into the fan-out.
-        let pause = if kills == 0 {
-            Duration::from_millis(500)
-        } else {
-            Duration::from_secs(5)
-        };
+        let pause = due.saturating_duration_since(Instant::now());
         site.results
             .take_until(pause, |all| all.count_of_finals() >= count)
             .await;
         observer.look().await;
-        if let Some(index) = leader(&site).await {
-            site.workers.remove(index).kill9().await;
-            site.start_worker().await;
-            kills += 1;
+        if Instant::now() < due {
+            continue;
         }
-        assert!(kills < count, "it does not come forward");
+        let index = until("a leader", PATIENCE, async || leader(&site).await).await;
+        site.workers.remove(index).kill9().await;
+        kills.push(begun.elapsed());
+        site.start_worker().await;
+        due += Duration::from_secs(5);
+        assert!(kills.len() < count, "it does not come forward");
     }
+    let took = begun.elapsed();
     let end = event(&mut site, "upgrade.campaign.completed", 1).await;
     assert_eq!(end["data"]["counts"]["released"], count, "{end}");
     assert_eq!(end["data"]["counts"]["completed"], count, "{end}");
-    while observer.devices().len() < count {
-        observer.look().await;
-    }
-    observer.assert_pace(rate);
-    assert_eq!(observer.devices().len(), count);
+    observer.has_seen(count).await;
+    let busiest = observer.assert_pace(rate);
     let again = observer.starts.len() - count;
     cleared_away(&site).await;
     let summary = site.end(count).await;
+    let gaps = kills.windows(2).map(|pair| pair[1] - pair[0]);
+    let longest = gaps.max().unwrap_or_default();
     eprintln!(
-        "{kills} coordinators killed, {again} requests published again, calls {}",
+        "{} coordinators killed in {} s, at most {:.1} s apart; {again} requests published again; {busiest} starts in the busiest minute; calls {}",
+        kills.len(),
+        took.as_secs(),
+        longest.as_secs_f64(),
         summary["calls"]
     );
     assert_eq!(summary["flashes"], count, "{summary}");
-    assert!(kills >= 3, "{kills}");
+    let expected = took.as_secs() / 5;
+    assert!(
+        kills.len() >= 3 && kills.len() as u64 >= expected * 4 / 5,
+        "{} kills in {} s: {kills:?}",
+        kills.len(),
+        took.as_secs()
+    );
 }
 
 #[tokio::test]

@@ -8,16 +8,13 @@ use nbi_upgrade::telemetry::{Telemetry, names};
 
 use super::board::Board;
 use super::promql::CONFIGURATION_FAULTS;
-use super::{fleet, nbi, worker};
+use super::{campaigns, fleet, nbi, worker};
 
 /// Where the Helm chart has its copy.
 const CHART: &str = "deploy/helm/nbi-upgrade/files";
 
 /// Set to write the files anew, and the chart's copies of them.
 const ACCEPT: &str = "NBI_UPGRADE_ACCEPT";
-
-/// Parts of names that need no panel: campaigns, corrections and answers to commands show themselves by their events.
-const WITHOUT_A_PANEL: [&str; 3] = ["_campaign", "jobs_corrected", "commands_answered"];
 
 /// Labels that Prometheus, our rules or Alertmanager add.
 const LABELS_OF_OTHERS: [&str; 6] = [
@@ -38,6 +35,7 @@ pub(super) fn dashboards() -> Vec<(PathBuf, Board)> {
     let file = |name: &str| root().join("deploy/grafana").join(format!("{name}.json"));
     vec![
         (file("fleet"), fleet::board()),
+        (file("campaigns"), campaigns::board()),
         (file("nbi"), nbi::board()),
         (file("worker"), worker::board()),
     ]
@@ -92,7 +90,6 @@ fn exposed() -> BTreeMap<String, BTreeSet<String>> {
     telemetry.worker_named("upgrade", "worker-1");
     let text = telemetry.metrics_text().unwrap();
     let mut metrics = BTreeMap::<String, BTreeSet<String>>::new();
-    metrics.insert(fleet::EMERGENCY_STOP.to_owned(), BTreeSet::new());
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let series = line.rsplit_once(' ').unwrap().0;
         let (name, labels) = series.split_once('{').unwrap_or((series, ""));
@@ -192,7 +189,6 @@ fn every_metric_is_shown_or_watched() {
     let forgotten: Vec<_> = names::ALL
         .iter()
         .filter(|name| !shown.contains(**name))
-        .filter(|name| !WITHOUT_A_PANEL.iter().any(|part| name.contains(part)))
         .collect();
     assert!(
         forgotten.is_empty(),

@@ -11,9 +11,6 @@ use super::promql::{
 /// Failures that say something about devices, files or the NBI: an upgrade that another job took over is none.
 const FAILED: &str = r#"outcome="failed",reason!="superseded""#;
 
-/// 1 while everything is paused by order. Workers that know no emergency stop do not tell it.
-pub(super) const EMERGENCY_STOP: &str = "nbi_upgrade_emergency_stop";
-
 pub(super) fn board() -> Board {
     let mut board = Board::new(
         "nbi-upgrade-fleet",
@@ -146,10 +143,7 @@ fn danger(board: &mut Board) {
             "none",
             "Whether everything was paused by order: nothing new is begun until somebody ends it.",
         )
-        .query(
-            format!("{} or vector(0)", max("", &of(EMERGENCY_STOP))),
-            "stopped",
-        )
+        .query(max("", &of(names::EMERGENCY_STOP)), "stopped")
         .value_is(0, "off", "green")
         .value_is(1, "ON", "red"),
     );
@@ -411,7 +405,7 @@ fn time(board: &mut Board) {
     .colour("past 3/4", "orange")
     .colour("past 9/10", "red")
     .up_to(1.0));
-    board.add(12, 8, Panel::lines(
+    board.add(8, 8, Panel::lines(
         "Lateness of delayed steps",
         "s",
         "Arrival of a delayed step minus the time asked for: the health of workers and broker together.",
@@ -420,7 +414,7 @@ fn time(board: &mut Board) {
     .query(quantile(0.99, names::STEP_LATENESS, ""), "99 %")
     .warns(15.0, 60.0));
     board.add(
-        12,
+        8,
         8,
         Panel::lines(
             "Oldest job over time",
@@ -429,4 +423,13 @@ fn time(board: &mut Board) {
         )
         .query(max("", &of(names::OLDEST_JOB)), "age"),
     );
+    board.add(8, 8, Panel::lines(
+        "Results after the end",
+        "none",
+        "Jobs that had timed out and whose device reported later, by what it reported; needs job.late_watch. Many of them: give jobs more time.",
+    )
+    .query(
+        sum("outcome", &within("$__rate_interval", &of(names::JOBS_CORRECTED))),
+        "{{outcome}}",
+    ));
 }

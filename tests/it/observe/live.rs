@@ -151,6 +151,41 @@ impl Watched {
         }
     }
 
+    /// Begins a campaign that goes on to the end of the story, and cannot meet its deadline.
+    async fn begin_campaign(&self) {
+        let devices: Vec<_> = (1..=3_000)
+            .map(|number| format!("CPE{:06}", 300_000 + number))
+            .collect();
+        let deadline = Timestamp::now() + jiff::SignedDuration::from_mins(15);
+        self.site
+            .submit(&[json!({
+                "campaign_id": "summer", "devices": devices, "firmware_url": "https://files.example/fw-2.bin",
+                "deadline": deadline, "pace": {"starts_per_minute": 120, "max_in_flight": 40},
+            })])
+            .await;
+    }
+
+    /// Begins a campaign whose devices cannot get their file.
+    async fn begin_bad_campaign(&self) {
+        let devices: Vec<_> = (1..=30)
+            .map(|number| format!("CPE{:06}", 400_000 + number))
+            .collect();
+        let fault = json!({"fault": {"code": 9016, "text": "FaultCode 9016: file not found"}});
+        let without_file: Vec<_> = devices
+            .iter()
+            .map(|cpe_id| {
+                json!({"cpe_id": cpe_id, "attempts": [fault], "session_delay_seconds": 1, "download_seconds": 1})
+            })
+            .collect();
+        self.site.simulator.add(&without_file).await;
+        self.site
+            .submit(&[json!({
+                "campaign_id": "autumn", "devices": devices, "firmware_url": "https://files.example/fw-3.bin",
+                "pace": {"max_in_flight": 4},
+            })])
+            .await;
+    }
+
     /// Publishes something that is no request.
     async fn send_nonsense(&self) {
         let body =
@@ -290,13 +325,23 @@ async fn every_panel_has_data_and_what_is_wrong_fires() {
     let pictures = std::env::var_os("NBI_UPGRADE_PICTURES").map(PathBuf::from);
     let story = if pictures.is_some() { &LONG } else { &SHORT };
     let mut watched = Watched::begin(story).await;
+    watched.begin_campaign().await;
     watched.act(1.0, None).await;
     watched.send_nonsense().await;
     watched.proxy.close().await;
     watched.act(0.5, None).await;
     watched.proxy.open().await;
     watched.act(1.5, None).await;
+    watched.begin_bad_campaign().await;
     watched.act(1.0, Some(4)).await;
+    for (alert, campaign) in [
+        ("NbiUpgradeCampaignPausedItself", "autumn"),
+        ("NbiUpgradeCampaignInJeopardy", "summer"),
+    ] {
+        let fires = watched.fires(alert).await;
+        assert_eq!(fires["metric"]["campaign"], campaign, "{fires}");
+        assert_eq!(fires["metric"]["prefix"], PREFIX, "{fires}");
+    }
     let fault = watched.fires("NbiUpgradeConfigurationFaults").await;
     assert_eq!(fault["metric"]["code"], "9016", "{fault}");
     assert_eq!(fault["metric"]["prefix"], PREFIX, "{fault}");
@@ -305,7 +350,7 @@ async fn every_panel_has_data_and_what_is_wrong_fires() {
     // What was changed since does not fire.
     let silent = watched
         .prometheus
-        .query(r#"ALERTS{alertname=~"NbiUpgrade(NbiRefusesCredentials|NoWorkers|Panic|BrokerDisconnected)"}"#)
+        .query(r#"ALERTS{alertname=~"NbiUpgrade(NbiRefusesCredentials|NoWorkers|Panic|BrokerDisconnected|CampaignsWithoutLeader|CampaignStalled)"}"#)
         .await;
     assert!(silent.is_empty(), "{silent:?}");
 

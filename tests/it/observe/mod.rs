@@ -3,7 +3,8 @@
 mod board; // a Grafana dashboard in the making
 mod promql; // queries, with the dashboards' variables in them
 
-mod fleet; // the dashboards, one file each
+mod campaigns; // the dashboards, one file each
+mod fleet;
 mod nbi;
 mod worker;
 

@@ -193,6 +193,23 @@ fn troubles(board: &mut Board) {
     board.add(
         12,
         7,
+        Panel::lines(
+            "Orders answered",
+            "none",
+            "Orders of operators (cancel, pause, resume), by the answer: accepted, or refused as they were not valid or came too late.",
+        )
+        .query(
+            sum(
+                "answer",
+                &within("$__rate_interval", &of(names::COMMANDS_ANSWERED)),
+            ),
+            "{{answer}}",
+        )
+        .colour("refused", "red"),
+    );
+    board.add(
+        12,
+        7,
         Panel::stacked(
             "Invalid requests by field",
             "none",

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use jiff::Timestamp;
 use lapin::message::Delivery;
-use lapin::options::{BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
 use tokio::sync::mpsc;
@@ -34,10 +34,8 @@ const AT_HAND: u16 = 256;
 const AT_HAND_KEYED: u16 = 1_000;
 /// Devices started with one entry of the log.
 pub(super) const BATCH_MAX: u32 = 200;
-/// The broker takes a delivery away that is held for 30 minutes; until then it is given back and comes again.
-const HELD_MAX: Duration = Duration::from_secs(600);
 /// How often the queue is asked for its length.
-const LOOK: Duration = Duration::from_secs(1);
+pub(super) const LOOK: Duration = Duration::from_secs(1);
 /// How often the forecast is made.
 pub(super) const FORECAST: Duration = Duration::from_secs(10);
 /// What was written must come back within this.
@@ -85,6 +83,8 @@ pub(super) struct Coordinator {
     pub(super) orders: VecDeque<Order>,
     pub(super) is_everything_paused: bool,
     pub(super) state: State,
+    /// What kept devices from being started when that was decided last.
+    pub(super) gate: Option<Gate>,
     /// Whether our own marker was read: from then on another one means that we were superseded.
     pub(super) is_marked: bool,
 }
@@ -138,6 +138,7 @@ impl Coordinator {
             orders,
             is_everything_paused,
             state: State::default(),
+            gate: None,
             is_marked: false,
         }
     }
@@ -303,36 +304,6 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Asks the queue for its length, and gives back what was held for long.
-    async fn look(&mut self, desk: &mut Desk) -> Result<(), Stop> {
-        if desk.looked_at.elapsed() < LOOK {
-            return Ok(());
-        }
-        desk.looked_at = Instant::now();
-        desk.ready = objects::depth(&desk.channel, &desk.queue).await?.into();
-        if desk.ready == 0 && desk.at_hand.is_empty() {
-            desk.empty_looks += 1;
-        } else {
-            desk.empty_looks = 0;
-        }
-        let summary = Summary::of(&self.state, desk.ready + desk.at_hand.len() as u64);
-        drop(
-            self.summaries
-                .try_send((self.definition.campaign_id.clone(), summary)),
-        );
-        if desk.held_since.elapsed() >= HELD_MAX {
-            desk.held_since = Instant::now();
-            for (_, delivery) in desk.at_hand.drain(..) {
-                let back = delivery.acker.nack(BasicNackOptions {
-                    multiple: false,
-                    requeue: true,
-                });
-                drop(tokio::time::timeout(CALL_TIMEOUT, back).await);
-            }
-        }
-        Ok(())
-    }
-
     async fn told(&mut self, desk: &mut Desk, input: Input) -> Result<(), Stop> {
         match input {
             Input::Hold(is_held) => self.is_everything_paused = is_held,
@@ -360,8 +331,10 @@ impl Coordinator {
             let soon = now
                 .checked_add(jiff::SignedDuration::from_secs(1))
                 .unwrap_or(now);
+            self.gate = None;
             match decide(plan, &self.state, situation) {
                 Action::Wait { gate, until } => {
+                    self.gate = Some(gate);
                     return Ok(if gate == Gate::NothingWaits {
                         until.min(soon)
                     } else {

@@ -37,7 +37,7 @@ impl Coordinator {
         let id = event.id.clone();
         self.outlet.publish(self.outlet.event(event)).await?;
         self.read_back(desk, &id).await?;
-        let summary = Summary::of(&self.state, desk.waiting());
+        let summary = Summary::of(&self.state, desk.waiting(), self.gate);
         shared.telemetry.campaign_happened(
             self.definition.campaign_id.as_str(),
             happened,

@@ -5,19 +5,54 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use lapin::message::Delivery;
+use lapin::options::BasicNackOptions;
 use tokio::time::Instant;
 
-use super::coordinator::{BATCH_MAX, Coordinator, Desk, Stop};
+use super::super::connection::CALL_TIMEOUT;
+use super::coordinator::{BATCH_MAX, Coordinator, Desk, LOOK, Stop};
 use super::objects;
 use super::outlet::acknowledge;
 use crate::campaign::{Admission, Conclusion, Device};
-use crate::message::campaign::Happened;
+use crate::message::campaign::{Happened, Summary};
 use crate::message::{CampaignRequest, campaign, headers};
 
+/// The broker takes a delivery away that is held for 30 minutes; until then it is given back and comes again.
+const HELD_MAX: Duration = Duration::from_secs(600);
 /// Between two rounds of devices whose keys are busy.
 const ROTATE: Duration = Duration::from_secs(5);
 
 impl Coordinator {
+    /// Asks the queue for its length, and gives back what was held for long.
+    pub(super) async fn look(&mut self, desk: &mut Desk) -> Result<(), Stop> {
+        if desk.looked_at.elapsed() < LOOK {
+            return Ok(());
+        }
+        desk.looked_at = Instant::now();
+        desk.ready = objects::depth(&desk.channel, &desk.queue).await?.into();
+        if desk.ready == 0 && desk.at_hand.is_empty() {
+            desk.empty_looks += 1;
+        } else {
+            desk.empty_looks = 0;
+        }
+        let waiting = desk.ready + desk.at_hand.len() as u64;
+        let summary = Summary::of(&self.state, waiting, self.gate);
+        drop(
+            self.summaries
+                .try_send((self.definition.campaign_id.clone(), summary)),
+        );
+        if desk.held_since.elapsed() >= HELD_MAX {
+            desk.held_since = Instant::now();
+            for (_, delivery) in desk.at_hand.drain(..) {
+                let back = delivery.acker.nack(BasicNackOptions {
+                    multiple: false,
+                    requeue: true,
+                });
+                drop(tokio::time::timeout(CALL_TIMEOUT, back).await);
+            }
+        }
+        Ok(())
+    }
+
     /// Puts the devices of a request into the queue. Done again after a crash, it makes copies there, which are dropped when their turn comes.
     pub(super) async fn accept(
         &mut self,
