@@ -9,8 +9,12 @@ use crate::message::schema;
 /// Prints a schema as JSON.
 #[derive(Debug, Clone, Copy, clap::Subcommand)]
 pub(super) enum Schema {
-    /// A request: JSON Schema, draft 7.
+    /// A request for one device: JSON Schema, draft 7.
     Request,
+    /// A request for many devices: JSON Schema, draft 7.
+    Campaign,
+    /// An order to cancel, pause or resume: JSON Schema, draft 7.
+    Control,
     /// The events, one definition for each type: JSON Schema, draft 7.
     Event,
     /// Exchanges, queues and all messages: AsyncAPI 3 with AMQP bindings. Names follow `amqp.prefix`.
@@ -21,6 +25,8 @@ impl Schema {
     pub(super) fn run(self, config: &Config) -> Status {
         let document = match self {
             Self::Request => schema::request(),
+            Self::Campaign => schema::campaign(),
+            Self::Control => schema::control(),
             Self::Event => schema::event(),
             Self::Asyncapi => asyncapi::document(&app::amqp_settings(config)),
         };

@@ -212,6 +212,15 @@ impl AnswerReason {
         Self::InvalidCommand,
     ];
 
+    /// Whether the command stands.
+    #[must_use]
+    pub fn is_accepted(self) -> bool {
+        match self {
+            Self::Stands | Self::UnknownJob | Self::AlreadyCancelled => true,
+            Self::AlreadyFinished | Self::InvalidCommand => false,
+        }
+    }
+
     /// The name in events.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -234,9 +243,7 @@ pub struct Answer<'a> {
     pub incoming: Incoming<'a>,
     /// The command, if it could be read.
     pub command: Option<&'a Command>,
-    /// Whether it stands.
-    pub is_accepted: bool,
-    /// Why.
+    /// Whether it stands, and why.
     pub reason: AnswerReason,
     /// For people.
     pub message: String,

@@ -527,7 +527,7 @@ pub(super) fn of_command(
         errors,
         ..Data::default()
     };
-    let kind = if answer.is_accepted {
+    let kind = if answer.reason.is_accepted() {
         EventKind::CommandAccepted
     } else {
         EventKind::CommandRefused

@@ -1,31 +1,35 @@
 //! The contract that others build against: the committed schemas are the program's, and what real runs publish fits them.
 //!
-//! The events go to `target/tmp/events.jsonl`, where `tests/checks/schemas` reads them with tools of others.
+//! The events go to `target/tmp/events*.jsonl`, where `tests/checks/schemas` reads them with tools of others.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::process::Command;
 
 use jiff::{SignedDuration, Timestamp};
 use jsonschema::Validator;
+use lapin::BasicProperties;
 use nbi_upgrade::job::policy::{OnBusy, OnConnectionRequestFailure};
 use nbi_upgrade::job::{Outcome, Policy, Reason};
+use nbi_upgrade::message::control::AnswerReason;
 use nbi_upgrade::message::{EventKind, schema};
 use nbi_upgrade::nbi::NbiSettings;
 use nbi_upgrade::simulator::{AttemptResult, Device, Trouble, TroublePlan};
 use serde_json::{Value, json};
 
-use crate::support::world::{Setup, World, request};
+use crate::support::collector::Collector;
+use crate::support::site::{PATIENCE, PREFIX, Plan, Site};
+use crate::support::world::{Setup, World, request, start};
 
 /// The committed documents, and the arguments of `schema` that print them.
-const DOCUMENTS: [(&str, &str); 3] = [
+const DOCUMENTS: [(&str, &str); 5] = [
     ("docs/schema/request.schema.json", "request"),
+    ("docs/schema/campaign.schema.json", "campaign"),
+    ("docs/schema/control.schema.json", "control"),
     ("docs/schema/event.schema.json", "event"),
     ("docs/schema/asyncapi.json", "asyncapi"),
 ];
-
-/// Reasons that no run can have in this version.
-const NEVER: [Reason; 1] = [Reason::Cancelled];
 
 #[test]
 fn the_committed_schemas_are_those_of_the_program() {
@@ -106,6 +110,36 @@ fn device(change: impl FnOnce(&mut Device)) -> Vec<Device> {
     vec![device]
 }
 
+/// An operator cancels a job whose device is away; and one that failed is done after all.
+async fn cancelled_and_corrected() -> Vec<Value> {
+    let away = device(|device| {
+        device.offline_until = Some(start() + SignedDuration::from_mins(30));
+    });
+    let mut world = World::begin(Setup {
+        devices: away,
+        progress: true,
+        ..Setup::default()
+    });
+    world.submit(&request("job-1", "CPE1", "fw-2.bin"));
+    world.pass(SignedDuration::from_mins(3)).await;
+    world.order(r#"{"command":"cancel","job_id":"job-1"}"#);
+    world.outcomes(1).await;
+    let mut events = world.events().to_vec();
+    world.end().await;
+
+    let slow = device(|device| device.download = SignedDuration::from_mins(90));
+    let mut world = World::begin(Setup {
+        devices: slow,
+        progress: true,
+        ..policy(|policy| policy.late_watch = SignedDuration::from_hours(6))
+    });
+    world.submit(&request("job-1", "CPE1", "fw-2.bin"));
+    world.event("upgrade.corrected").await;
+    events.extend(world.events().to_vec());
+    world.end().await;
+    events
+}
+
 /// Runs that have every ending between them.
 async fn everything() -> Vec<Value> {
     let usual = request("job-1", "CPE1", "fw-2.bin");
@@ -183,15 +217,15 @@ async fn everything() -> Vec<Value> {
     ] {
         all.extend(events_of(setup, &requests, soon).await);
     }
+    all.extend(cancelled_and_corrected().await);
     all
 }
 
-#[tokio::test(start_paused = true)]
-async fn every_kind_of_event_that_runs_produce_fits_the_schema() {
+/// The types of these events, with the reason where there is one; each fits the schema. They are kept for tools of others.
+fn judged(events: &[Value], file: &str) -> BTreeSet<(String, String)> {
     let validator = strict();
-    let events = Box::pin(everything()).await;
     let mut kinds = BTreeSet::new();
-    for event in &events {
+    for event in events {
         let errors: Vec<String> = validator
             .iter_errors(event)
             .map(|error| error.to_string())
@@ -200,19 +234,126 @@ async fn every_kind_of_event_that_runs_produce_fits_the_schema() {
         let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
         kinds.insert((text(&event["type"]), text(&event["data"]["reason"])));
     }
-    let without_reason = [EventKind::Accepted, EventKind::Progress];
-    let mut wanted: BTreeSet<_> = without_reason
-        .iter()
-        .map(|kind| (kind.event_type().to_owned(), "-".to_owned()))
-        .collect();
-    for reason in Reason::ALL.iter().filter(|reason| !NEVER.contains(reason)) {
+    let lines: Vec<String> = events.iter().map(Value::to_string).collect();
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(file);
+    std::fs::write(path, lines.join("\n") + "\n").unwrap();
+    kinds
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_kind_of_event_about_a_job_fits_the_schema() {
+    let events = Box::pin(everything()).await;
+    let kinds = judged(&events, "events-of-jobs.jsonl");
+    let mut wanted: BTreeSet<_> = [
+        (EventKind::Accepted, "-"),
+        (EventKind::Progress, "-"),
+        (EventKind::Corrected, Reason::Upgraded.name()),
+    ]
+    .iter()
+    .map(|(kind, reason)| (kind.event_type().to_owned(), (*reason).to_owned()))
+    .collect();
+    for reason in Reason::ALL {
         let kind = format!("upgrade.{}", reason.outcome().name());
         wanted.insert((kind, reason.name().to_owned()));
     }
     assert_eq!(kinds, wanted);
-    let lines: Vec<String> = events.iter().map(Value::to_string).collect();
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("events.jsonl");
-    std::fs::write(path, lines.join("\n") + "\n").unwrap();
+}
+
+/// A campaign's request for the devices of these numbers: one start a minute.
+fn slow_campaign(id: &str, numbers: RangeInclusive<usize>, more: &[(&str, Value)]) -> Value {
+    let devices: Vec<_> = numbers.map(|number| format!("CPE{number:06}")).collect();
+    let mut campaign = json!({"campaign_id": id, "devices": devices, "context": {"ticket": 7},
+        "firmware_url": "https://files.example/fw-2.bin", "pace": {"starts_per_minute": 1}});
+    for (name, value) in more {
+        campaign[name] = value.clone();
+    }
+    campaign
+}
+
+#[tokio::test]
+async fn every_kind_of_event_about_a_campaign_or_an_order_fits_the_schema() {
+    let environment = [("NBI_UPGRADE_CAMPAIGN__PROGRESS_INTERVAL", "1s")];
+    let plan = Plan {
+        simulator: &["--devices", "6"],
+        environment: &environment,
+    };
+    let mut site = Site::begin(1, plan).await;
+    // One device is upgraded, the others would take minutes that are not there.
+    let deadline = Timestamp::now() + SignedDuration::from_secs(20);
+    let deadline = json!(deadline.to_string());
+    let validator = |schema| jsonschema::validator_for(&schema).unwrap();
+    let of_campaigns = validator(schema::campaign());
+    for campaign in [
+        slow_campaign("spring", 1..=3, &[("deadline", deadline)]),
+        slow_campaign("autumn", 4..=6, &[]),
+    ] {
+        assert!(of_campaigns.is_valid(&campaign), "{campaign}");
+        site.submit(&[campaign]).await;
+    }
+    let of_kind = |all: &Collector, kind: EventKind| {
+        all.events()
+            .any(|seen| seen.body["type"] == kind.event_type())
+    };
+    for kind in [EventKind::CampaignProgress, EventKind::CampaignJeopardy] {
+        let seen = site
+            .results
+            .take_until(PATIENCE, |all| of_kind(all, kind))
+            .await;
+        assert!(seen, "{}", kind.event_type());
+    }
+    for (order, is_accepted) in [
+        (&["pause", "--campaign", "spring"][..], true),
+        (&["resume", "--campaign", "spring"], true),
+        (&["cancel", "--campaign", "autumn"], true),
+        (&["cancel", "nobody-knows-it"], true),
+        (&["cancel", "spring:CPE000001"], false),
+    ] {
+        let (status, answer) = site.order(order).await;
+        assert_eq!(status, Some(i32::from(!is_accepted)), "{order:?}: {answer}");
+    }
+    let bad = br#"{"command":"stop"}"#;
+    site.client()
+        .publish(
+            &format!("{PREFIX}.control"),
+            "",
+            bad,
+            BasicProperties::default(),
+        )
+        .await;
+    let all_kinds = |all: &Collector| {
+        let wanted = EventKind::ALL.into_iter().filter(|kind| {
+            kind.is_of_campaign()
+                || matches!(kind, EventKind::CommandAccepted | EventKind::CommandRefused)
+        });
+        wanted.clone().all(|kind| of_kind(all, kind))
+            && all
+                .events()
+                .any(|seen| seen.data("reason") == AnswerReason::InvalidCommand.name())
+    };
+    let is_enough = site.results.take_until(PATIENCE, all_kinds).await;
+    site.results.finals(6, PATIENCE).await;
+    let events: Vec<Value> = site
+        .results
+        .events()
+        .map(|seen| seen.body.clone())
+        .collect();
+    let kinds = judged(&events, "events-of-campaigns.jsonl");
+    assert!(is_enough, "{kinds:#?}");
+    let has = |kind: EventKind, reason: &str| {
+        kinds.contains(&(kind.event_type().to_owned(), reason.to_owned()))
+    };
+    for reason in AnswerReason::ALL {
+        let kind = if reason.is_accepted() {
+            EventKind::CommandAccepted
+        } else {
+            EventKind::CommandRefused
+        };
+        let is_told = has(kind, reason.name()) || *reason == AnswerReason::AlreadyCancelled;
+        assert!(is_told, "{}: {kinds:#?}", reason.name());
+    }
+    assert!(has(EventKind::CampaignPaused, "operator"), "{kinds:#?}");
+    assert!(has(EventKind::Cancelled, "cancelled"), "{kinds:#?}");
+    site.end(6).await;
 }
 
 #[test]

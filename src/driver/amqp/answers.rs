@@ -104,7 +104,7 @@ async fn answer(shared: &Shared, link: &Arc<Link>, batch: Vec<Original>) {
         let key = key(&original);
         let answer = answer_to(&key, incoming, &command, known.as_ref());
         let event = shared.codec.answer_event(&answer, shared.now());
-        let (is_accepted, message) = (answer.is_accepted, answer.message.clone());
+        let (is_accepted, message) = (answer.reason.is_accepted(), answer.message.clone());
         let messages = event_messages(event, &shared.settings, &shared.telemetry);
         let settler = Settler {
             acker: original.acker.clone(),
@@ -145,10 +145,9 @@ fn answer_to<'a>(
     command: &'a Result<Command, Vec<FieldFault>>,
     known: Option<&HashMap<String, Known>>,
 ) -> Answer<'a> {
-    let stands = |message: &str| (true, AnswerReason::Stands, message.to_owned());
-    let (is_accepted, reason, message) = match command {
+    let stands = |message: &str| (AnswerReason::Stands, message.to_owned());
+    let (reason, message) = match command {
         Err(_) => (
-            false,
             AnswerReason::InvalidCommand,
             "the command is not valid and changes nothing".to_owned(),
         ),
@@ -161,17 +160,14 @@ fn answer_to<'a>(
             ),
             Some(Some(Known::Accepted)) => stands("the job ends at its next look"),
             Some(Some(Known::Over(EventKind::Cancelled))) => (
-                true,
                 AnswerReason::AlreadyCancelled,
                 "the job is cancelled".to_owned(),
             ),
             Some(Some(Known::Over(kind))) => (
-                false,
                 AnswerReason::AlreadyFinished,
                 format!("the job is over: {}", kind.event_type()),
             ),
             Some(None) => (
-                true,
                 AnswerReason::UnknownJob,
                 "the event history knows no such job; should it come, it is cancelled".to_owned(),
             ),
@@ -196,7 +192,6 @@ fn answer_to<'a>(
         key,
         incoming,
         command: command.as_ref().ok(),
-        is_accepted,
         reason,
         message,
         faults: command.as_ref().err().cloned().unwrap_or_default(),

@@ -16,12 +16,22 @@ use crate::message::{DeadLetter, EventKind, EventMessage, schema};
 /// Version of the AMQP bindings.
 const BINDING: &str = "0.3.0";
 
+/// What may come to the exchange of requests.
+const REQUESTS: [&str; 4] = [
+    "request",
+    "requestInCloudEvent",
+    "campaign",
+    "campaignInCloudEvent",
+];
+
 /// The document for a broker with these settings.
 #[must_use]
 pub fn document(settings: &AmqpSettings) -> Value {
     let objects = topology::objects(settings);
     let mut schemas = Map::new();
     adopt(&mut schemas, "request", schema::request());
+    adopt(&mut schemas, "campaign", schema::campaign());
+    adopt(&mut schemas, "order", schema::control());
     adopt(&mut schemas, "event", schema::event());
     let kinds: Vec<&str> = EventKind::ALL
         .iter()
@@ -32,8 +42,8 @@ pub fn document(settings: &AmqpSettings) -> Value {
         "info": {
             "title": "nbi-upgrade",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "What a worker receives and sends; others do the opposite. `requests` is where upgrades are ordered, `results` \
-                where events come out. Channels marked `x-internal` are the workers' own: nobody else publishes or consumes there.",
+            "description": "What a worker receives and sends; others do the opposite. `requests` is where upgrades are ordered, `control` \
+                where they are cancelled, paused and resumed, `results` where events come out. Channels marked `x-internal` are the workers' own: nobody else publishes or consumes there.",
             "license": {"name": "MIT OR Apache-2.0"},
         },
         "defaultContentType": "application/json",
@@ -45,8 +55,10 @@ pub fn document(settings: &AmqpSettings) -> Value {
         }},
         "channels": channels(&objects, &settings.prefix, &kinds),
         "operations": {
-            "receiveRequest": operation("receive", "requests", &["request", "requestInCloudEvent"],
-                "Takes requests. Any routing key will do."),
+            "receiveRequest": operation("receive", "requests", &REQUESTS,
+                "Takes requests, for one device or for many. Any routing key will do."),
+            "receiveOrder": operation("receive", "control", &["order"],
+                "Takes orders of operators; each is answered by an event `upgrade.control.accepted` or `upgrade.control.refused`."),
             "sendEvent": operation("send", "results", &kinds,
                 "Publishes events, confirmed and mandatory. A final event also goes straight to the queue that `reply_to` of the request names."),
             "sendDeadLetter": operation("send", "dead", &["deadLetter"],
@@ -109,10 +121,10 @@ fn channels(objects: &[Object], prefix: &str, kinds: &[&str]) -> Value {
                     "x-arguments": arguments,
                     "x-bound-to": bindings_of(name, objects),
                 });
-                match short {
-                    "requests" | "steps" => channel["x-internal"] = json!(true),
-                    _ if short.starts_with("delay.") => channel["x-internal"] = json!(true),
-                    _ => channel["messages"] = references(&carried(short, kinds)),
+                if matches!(short, "events" | "dead" | "control") {
+                    channel["messages"] = references(&carried(short, kinds));
+                } else {
+                    channel["x-internal"] = json!(true);
                 }
                 channels.insert(format!("queue.{short}"), channel);
             }
@@ -125,7 +137,8 @@ fn channels(objects: &[Object], prefix: &str, kinds: &[&str]) -> Value {
 /// The messages that others may see on an exchange or queue.
 fn carried<'a>(short: &str, kinds: &[&'a str]) -> Vec<&'a str> {
     match short {
-        "requests" => vec!["request", "requestInCloudEvent"],
+        "requests" => REQUESTS.to_vec(),
+        "control" => vec!["order"],
         "results" | "events" => kinds.to_vec(),
         "dead" => vec!["deadLetter"],
         _ => Vec::new(),
@@ -165,45 +178,7 @@ fn operation(action: &str, channel: &str, messages: &[&str], description: &str) 
 }
 
 fn messages() -> Value {
-    let mut messages = Map::new();
-    for (name, content_type, payload) in [
-        (
-            "request",
-            "application/json",
-            json!({"$ref": "#/components/schemas/request"}),
-        ),
-        (
-            "requestInCloudEvent",
-            "application/cloudevents+json",
-            json!({
-                "type": "object",
-                "required": ["specversion", "data"],
-                "properties": {
-                    "specversion": {"const": "1.0"},
-                    "data": {"$ref": "#/components/schemas/request"},
-                },
-            }),
-        ),
-    ] {
-        let headers =
-            ["traceparent", "tracestate"].map(|name| (name.to_owned(), json!({"type": "string"})));
-        messages.insert(
-            name.to_owned(),
-            json!({
-                "title": "Upgrade request",
-                "contentType": content_type,
-                "payload": payload,
-                "headers": {"type": "object", "properties": Map::from_iter(headers)},
-                "x-amqp-properties": {
-                    "content_type": content_type,
-                    "delivery_mode": "2, or the request is gone when the broker restarts",
-                    "timestamp": "optional; serves where the request has no `requested_at`",
-                    "correlation_id": "optional; comes back with every event of the job",
-                    "reply_to": "optional; a queue that gets the final event as well",
-                },
-            }),
-        );
-    }
+    let mut messages = asked();
     for kind in EventKind::ALL {
         let properties = properties::of_event(&described(kind));
         let name = kind.event_type().replace("upgrade.", "");
@@ -237,6 +212,65 @@ fn messages() -> Value {
         }),
     );
     Value::Object(messages)
+}
+
+/// What others send: requests and orders.
+fn asked() -> Map<String, Value> {
+    let mut messages = Map::new();
+    let headers =
+        ["traceparent", "tracestate"].map(|name| (name.to_owned(), json!({"type": "string"})));
+    let headers = json!({"type": "object", "properties": Map::from_iter(headers)});
+    for (name, title) in [
+        ("request", "Upgrade request"),
+        ("campaign", "Campaign request"),
+    ] {
+        let plain = json!({"$ref": format!("#/components/schemas/{name}")});
+        let in_cloud_event = json!({
+            "type": "object",
+            "required": ["specversion", "data"],
+            "properties": {"specversion": {"const": "1.0"}, "data": plain},
+        });
+        for (name, content_type, payload) in [
+            (name.to_owned(), "application/json", plain),
+            (
+                format!("{name}InCloudEvent"),
+                "application/cloudevents+json",
+                in_cloud_event,
+            ),
+        ] {
+            let message = json!({
+                "title": title,
+                "contentType": content_type,
+                "payload": payload,
+                "headers": headers,
+                "x-amqp-properties": {
+                    "content_type": content_type,
+                    "delivery_mode": "2, or the request is gone when the broker restarts",
+                    "timestamp": "optional; serves where the request has no `requested_at`",
+                    "correlation_id": "optional; comes back with every event",
+                    "reply_to": "optional; a queue that gets the final event as well",
+                },
+            });
+            messages.insert(name, message);
+        }
+    }
+    messages.insert(
+        "order".to_owned(),
+        json!({
+            "title": "Order",
+            "contentType": "application/json",
+            "payload": {"$ref": "#/components/schemas/order"},
+            "headers": headers,
+            "x-amqp-properties": {
+                "content_type": "application/json",
+                "delivery_mode": 2,
+                "timestamp": "when it was given, in Unix seconds; else the time at which a worker reads it",
+                "message_id": "optional; names the order: sent again under the same it is answered once",
+                "correlation_id": "optional; comes back with the answer",
+            },
+        }),
+    );
+    messages
 }
 
 /// An event whose values say what stands in their place.

@@ -102,19 +102,29 @@ pub struct CampaignEvent<'a> {
     pub now: Timestamp,
 }
 
-/// What is known of a campaign.
+/// How a campaign can stand.
+pub(in crate::message) const STATES: [&str; 5] =
+    ["running", "paused", "cancelling", "completed", "cancelled"];
+
+/// What is known of a campaign: the whole of it, in each event. What is not known is absent, never null.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "CampaignData")]
 pub(in crate::message) struct Data<'a> {
     campaign_id: &'a str,
+    #[schemars(extend("enum" = STATES))]
     state: &'static str,
+    /// Why it is paused.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = PauseReason::ALL.map(PauseReason::name)))]
     reason: Option<&'static str>,
+    /// Why it is paused, in one sentence for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<&'a str>,
+    /// The operator's order that made it happen, by its place in the stream of orders.
     #[serde(skip_serializing_if = "Option::is_none")]
     order: Option<&'a str>,
     firmware_url: &'a str,
+    /// When it was taken on; tells campaigns of the same name apart.
     #[schemars(with = "Rfc3339")]
     began_at: Timestamp,
     #[schemars(with = "Rfc3339")]
@@ -122,16 +132,21 @@ pub(in crate::message) struct Data<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Rfc3339>")]
     deadline: Option<Timestamp>,
+    /// Of `upgrade.campaign.jeopardy`: when it would be done. Absent there: not within a year of nights.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Rfc3339>")]
     done_at: Option<Timestamp>,
+    /// Of `upgrade.campaign.jeopardy`: whether the deadline cannot be met any more.
     #[serde(skip_serializing_if = "Option::is_none")]
     in_jeopardy: Option<bool>,
+    /// Of `upgrade.campaign.accepted`: how many devices this request names.
     #[serde(skip_serializing_if = "Option::is_none")]
     devices: Option<usize>,
+    /// The rate as it has grown by now. Absent: no bound.
     #[serde(skip_serializing_if = "Option::is_none")]
     starts_per_minute: Option<f64>,
     counts: CountsData,
+    /// The request's, untouched.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<serde_json::Value>")]
     context: Option<&'a RawValue>,
@@ -141,15 +156,22 @@ pub(in crate::message) struct Data<'a> {
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "CampaignCounts")]
 struct CountsData {
+    /// Their turn has not come.
     waiting: u64,
+    /// Started so far.
     released: u64,
+    /// Under way, and take a place.
     in_flight: u32,
+    /// Started, without an outcome.
     unfinished: u64,
     completed: u64,
     failed: u64,
     cancelled: u64,
+    /// Failed as the device reported a fault, configuration faults aside.
     device_fault: u64,
+    /// Failed as their time was over.
     timed_out: u64,
+    /// Failed with a fault that speaks of the file or its server.
     configuration: u64,
 }
 

@@ -17,7 +17,8 @@ pub use event::{CampaignEvent, Happened, Summary, never_started};
 pub use log::{Entry, decode_entry, encode_marker, encode_release};
 pub use request::{CampaignRequest, decode_device, encode_device};
 
-pub(super) use event::Data as EventData;
+pub(super) use event::{Data as EventData, STATES};
+pub(super) use plan::{COUNT_MAX, CRITERIA_MAX, DAYS, FACTOR_MAX};
 pub(super) use request::decode;
 
 /// Largest campaign request, in bytes: 10,000 devices with the longest ids and keys that are allowed fit.

@@ -7,11 +7,11 @@ use super::super::fields::{Fields, shown};
 use crate::campaign::{Abort, FailureKind, Pace, Ramp, Window};
 
 /// Most starts in a minute, devices in flight and devices of one key that can be asked for.
-pub(super) const COUNT_MAX: u32 = 1_000_000;
+pub(in crate::message) const COUNT_MAX: u32 = 1_000_000;
 /// Most the rate grows by in one step.
-const FACTOR_MAX: f64 = 10.0;
+pub(in crate::message) const FACTOR_MAX: f64 = 10.0;
 /// Most criteria.
-const CRITERIA_MAX: usize = 20;
+pub(in crate::message) const CRITERIA_MAX: usize = 20;
 /// Where the ramp says no bound: so many times the first rate.
 const RAMP_MAX: u32 = 10;
 
@@ -140,7 +140,7 @@ pub(super) fn time_zone(text: &str) -> Result<TimeZone, String> {
 }
 
 /// Days by their names.
-pub(super) const DAYS: [(&str, Weekday); 7] = [
+pub(in crate::message) const DAYS: [(&str, Weekday); 7] = [
     ("mon", Weekday::Monday),
     ("tue", Weekday::Tuesday),
     ("wed", Weekday::Wednesday),

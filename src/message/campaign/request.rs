@@ -214,7 +214,10 @@ fn device(
     campaign_id: &CampaignId,
     settings: &RequestSettings,
 ) -> Result<Device, (&'static str, String)> {
-    let item: DeviceItem = serde_json::from_str(raw).map_err(|_| {
+    // An array would be taken for the object's fields in their order.
+    let read = Some(raw).filter(|raw| !raw.starts_with('['));
+    let item = read.and_then(|raw| serde_json::from_str(raw).ok());
+    let item: DeviceItem = item.ok_or_else(|| {
         let message = format!(
             "must be a device's id or {{\"cpe_id\", \"concurrency_key\"}}, is {}",
             shown(raw)

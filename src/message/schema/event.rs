@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{DEFINITIONS, document, of_output, take_definitions};
 use crate::job::{Outcome, Reason};
-use crate::message::campaign::EventData as CampaignData;
+use crate::message::campaign::{EventData as CampaignData, STATES};
 use crate::message::control::AnswerReason;
 use crate::message::event::{CloudEvent, DATA_SCHEMA, Data as JobData, EventKind};
 
@@ -124,13 +124,21 @@ fn of_kind(kind: EventKind) -> Value {
     let mut data = Map::new();
     data.insert("required".to_owned(), json!(required));
     if matches!(kind, EventKind::CommandAccepted | EventKind::CommandRefused) {
+        let is_accepted = kind == EventKind::CommandAccepted;
         let reasons: Vec<&str> = AnswerReason::ALL
             .iter()
+            .filter(|reason| reason.is_accepted() == is_accepted)
             .map(|reason| reason.name())
             .collect();
         data.insert(
             "properties".to_owned(),
             json!({"reason": {"enum": reasons}}),
+        );
+    }
+    if kind.is_of_campaign() {
+        data.insert(
+            "properties".to_owned(),
+            json!({"state": {"enum": states(kind)}}),
         );
     }
     if let Some(outcome) = outcome(kind) {
@@ -151,6 +159,17 @@ fn of_kind(kind: EventKind) -> Value {
             {"required": attributes, "properties": {"type": {"const": kind.event_type()}, "data": data}},
         ],
     })
+}
+
+/// How a campaign stands in an event of this kind.
+fn states(kind: EventKind) -> &'static [&'static str] {
+    match kind {
+        EventKind::CampaignPaused => &["paused"],
+        EventKind::CampaignResumed => &["running"],
+        EventKind::CampaignCompleted => &["completed"],
+        EventKind::CampaignCancelled => &["cancelled"],
+        _ => &STATES[..3],
+    }
 }
 
 /// What every final event about an accepted job holds.

@@ -10,10 +10,14 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
 
+mod campaign;
+mod control;
 mod event;
 mod pattern;
 mod request;
 
+pub use campaign::campaign;
+pub use control::control;
 pub use event::event;
 pub use request::request;
 
@@ -42,14 +46,14 @@ fn finished(settings: SchemaSettings, make: impl FnOnce(SchemaSettings) -> Schem
     schema
 }
 
-/// Removes formats that are Rust's, such as `uint32`, and line ends inside descriptions.
+/// Removes formats that are Rust's, such as `uint32` or `double`, and line ends inside descriptions.
 fn tidy(schema: &mut Value) {
     match schema {
         Value::Object(entries) => {
             let is_rust = |format: &Value| {
-                format
-                    .as_str()
-                    .is_some_and(|name| name.starts_with("int") || name.starts_with("uint"))
+                format.as_str().is_some_and(|name| {
+                    name.starts_with("int") || name.starts_with("uint") || name == "double"
+                })
             };
             if entries.get("format").is_some_and(is_rust) {
                 entries.remove("format");

@@ -3,11 +3,10 @@
 use schemars::JsonSchema;
 use serde_json::{Value, json};
 
-use super::pattern::characters;
+use super::pattern::{NO_CONTROL, campaign_id, cpe_id, firmware_url, job_id};
 use super::{document, of_input};
 use crate::job::state::Cleanup;
 use crate::job::{CampaignId, CpeId, FirmwareUrl, JobId};
-use crate::message::firmware::NOT_IN_URLS;
 use crate::message::request::{
     ATTEMPTS_MAX, BODY_MAX, CONTEXT_DEPTH_MAX, CONTEXT_MAX, EXECUTIONS_MAX, PRIORITY_MAX,
     VERSION_MAX,
@@ -30,20 +29,28 @@ struct Request {
     /// pattern, a path or a query; at least one letter or digit.
     #[schemars(length(min = 1, max = CpeId::MAX), extend("pattern" = cpe_id(), "allOf" = [{"pattern": "[A-Za-z0-9]"}]))]
     cpe_id: String,
+    /// Groups jobs. Events carry it, also in their routing key.
+    #[schemars(length(min = 1, max = CampaignId::MAX), extend("pattern" = campaign_id()))]
+    campaign_id: Option<String>,
+    #[schemars(flatten)]
+    common: Common,
+}
+
+/// What requests for one device and for many have in common.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "only its shape is used")]
+pub(super) struct Common {
     /// Where the device loads the firmware from: an absolute http, https or ftp URL with a host, in ASCII, other characters
     /// percent-encoded. A user and password in it are refused unless `firmware.allow_credentials` is on; `firmware.allowed_url_prefixes`
     /// can narrow it.
     #[schemars(length(min = 1, max = FirmwareUrl::MAX), extend("pattern" = firmware_url()))]
     firmware_url: String,
-    /// Groups jobs. Events carry it, also in their routing key.
-    #[schemars(length(min = 1, max = CampaignId::MAX), extend("pattern" = campaign_id()))]
-    campaign_id: Option<String>,
     /// When it was asked for (RFC 3339). Set it, and keep it when you send the request again: by it the worker knows that a result is newer
     /// than the request. Absent: the message's `timestamp`, else the time at which a worker first saw it.
     requested_at: Option<Rfc3339>,
     /// Nothing is sent to the management system before it (RFC 3339).
     not_before: Option<Rfc3339>,
-    /// The job ends then, whatever the device does (RFC 3339). After `not_before`. Absent: `job.timeout` after the later of `requested_at` and
+    /// The job ends then, whatever the device does (RFC 3339). After `not_before`. Of a campaign: nothing starts after it. Absent: `job.timeout` after the later of `requested_at` and
     /// `not_before`.
     deadline: Option<Rfc3339>,
     /// What becomes of the rule afterwards. Absent: `job.cleanup`.
@@ -59,7 +66,7 @@ struct Request {
     #[schemars(range(min = 1, max = ATTEMPTS_MAX))]
     max_attempts: Option<u32>,
     /// The version that the device must run afterwards; a device that runs it before is not touched. Refused unless `verify.enabled` is on.
-    #[schemars(length(min = 1, max = VERSION_MAX), extend("pattern" = "^[^\\u0000-\\u001F\\u007F-\\u009F]*$"))]
+    #[schemars(length(min = 1, max = VERSION_MAX), extend("pattern" = NO_CONTROL))]
     expected_version: Option<String>,
     /// Upgrade also a device that runs `expected_version`, and also if the request may be a repeat. Absent: false.
     force: Option<bool>,
@@ -75,37 +82,15 @@ const _: () = assert!(
 /// The schema of a request.
 #[must_use]
 pub fn request() -> Value {
-    let mut schema = document(ID, of_input::<Request>());
-    // A field of any kind is not optional to the generator.
+    document(ID, without_context_as_required(of_input::<Request>()))
+}
+
+/// A field of any kind is not optional to the generator.
+pub(super) fn without_context_as_required(mut schema: Value) -> Value {
     if let Some(required) = schema["required"].as_array_mut() {
         required.retain(|name| name != "context");
     }
     schema
-}
-
-fn job_id() -> String {
-    whole(&characters(|c| JobId::parse(c).is_ok(), "+"))
-}
-
-fn cpe_id() -> String {
-    whole(&characters(|c| CpeId::parse(c).is_ok(), "+"))
-}
-
-fn campaign_id() -> String {
-    whole(&characters(|c| CampaignId::parse(c).is_ok(), "+"))
-}
-
-fn firmware_url() -> String {
-    let is_url = |c: char| !NOT_IN_URLS.contains(c);
-    let first = characters(|c| is_url(c) && !"/?#".contains(c), "");
-    let rest = characters(is_url, "*");
-    whole(&format!(
-        "([Hh][Tt][Tt][Pp][Ss]?|[Ff][Tt][Pp])://{first}{rest}"
-    ))
-}
-
-fn whole(pattern: &str) -> String {
-    format!("^{pattern}$")
 }
 
 fn example() -> Value {

@@ -4,6 +4,7 @@ mod campaigns;
 mod events;
 mod requests;
 mod schemas;
+mod schemas_of_many;
 mod steps;
 
 use jiff::Timestamp;

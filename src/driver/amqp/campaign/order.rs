@@ -1,7 +1,6 @@
 //! What operators order about campaigns, as it stands in the control stream.
 
 use jiff::Timestamp;
-use serde::Deserialize;
 
 use super::super::error::BrokerError;
 use super::super::record::{Record, Start, Stream};
@@ -9,6 +8,7 @@ use super::super::stream::StreamReader;
 use super::coordinator::Input;
 use super::leader::Leader;
 use crate::job::CampaignId;
+use crate::message::control::{Command, Scope, Verb};
 
 /// An operator's order about a campaign, or about everything.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,51 +16,32 @@ pub(super) struct Order {
     /// Its place in the control stream.
     pub(super) offset: u64,
     pub(super) published_at: Option<Timestamp>,
-    pub(super) command: Command,
+    pub(super) verb: Verb,
     /// `None`: everything.
     pub(super) campaign_id: Option<CampaignId>,
     pub(super) correlation_id: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Command {
-    Pause,
-    Resume,
-    Cancel,
-}
-
-#[derive(Deserialize)]
-struct OrderWire {
-    command: Command,
-    #[serde(default)]
-    campaign_id: Option<String>,
-    #[serde(default)]
-    job_id: Option<String>,
-    #[serde(default)]
-    all: bool,
-}
-
 impl Order {
-    /// The order in a message of the control stream; `None`: it is about a job, or about nothing that is known here.
+    /// The order in a message of the control stream; `None`: it is about a job, or no order.
     pub(super) fn of(entry: &Record) -> Option<Self> {
-        let wire: OrderWire = serde_json::from_slice(&entry.body).ok()?;
-        let campaign_id = match (wire.campaign_id, wire.job_id, wire.command) {
-            (Some(id), None, _) => Some(CampaignId::parse(id).ok()?),
-            (None, None, Command::Pause | Command::Resume) if wire.all => None,
-            _ => return None,
+        let Command { verb, scope } = Command::decode(&entry.body).ok()?;
+        let campaign_id = match scope {
+            Scope::Campaign(id) => Some(id),
+            Scope::All => None,
+            Scope::Job(_) => return None,
         };
         Some(Self {
             offset: entry.offset,
             published_at: entry.published_at,
-            command: wire.command,
+            verb,
             campaign_id,
             correlation_id: entry.correlation_id.clone(),
         })
     }
 
     pub(super) fn is_pause(&self) -> bool {
-        self.command == Command::Pause
+        self.verb == Verb::Pause
     }
 }
 
@@ -104,6 +85,56 @@ impl Leader<'_> {
                     );
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(body: &str) -> Option<(Verb, Option<String>)> {
+        let record = Record {
+            offset: 0,
+            published_at: None,
+            routing_key: String::new(),
+            message_id: None,
+            kind: None,
+            app_id: None,
+            content_type: None,
+            correlation_id: None,
+            traceparent: None,
+            tracestate: None,
+            body: body.as_bytes().to_vec(),
+        };
+        let order = Order::of(&record)?;
+        Some((order.verb, order.campaign_id.map(|id| id.to_string())))
+    }
+
+    #[test]
+    fn what_is_refused_as_an_order_is_none_for_a_campaign_either() {
+        let spring = Some("spring".to_owned());
+        for (body, expected) in [
+            (
+                r#"{"command":"cancel","campaign_id":"spring"}"#,
+                Some((Verb::Cancel, spring.clone())),
+            ),
+            (
+                r#"{"command":"pause","campaign_id":"spring","job_id":null,"all":null}"#,
+                Some((Verb::Pause, spring)),
+            ),
+            (
+                r#"{"command":"resume","all":true}"#,
+                Some((Verb::Resume, None)),
+            ),
+            (r#"{"command":"cancel","job_id":"spring:1"}"#, None),
+            (
+                r#"{"command":"cancel","campaign_id":"spring","jobid":"1"}"#,
+                None,
+            ),
+            (r#"{"command":"cancel","all":true}"#, None),
+        ] {
+            assert_eq!(of(body), expected, "{body}");
         }
     }
 }

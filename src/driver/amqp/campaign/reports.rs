@@ -5,10 +5,11 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::coordinator::{Coordinator, Desk, FORECAST, Stop};
-use super::order::{Command, Order};
+use super::order::Order;
 use crate::campaign::{Counts, PauseReason, forecast};
 use crate::clock;
 use crate::message::campaign::{CampaignEvent, Happened, Summary};
+use crate::message::control::Verb;
 
 impl Coordinator {
     /// Publishes an event, which the log gets too, and waits until it has come back.
@@ -62,13 +63,13 @@ impl Coordinator {
             if is_done || is_old {
                 continue;
             }
-            let happened = match order.command {
-                Command::Pause => Happened::Paused {
+            let happened = match order.verb {
+                Verb::Pause => Happened::Paused {
                     reason: PauseReason::Operator,
                     message: "an operator paused the campaign".to_owned(),
                 },
-                Command::Resume => Happened::Resumed,
-                Command::Cancel => Happened::Cancelling,
+                Verb::Resume => Happened::Resumed,
+                Verb::Cancel => Happened::Cancelling,
             };
             self.announce(desk, &happened, Some(&order)).await?;
         }
