@@ -107,8 +107,12 @@ async fn look_around(settings: &AmqpSettings, connection: &Connection, all: &mut
     let mut unequal = Vec::new();
     let mut stand = 0;
     let mut configure: Option<BrokerError> = None;
+    let apply = async |object: &Object, mode| {
+        let one = std::slice::from_ref(object);
+        topology::apply_objects(connection, one, mode, &settings.prefix).await
+    };
     for object in objects.iter().filter(|object| name_of(object).is_some()) {
-        match topology::apply_one(connection, object, TopologyMode::Check, settings).await {
+        match apply(object, TopologyMode::Check).await {
             Ok(()) => stand += 1,
             Err(error) if error.code == Some(404) => missing.push((object, error)),
             Err(error) => unequal.push(error),
@@ -121,7 +125,7 @@ async fn look_around(settings: &AmqpSettings, connection: &Connection, all: &mut
             if is_missing || configure.is_some() {
                 continue;
             }
-            match topology::apply_one(connection, object, TopologyMode::Declare, settings).await {
+            match apply(object, TopologyMode::Declare).await {
                 Ok(()) => {}
                 Err(error) if error.code == Some(403) => configure = Some(error),
                 Err(error) => unequal.push(error),

@@ -91,7 +91,13 @@ pub fn objects(settings: &AmqpSettings) -> Vec<Object> {
         exchange("dead", Routing::Fanout),
         Object::Queue {
             name: name("dead"),
-            arguments: vec![("x-queue-type", text("quorum"))],
+            arguments: vec![
+                ("x-queue-type", text("quorum")),
+                (
+                    "x-delivery-limit",
+                    Argument::Number(campaign::NEVER_DROPPED),
+                ),
+            ],
         },
         binding("dead", "dead", ""),
         Object::Queue {
@@ -225,36 +231,39 @@ pub(super) async fn apply(
     apply_objects(connection, &objects(settings), mode, &settings.prefix).await
 }
 
-/// The same for these objects.
+/// The same for these objects, on a channel of their own.
 pub(super) async fn apply_objects(
     connection: &lapin::Connection,
     objects: &[Object],
     mode: TopologyMode,
     prefix: &str,
 ) -> Result<(), BrokerError> {
-    let channel = connection::channel(connection, "topology").await?;
+    let mut channel = connection::channel(connection, "topology").await?;
     for object in objects {
-        declare(&channel, object, mode)
-            .await
-            .map_err(|error| with_remedy(error, object, mode, prefix))?;
+        let mut declared = declare(&channel, object, mode).await;
+        if declared
+            .as_ref()
+            .is_err_and(|error| error.code == Some(406))
+            && let Some(earlier) = as_declared_earlier(object, prefix)
+        {
+            channel = connection::channel(connection, "topology").await?;
+            declared = declare(&channel, &earlier, mode).await;
+        }
+        declared.map_err(|error| with_remedy(error, object, mode, prefix))?;
     }
     connection::close_channel(&channel).await;
     Ok(())
 }
 
-/// Declares or checks one object on a channel of its own.
-pub(super) async fn apply_one(
-    connection: &lapin::Connection,
-    object: &Object,
-    mode: TopologyMode,
-    settings: &AmqpSettings,
-) -> Result<(), BrokerError> {
-    let channel = connection::channel(connection, "topology").await?;
-    declare(&channel, object, mode)
-        .await
-        .map_err(|error| with_remedy(error, object, mode, &settings.prefix))?;
-    connection::close_channel(&channel).await;
-    Ok(())
+/// The object in a form that may stand from before, and that does as well.
+fn as_declared_earlier(object: &Object, prefix: &str) -> Option<Object> {
+    match object {
+        Object::Queue { name, .. } if *name == format!("{prefix}.dead") => Some(Object::Queue {
+            name: name.clone(),
+            arguments: vec![("x-queue-type", text("quorum"))],
+        }),
+        _ => None,
+    }
 }
 
 async fn declare(

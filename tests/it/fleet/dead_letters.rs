@@ -103,6 +103,45 @@ async fn looking_at_letters_loses_none_and_keeps_their_order() {
     site.delete_vhost().await;
 }
 
+/// By people and tools that are not ours, which count the looks of none. From 4.0 on the broker's own limit is 20.
+#[tokio::test]
+async fn a_letter_that_others_look_at_again_and_again_is_not_dropped() {
+    let site = Site::begin(0, Plan::default()).await;
+    let body = request("job-1", 1, "fw.bin");
+    bury(&site, &body, "invalid_request", "requests").await;
+    site.client().give_back(&dead(), 60).await;
+    let listed = site.run(&["dead", "list", "--output", "json"]).await;
+    assert_eq!(listed.expect(0).json()[0]["job_id"], "job-1");
+    site.delete_vhost().await;
+}
+
+#[tokio::test]
+async fn a_queue_of_dead_letters_that_stands_from_before_stays() {
+    let site = Site::begin(0, Plan::default()).await;
+    site.client().delete(&dead()).await;
+    let quorum = AMQPValue::LongString("quorum".into());
+    let earlier = [("x-queue-type", quorum)];
+    site.client().declare(&dead(), &earlier).await;
+    for command in [
+        &["topology", "declare"][..],
+        &["topology", "check"],
+        &["check"],
+    ] {
+        site.run(command).await.expect(0);
+    }
+    let body = request("job-1", 1, "fw.bin");
+    bury(&site, &body, "invalid_request", "requests").await;
+    let listed = site.run(&["dead", "list", "--output", "json"]).await;
+    assert_eq!(listed.expect(0).json()[0]["job_id"], "job-1");
+    // In any other form it is not taken for ours.
+    site.client().delete(&dead()).await;
+    let other = [("x-queue-type", AMQPValue::LongString("classic".into()))];
+    site.client().declare(&dead(), &other).await;
+    let refused = site.run(&["topology", "declare"]).await.expect(1);
+    assert!(refused.err.contains("x-queue-type"), "{}", refused.err);
+    site.delete_vhost().await;
+}
+
 #[tokio::test]
 async fn a_letter_is_shown_whole_and_cannot_steer_the_terminal() {
     let site = Site::begin(0, Plan::default()).await;

@@ -25,4 +25,4 @@ mod order;
 mod outlet;
 
 pub(super) use leader::run;
-pub(super) use objects::{held_arguments, leads, log, requests};
+pub(super) use objects::{NEVER_DROPPED, held_arguments, leads, log, requests};

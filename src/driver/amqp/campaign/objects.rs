@@ -11,9 +11,9 @@ use super::super::settings::TopologyMode;
 use super::super::topology::{self, Argument, Object};
 use crate::job::CampaignId;
 
-/// Redeliveries of one message before the broker drops it. Messages here are held and given back as a matter of course; the broker's
-/// default (20 from 4.0) would lose devices.
-const DELIVERY_LIMIT: i64 = 1_000_000;
+/// Redeliveries of one message before the broker drops it, where messages are held and given back as a matter of course: the broker's
+/// default (20 from 4.0) would lose them. No negative number, which means no limit from 4.0 on, and 0 before.
+pub(in super::super) const NEVER_DROPPED: i64 = 1_000_000;
 /// A log is read as a whole and trimmed never; smaller segments would only mean more files.
 const LOG_SEGMENT_BYTES: i64 = 50_000_000;
 
@@ -51,7 +51,7 @@ pub(in super::super) fn held_arguments() -> Vec<(&'static str, Argument)> {
     vec![
         ("x-queue-type", Argument::Text("quorum".to_owned())),
         ("x-single-active-consumer", Argument::Flag(true)),
-        ("x-delivery-limit", Argument::Number(DELIVERY_LIMIT)),
+        ("x-delivery-limit", Argument::Number(NEVER_DROPPED)),
     ]
 }
 
