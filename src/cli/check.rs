@@ -198,8 +198,9 @@ impl Check {
                         "NBI description",
                         openapi::version(&description),
                     ));
+                    let reads_version = config.verify.enabled.then_some(&*config.verify.method);
                     found.extend(
-                        openapi::compare(&description)
+                        openapi::compare(&description, reads_version)
                             .iter()
                             .map(|call| described(call, config)),
                     );

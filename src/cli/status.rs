@@ -280,7 +280,9 @@ fn tell_campaign(campaign: &str, events: &[Seen], format: Format) -> ExitStatus 
     let mut own: Option<&Seen> = None;
     for seen in events {
         match seen.text("job_id") {
-            None => own = Some(seen),
+            None if seen.kind().starts_with("campaign.") => own = Some(seen),
+            // An answer to an order, or a request that was rejected.
+            None => {}
             Some(job_id) => {
                 let word = jobs.entry(job_id).or_default();
                 // The first outcome counts.
@@ -290,6 +292,12 @@ fn tell_campaign(campaign: &str, events: &[Seen], format: Format) -> ExitStatus 
             }
         }
     }
+    // Each event of a campaign counts all its devices; those whose turn has not come have no event of their own.
+    let not_started = own.and_then(|seen| {
+        let counts = &seen.event["data"]["counts"];
+        let devices = counts["waiting"].as_u64()? + counts["released"].as_u64()?;
+        usize::try_from(devices).ok()?.checked_sub(jobs.len())
+    });
     let under_way = jobs.values().filter(|word| word.is_none()).count();
     let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();
     for word in jobs.values().flatten() {
@@ -302,12 +310,15 @@ fn tell_campaign(campaign: &str, events: &[Seen], format: Format) -> ExitStatus 
             .iter()
             .map(|(word, count)| ((*word).to_owned(), json!(count)))
             .collect();
-        let all = json!({"campaign_id": campaign, "jobs": jobs.len(), "under_way": under_way, "outcomes": counts,
+        let all = json!({"campaign_id": campaign, "jobs": jobs.len(), "under_way": under_way, "not_started": not_started, "outcomes": counts,
             "first_event_at": first, "last_event_at": latest, "campaign": own.map(|seen| &seen.event)});
         output::line(&all.to_string());
     } else if !events.is_empty() {
         field("campaign", Some(&plain(campaign)));
-        field("state", own.map(|seen| plain(seen.kind())).as_deref());
+        for name in ["state", "message"] {
+            let text = own.and_then(|seen| seen.text(name));
+            field(name, text.map(plain).as_deref());
+        }
         field("jobs", Some(&jobs.len().to_string()));
         field("first event", first.map(output::to_the_second).as_deref());
         field("last event", latest.map(output::to_the_second).as_deref());
@@ -322,6 +333,9 @@ fn tell_campaign(campaign: &str, events: &[Seen], format: Format) -> ExitStatus 
             columns.push(vec![Cell::styled(word, style), count.to_string().into()]);
         }
         columns.push(vec!["under way".into(), under_way.to_string().into()]);
+        if let Some(count) = not_started.filter(|count| *count > 0) {
+            columns.push(vec!["not started".into(), count.to_string().into()]);
+        }
         columns.print();
     }
     if events.is_empty() {

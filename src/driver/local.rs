@@ -254,7 +254,8 @@ impl LocalDriver {
                 self.codec
                     .decode_request(&incoming, now)
                     .map_err(|rejection| {
-                        self.telemetry.request_rejected(&rejection);
+                        self.telemetry
+                            .request_rejected(&rejection, incoming.traceparent);
                         self.publish(self.codec.rejected_event(&incoming, &rejection, now));
                         DeadLetter::invalid_request(&rejection)
                     })

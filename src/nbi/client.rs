@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use backoff::exponential::ExponentialBackoff;
 use jiff::{SignedDuration, Timestamp};
-use percent_encoding::utf8_percent_encode;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -19,14 +18,13 @@ use super::answer;
 use super::budget::{CallClass, asks_device};
 use super::circuit::{CircuitState, Sign};
 use super::gate::Gate;
-use super::http::STRICT;
 use super::limit::Limiter;
 use super::names::{Found, Name, QueryNames};
 use super::pace::{End, Seen};
 pub use super::settings::NbiSettings;
 use super::settings::VERSION_METHOD;
 use super::wire::{Names, Request};
-use super::{Nbi, RawAnswer, Transport, TransportError};
+use super::{Nbi, RawAnswer, Transport, TransportError, version};
 use crate::job::{NbiAnswer, NbiCall, NbiFailure};
 use crate::telemetry::Telemetry;
 
@@ -80,8 +78,7 @@ impl<T: Transport> NbiClient<T> {
         let version_path = if settings.version_method == VERSION_METHOD {
             VERSION_PATH
         } else {
-            let method = utf8_percent_encode(&settings.version_method, STRICT);
-            Box::leak(format!("/v1/method/{method}").into_boxed_str())
+            Box::leak(version::path(&settings.version_method).into_boxed_str())
         };
         let limiter = Limiter::new(
             settings.max_concurrency,

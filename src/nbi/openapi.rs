@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use super::wire::{RESULTS, RULES, Request, SEND_CNR, Verb};
-use super::{Transport, TransportError};
+use super::{Transport, TransportError, version};
 
 /// Where it is (documented).
 pub const PATH: &str = "/v1/doc/swagger.json";
@@ -47,10 +47,10 @@ pub enum OpenApiError {
 }
 
 /// A call that the worker makes.
-struct Used {
+struct Used<'a> {
     purpose: &'static str,
     verb: Verb,
-    path: &'static str,
+    path: &'a str,
     /// One of these must select rows.
     query: &'static [&'static str],
     sends: &'static [&'static str],
@@ -70,7 +70,7 @@ const RULE: &[&str] = &[
 ];
 
 /// As `wire.rs` sends and reads them.
-const USED: [Used; 6] = [
+const USED: [Used<'_>; 6] = [
     Used {
         purpose: "read results",
         verb: Verb::Get,
@@ -167,15 +167,26 @@ pub fn version(description: &Value) -> String {
     }
 }
 
-/// Every call that the worker makes, held against the description.
+/// Every call that the worker makes, held against the description: with the method that reads versions back, where that is done.
 #[must_use]
-pub fn compare(description: &Value) -> Vec<Described> {
+pub fn compare(description: &Value, version_method: Option<&str>) -> Vec<Described> {
+    let path = version_method.map(version::path);
+    let reads_version = path.as_deref().map(|path| Used {
+        purpose: "read a version",
+        verb: Verb::Post,
+        path,
+        query: &[],
+        sends: &["search_options", "cpe_id", "parameters"],
+        // Found in whatever shape it comes; see `version.rs`.
+        reads: &[],
+    });
     USED.iter()
+        .chain(&reads_version)
         .map(|used| compare_one(description, used))
         .collect()
 }
 
-fn compare_one(description: &Value, used: &Used) -> Described {
+fn compare_one(description: &Value, used: &Used<'_>) -> Described {
     let verb = match used.verb {
         Verb::Get => "get",
         Verb::Post => "post",
@@ -409,7 +420,7 @@ mod tests {
             json!({"servers": [{"url": "/v1/"}], "paths": {"/method/SendCNR": item}}),
             json!({"paths": {"/v1/method/SendCNR": item}}),
         ] {
-            let all = compare(&head);
+            let all = compare(&head, None);
             let call = of(&all, "connection request");
             assert!(call.is_there && call.is_bare, "{head}");
             assert!(!of(&all, "create a rule").is_there);
@@ -432,16 +443,30 @@ mod tests {
                     "executions": {}, "priority": {}, "author": {}, "next": {"$ref": "#/components/schemas/Rule"}}}},
             },
         });
-        let all = compare(&description);
+        let all = compare(&description, None);
         assert_eq!(of(&all, "change or disarm a rule").missing, ["automatic"]);
         assert_eq!(of(&all, "read a rule").missing, ["automatic"]);
         assert!(!of(&all, "read a rule").is_bare);
         let other = json!({"paths": {"/v1/dyn/FirmwareStorage/.*": {"delete": {"parameters": [{"in": "query", "name": "name"}]}}}});
-        let all = compare(&other);
+        let all = compare(&other, None);
         assert_eq!(
             of(&all, "delete a rule").missing,
             ["a query parameter id or campaignid"]
         );
+    }
+
+    #[test]
+    fn the_method_that_reads_versions_counts_where_it_is_used() {
+        let properties = json!({"search_options": {"properties": {"cpe_id": {}}}, "names": {}});
+        let body = json!([{"in": "body", "schema": {"properties": properties}}]);
+        let description = json!({"paths": {"/v1/method/ReadIt": {"post": {"parameters": body}}}});
+        assert_eq!(compare(&description, None).len(), USED.len());
+        let all = compare(&description, Some("ReadIt"));
+        let call = of(&all, "read a version");
+        assert_eq!(call.call, "POST /v1/method/ReadIt");
+        assert_eq!((call.is_there, &*call.missing), (true, &["parameters"][..]));
+        let all = compare(&description, Some("GetParameterValues"));
+        assert!(!of(&all, "read a version").is_there);
     }
 
     #[test]
@@ -452,7 +477,7 @@ mod tests {
             r#"{"paths":{"/v1/method/SendCNR":{"post":{"parameters":[7,{"in":"body","schema":[]}],"responses":[]}}}}"#,
         ] {
             assert_eq!(
-                compare(&serde_json::from_str(text).unwrap()).len(),
+                compare(&serde_json::from_str(text).unwrap(), None).len(),
                 USED.len()
             );
         }

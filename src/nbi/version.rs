@@ -1,12 +1,20 @@
-//! The software version in the answer to a parameter read.
+//! The software version in the answer to a parameter read, and where to ask.
 //!
 //! That the method exists is documented, the shape of its answer is unknown; so the parameter is looked for anywhere, in every
 //! shape that is likely (inferred). A wrong guess shows as an unintelligible answer of `verify`, which is off by default.
 
+use percent_encoding::utf8_percent_encode;
 use serde_json::Value;
+
+use super::http::STRICT;
 
 /// The most characters of a version that is believed: it travels in events, and real ones have a few dozen.
 const VERSION_MAX: usize = 256;
+
+/// Where the NBI's method of this name is called.
+pub(super) fn path(method: &str) -> String {
+    format!("/v1/method/{}", utf8_percent_encode(method, STRICT))
+}
 
 /// The value of the first of these parameters that the answer holds.
 pub(crate) fn version(answer: &Value, parameters: &[String]) -> Option<String> {

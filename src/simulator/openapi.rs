@@ -39,6 +39,12 @@ fn search() -> Value {
     json!({"type": "object", "properties": {"search_options": {"type": "object", "properties": {"cpe_id": {"type": "string"}}}}})
 }
 
+fn read_parameters() -> Value {
+    let mut schema = search();
+    schema["properties"]["parameters"] = json!({"type": "array", "items": {"type": "string"}});
+    schema
+}
+
 /// As the vendor's examples look: base path, body parameters, the odd last segment.
 fn swagger_2() -> Value {
     let filter = |name: &str| json!({"in": "query", "name": name, "type": "string"});
@@ -56,6 +62,8 @@ fn swagger_2() -> Value {
                 "get": {"parameters": [filter("id")], "responses": {"200": {"schema": answer_with(result_ref)}}}},
             "/method/SendCNR": {
                 "post": {"parameters": [{"in": "body", "name": "body", "schema": search()}], "responses": {"200": {"description": "sent"}}}},
+            "/method/GetParameterValues": {
+                "post": {"parameters": [{"in": "body", "name": "body", "schema": read_parameters()}], "responses": {"200": {"description": "read"}}}},
         },
         "definitions": {"FirmwareRule": rule(), "FirmwareResult": result()},
     })
@@ -79,6 +87,7 @@ fn openapi_3() -> Value {
             "/dyn/FirmwareResultStorage/{path}": {
                 "parameters": [filter],
                 "get": {"responses": {"200": content(answer_with("#/components/schemas/FirmwareResult"))}}},
+            "/method/GetParameterValues": {"post": {"requestBody": content(read_parameters()), "responses": done}},
             "/method/{name}": {"post": {"requestBody": content(search()), "responses": done}},
         },
         "components": {"schemas": {"FirmwareRule": rule(), "FirmwareResult": result()}},

@@ -112,7 +112,7 @@ pub(super) fn current_delivery() -> Option<Delivery> {
 }
 
 /// The trace id in a `traceparent`: `version-trace id-parent id-flags`, in lower-case hexadecimal digits; later versions may append.
-fn trace_id_in(traceparent: &str) -> Option<&str> {
+pub(super) fn trace_id_in(traceparent: &str) -> Option<&str> {
     let mut parts = traceparent.split('-');
     let mut part = |digits: usize| {
         let is_hex = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);

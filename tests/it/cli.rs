@@ -523,7 +523,7 @@ fn check_compares_clocks() {
 
 #[test]
 fn check_reads_the_nbis_own_description_where_there_is_one() {
-    let openapi = ["--nbi-openapi"];
+    let openapi = ["--nbi-openapi", "--set", "verify.enabled=true"];
     for (kind, version) in [("swagger2", "Swagger 2.0"), ("openapi3", "OpenAPI 3.0.3")] {
         let all = checked(&["--open-api", kind], &openapi);
         assert_eq!(all["NBI description"].1, version);
@@ -531,7 +531,7 @@ fn check_reads_the_nbis_own_description_where_there_is_one() {
             .iter()
             .filter(|(what, _)| what.starts_with("NBI call"))
             .collect();
-        assert_eq!(calls.len(), 6);
+        assert_eq!(calls.len(), 7);
         for (what, (state, text)) in calls {
             assert!(
                 state == "ok" && text.contains("everything that the worker uses"),

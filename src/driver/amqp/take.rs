@@ -116,8 +116,8 @@ impl Intaker {
             settings,
             ..
         } = &*self.shared;
-        telemetry.request_rejected(rejection);
         let incoming = properties::incoming(&original);
+        telemetry.request_rejected(rejection, incoming.traceparent);
         let event = codec.rejected_event(&incoming, rejection, self.shared.now());
         let mut messages = event_messages(event, settings, telemetry);
         messages.push(self.dead_letter(&original, &DeadLetter::invalid_request(rejection)));

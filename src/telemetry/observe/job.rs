@@ -252,8 +252,8 @@ impl Telemetry {
         }
     }
 
-    /// A request that was not valid.
-    pub fn request_rejected(&self, rejection: &Rejection) {
+    /// A request that was not valid, with the `traceparent` that its sender gave it.
+    pub fn request_rejected(&self, rejection: &Rejection, traceparent: Option<&str>) {
         let fields: BTreeSet<&str> = rejection
             .faults
             .iter()
@@ -278,6 +278,7 @@ impl Telemetry {
             job_id = rejection.job_id.as_deref().map(cut),
             cpe_id = rejection.cpe_id.as_deref().map(cut),
             campaign_id = rejection.campaign_id.as_deref().map(cut),
+            trace_id = traceparent.and_then(trace::trace_id_in),
             errors = cut(&errors),
             "request rejected"
         );

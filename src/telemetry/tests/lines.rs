@@ -11,7 +11,7 @@ use crate::job::{JobEvent, Stage};
 use crate::message::{FieldFault, Rejection};
 use crate::telemetry::{Telemetry, Trace, log};
 
-const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+pub(super) const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 /// A log that can be read.
 #[derive(Clone, Default)]
@@ -173,6 +173,19 @@ fn text_lines_are_coloured_only_where_wanted() {
 }
 
 #[test]
+fn a_line_about_a_rejected_request_names_its_trace() {
+    let lines = json_lines("info", |telemetry| {
+        telemetry.request_rejected(&Rejection::default(), Some(TRACEPARENT));
+        telemetry.request_rejected(&Rejection::default(), Some("00-nonsense"));
+    });
+    let [with, without] = lines.as_slice() else {
+        panic!("{lines:?}")
+    };
+    assert_eq!(with["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
+    assert_eq!(without.get("trace_id"), None, "{without}");
+}
+
+#[test]
 fn texts_of_others_stay_within_their_line() {
     const EVIL: &str = "x\nERROR nbi_upgrade: forged\r\u{1b}[2J\u{9b}1m\u{0}";
     let buffer = Buffer::default();
@@ -180,15 +193,18 @@ fn texts_of_others_stay_within_their_line() {
     let subscriber = log::text("trace", move || writer.clone(), false).unwrap();
     let telemetry = Telemetry::default();
     tracing::subscriber::with_default(subscriber, || {
-        telemetry.request_rejected(&Rejection {
-            job_id: Some(EVIL.to_owned()),
-            cpe_id: Some(EVIL.to_owned()),
-            campaign_id: None,
-            faults: vec![FieldFault {
-                field: EVIL.to_owned(),
-                message: EVIL.to_owned(),
-            }],
-        });
+        telemetry.request_rejected(
+            &Rejection {
+                job_id: Some(EVIL.to_owned()),
+                cpe_id: Some(EVIL.to_owned()),
+                campaign_id: None,
+                faults: vec![FieldFault {
+                    field: EVIL.to_owned(),
+                    message: EVIL.to_owned(),
+                }],
+            },
+            Some(EVIL),
+        );
         telemetry.step_dead_lettered(EVIL);
         telemetry.step_parked(EVIL);
         telemetry.reply_failed(EVIL, EVIL);

@@ -128,7 +128,7 @@ fn tell_everything(telemetry: &Telemetry) {
     let (job, took) = (job(), Duration::from_millis(20));
     telemetry.job(&job, &events());
     telemetry.job(&job, &[corrected()]);
-    telemetry.request_rejected(&rejection());
+    telemetry.request_rejected(&rejection(), Some(lines::TRACEPARENT));
     telemetry.step_dead_lettered("not JSON");
     telemetry.step_parked("version 9");
     telemetry.step_panicked(&job);
@@ -555,14 +555,17 @@ fn a_hundred_thousand_devices_make_as_many_series_as_a_thousand() {
             telemetry.job(&job, &events());
             telemetry.job(&job, &[faulted]);
             telemetry.nbi_answered("read_rule", "200", Duration::from_millis(5));
-            telemetry.request_rejected(&Rejection {
-                cpe_id: Some(format!("CPE{told:06}")),
-                faults: vec![FieldFault {
-                    field: format!("field {told}"),
-                    message: String::new(),
-                }],
-                ..Rejection::default()
-            });
+            telemetry.request_rejected(
+                &Rejection {
+                    cpe_id: Some(format!("CPE{told:06}")),
+                    faults: vec![FieldFault {
+                        field: format!("field {told}"),
+                        message: String::new(),
+                    }],
+                    ..Rejection::default()
+                },
+                None,
+            );
         }
         let text = telemetry.metrics_text().unwrap();
         let series: BTreeSet<String> = text
@@ -590,10 +593,13 @@ fn labels_stay_closed_whatever_is_told() {
             field: text.clone(),
             message: text.clone(),
         };
-        telemetry.request_rejected(&Rejection {
-            faults: vec![fault],
-            ..Rejection::default()
-        });
+        telemetry.request_rejected(
+            &Rejection {
+                faults: vec![fault],
+                ..Rejection::default()
+            },
+            None,
+        );
         let fault = FaultPolicy::default()
             .fault_in(&format!("FaultCode {}", 9_000 + number % 900))
             .unwrap();

@@ -10,6 +10,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use lapin::BasicProperties;
 
+use crate::support::collector::{Collector, Seen};
 use crate::support::processes::until;
 use crate::support::site::{PATIENCE, PREFIX, Plan, Site};
 
@@ -126,7 +127,7 @@ async fn typed(site: &Site, command: &str) -> String {
 }
 
 /// The document with the output of this run.
-async fn renewed(site: &Site, document: &str) -> String {
+async fn renewed(site: &mut Site, document: &str) -> String {
     let mut ids = Ids::of(document);
     let mut renewed = String::new();
     let mut lines = document.lines();
@@ -146,8 +147,14 @@ async fn renewed(site: &Site, document: &str) -> String {
             }
             None if info == "console" => {
                 for command in block.iter().filter_map(|line| line.strip_prefix("$ ")) {
-                    let output = typed(site, &ids.here(command)).await;
+                    let output = typed(&*site, &ids.here(command)).await;
                     let output = ids.there(&output);
+                    if command.contains("submit autumn") {
+                        let is_over =
+                            |seen: &Seen| seen.body["type"] == "upgrade.campaign.completed";
+                        let over = |all: &Collector| all.events().any(is_over);
+                        assert!(site.results.take_until(PATIENCE, over).await);
+                    }
                     renewed.push_str(&format!("$ {command}\n{output}"));
                     outputs.insert(command.to_owned(), output);
                 }
@@ -188,7 +195,7 @@ async fn the_document_shows_what_the_commands_print() {
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(DOCUMENT);
     let document = std::fs::read_to_string(&path).expect("the document");
-    let renewed = renewed(&site, &document).await;
+    let renewed = renewed(&mut site, &document).await;
     site.workers.remove(0).stop(PATIENCE).await;
     site.delete_vhost().await;
     let (old, new) = (steady_text(&document), steady_text(&renewed));

@@ -173,6 +173,76 @@ async fn a_changed_url_file_is_used_at_the_next_connect() {
     site.workers[0].ready().await;
 }
 
+#[tokio::test]
+async fn changed_certificates_for_the_broker_are_used_at_the_next_connection() {
+    let secured = tokio::task::spawn_blocking(Secured::shared).await.unwrap();
+    let node: &Node = &secured.node;
+    let vhost = node.vhost();
+    let all = r#"{"configure":".*","write":".*","read":".*"}"#;
+    // The broker takes the certificate's name for the user: so it tells which certificate came.
+    for user in ["first", "second"] {
+        node.user(&vhost, user, all);
+    }
+    let files = |authority: &Authority, user: &str| {
+        let pair = secured.authority.client(user);
+        [
+            ("ca.pem", authority.pem.clone()),
+            ("tls.crt", pair.cert),
+            ("tls.key", pair.key),
+        ]
+    };
+    let users = || {
+        let path = format!("/api/vhosts/{}/connections", vhost.name());
+        let all = node.api("GET", &path, None);
+        let users = all.as_array().into_iter().flatten();
+        let users = users.filter(|one| one["ssl"] == true);
+        let users = users.filter_map(|one| one["user"].as_str().map(str::to_owned));
+        users.collect::<std::collections::BTreeSet<_>>()
+    };
+    let is_user = async |user: &str| {
+        until("the broker to see who is there", PATIENCE, async || {
+            users().iter().eq([user]).then_some(())
+        })
+        .await;
+    };
+    let first = files(&secured.authority, "first");
+    let mut mounted = Mounted::new(&first.each_ref().map(|(name, text)| (*name, text.as_str())));
+    let mut site = Site::begin_on(vhost.clone(), 0, Plan::default()).await;
+    let url = format!(
+        "amqps://127.0.0.1:{}/{}?auth_mechanism=external",
+        secured.port,
+        vhost.name()
+    );
+    site.set("NBI_UPGRADE_AMQP__URL", &url);
+    for (key, file) in [
+        ("NBI_UPGRADE_AMQP__CA_FILE", "ca.pem"),
+        ("NBI_UPGRADE_AMQP__CLIENT_CERT_FILE", "tls.crt"),
+        ("NBI_UPGRADE_AMQP__CLIENT_KEY_FILE", "tls.key"),
+    ] {
+        site.set(key, &mounted.text(file));
+    }
+    let mut mount = |files: [(&str, String); 3]| {
+        mounted.replace(&files.each_ref().map(|(name, text)| (*name, text.as_str())));
+    };
+    site.start_worker().await;
+    site.workers[0].ready().await;
+    is_user("first").await;
+
+    // An authority that did not sign the broker's certificate: the next connection is not made.
+    mount(files(&Authority::new("other"), "second"));
+    site.workers[0].ready().await;
+    node.close_connections(&vhost);
+    until("the wrong authority to be named", PATIENCE, async || {
+        says(&site, "signed by no authority in amqp.ca_file")
+    })
+    .await;
+    mount(files(&secured.authority, "second"));
+    site.workers[0].ready().await;
+    is_user("second").await;
+    let log = site.workers[0].process.log().join("\n");
+    assert!(!log.contains("PRIVATE KEY"), "{log}");
+}
+
 /// Whether the first worker's log has a line with this text.
 fn says(site: &Site, text: &str) -> Option<()> {
     let log = site.workers[0].process.log();

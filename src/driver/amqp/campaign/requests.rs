@@ -67,8 +67,10 @@ impl Leader<'_> {
 
     async fn reject(&self, delivery: &Delivery, rejection: &Rejection) -> Result<(), BrokerError> {
         let shared = &self.outlet.shared;
-        shared.telemetry.request_rejected(rejection);
         let incoming = properties::incoming(delivery);
+        shared
+            .telemetry
+            .request_rejected(rejection, incoming.traceparent);
         let event = shared
             .codec
             .rejected_event(&incoming, rejection, shared.now());
