@@ -27,7 +27,9 @@ const outcome = new Promise((resolve) => {
     (message) => {
       const event = JSON.parse(message.content);
       if (event.data.job_id !== job_id) return;
-      console.log(event.type, event.data.reason ?? "", event.data.message ?? "");
+      const { stage, reason, message: text, errors = [] } = event.data;
+      console.log([event.type, stage, reason, text].filter(Boolean).join(" "));
+      for (const error of errors) console.log(`  ${error.field}: ${error.message}`);
       if (FINAL.includes(event.type)) resolve(event.data.outcome);
     },
     { noAck: true },

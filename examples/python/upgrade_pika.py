@@ -46,7 +46,10 @@ for method, _, body in channel.consume(queue, auto_ack=True):
     data = event["data"]
     if data.get("job_id") != job_id:
         continue
-    print(event["type"], data.get("reason", ""), data.get("message", ""))
+    told = [data.get("stage"), data.get("reason"), data.get("message")]
+    print(event["type"], *(text for text in told if text))
+    for error in data.get("errors", []):
+        print(f"  {error['field']}: {error['message']}")
     if event["type"] in FINAL:
         connection.close()
         sys.exit(0 if data["outcome"] == "completed" else 1)
