@@ -4,6 +4,8 @@
 #
 # Both images are arguments, so that a release names them by digest and a machine without a registry names its own:
 #   --build-arg BUILD_IMAGE=…@sha256:… --build-arg BASE_IMAGE=…@sha256:…
+# Spans for an OpenTelemetry collector are in the program with
+#   --build-arg FEATURES=otel
 ARG BUILD_IMAGE=rust:1.95.0-bookworm
 ARG BASE_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 
@@ -12,6 +14,7 @@ WORKDIR /build
 # The same source gives the same program: no number of cores, no time and no path of a home folder gets into it.
 ENV CARGO_INCREMENTAL=0 \
     RUSTFLAGS="--remap-path-prefix=/usr/local/cargo=/cargo --remap-path-prefix=/build=/nbi-upgrade"
+ARG FEATURES=""
 COPY Cargo.toml Cargo.lock ./
 # Dependencies alone first: this layer stays until one of the two files changes.
 # Benchmarks, examples and tests are not part of the image; cargo would miss the files of those that the manifest names.
@@ -20,14 +23,14 @@ RUN awk '/^\[/ { skip = /^\[\[(bench|example|test)\]\]/ } !skip' Cargo.toml >lea
     && mkdir src \
     && echo 'fn main() {}' >src/main.rs \
     && touch src/lib.rs \
-    && cargo build --release --locked \
+    && cargo build --release --locked --features "$FEATURES" \
     && rm -r src
 COPY src src
 COPY deploy/nbi-upgrade.default.toml deploy/
 ARG REVISION=unknown
 # `touch`: cargo goes by times, and the copied files may be older than the empty ones above.
 RUN touch src/main.rs src/lib.rs \
-    && NBI_UPGRADE_REVISION="$REVISION" cargo build --release --locked
+    && NBI_UPGRADE_REVISION="$REVISION" cargo build --release --locked --features "$FEATURES"
 
 FROM ${BASE_IMAGE}
 ARG VERSION=0.0.0
