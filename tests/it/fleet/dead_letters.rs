@@ -4,6 +4,7 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 use serde_json::{Value, json};
 
+use crate::support::processes::until;
 use crate::support::rabbit::Node;
 use crate::support::site::{PATIENCE, PREFIX, Plan, Site, request};
 
@@ -110,6 +111,10 @@ async fn a_letter_that_others_look_at_again_and_again_is_not_dropped() {
     let body = request("job-1", 1, "fw.bin");
     bury(&site, &body, "invalid_request", "requests").await;
     site.client().give_back(&dead(), 60).await;
+    until("the letter to be back", PATIENCE, async || {
+        (site.client().depth(&dead()).await == 1).then_some(())
+    })
+    .await;
     let listed = site.run(&["dead", "list", "--output", "json"]).await;
     assert_eq!(listed.expect(0).json()[0]["job_id"], "job-1");
     site.delete_vhost().await;
@@ -256,7 +261,7 @@ async fn what_the_broker_gave_up_on_goes_back_without_the_brokers_headers() {
         .await;
     // The limit is 20; the next return is one too many.
     site.client().give_back(&steps, 21).await;
-    crate::support::processes::until("the letter", PATIENCE, async || {
+    until("the letter", PATIENCE, async || {
         (site.client().depth(&dead()).await == 1).then_some(())
     })
     .await;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use lapin::options::{
-    BasicAckOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions,
+    BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions,
     QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
@@ -155,20 +155,23 @@ impl Client {
         })
     }
 
-    /// Takes the first message of a queue and gives it back, so often; the broker counts that.
+    /// Takes the first message of a queue and lets go of it with its channel, so often; every broker counts that.
     pub(crate) async fn give_back(&self, queue: &str, times: usize) {
-        let channel = self.channel().await;
         for _ in 0..times {
-            let got = channel
+            let channel = self.channel().await;
+            let deadline = Instant::now() + Duration::from_secs(20);
+            // From 4.3 on it takes a moment until it is back.
+            while channel
                 .basic_get(queue.into(), BasicGetOptions::default())
                 .await
                 .expect("the queue stands")
-                .expect("something is there");
-            let options = BasicNackOptions {
-                requeue: true,
-                ..BasicNackOptions::default()
-            };
-            got.delivery.acker.nack(options).await.expect("it is ours");
+                .is_none()
+            {
+                assert!(Instant::now() < deadline, "nothing came back to {queue}");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let closed = channel.close(200, "let go".into());
+            closed.await.expect("it is open");
         }
     }
 
