@@ -21,6 +21,9 @@ const REMEMBERED: NonZeroUsize = NonZeroUsize::new(10_000).expect("it is not 0")
 
 const NO_END: &str = "failed to find the end of the history";
 
+/// As wide as `progress connection_request`; what is wider is rare.
+const WORD_WIDTH: usize = 27;
+
 /// Between two tries to connect again.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -139,7 +142,13 @@ fn print(seen: &Seen, format: Format) {
         return output::line(&seen.event.to_string());
     }
     let about = seen.text("job_id").or_else(|| seen.text("campaign_id"));
-    let word = pad_str(&plain(&seen.word()), 22, console::Alignment::Left, None).into_owned();
+    let word = pad_str(
+        &plain(&seen.word()),
+        WORD_WIDTH,
+        console::Alignment::Left,
+        None,
+    )
+    .into_owned();
     let rest = plain(&format!(
         "{}  {}  {}",
         about.unwrap_or("-"),

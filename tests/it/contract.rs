@@ -337,6 +337,16 @@ async fn every_kind_of_event_about_a_campaign_or_an_order_fits_the_schema() {
         .events()
         .map(|seen| seen.body.clone())
         .collect();
+    for event in &events {
+        let data = &event["data"];
+        if event["subject"] == "spring" && !data["state"].is_null() {
+            let is_paused = data["state"] == "paused";
+            assert_eq!(data["reason"].is_string(), is_paused, "{event:#}");
+            let count = |name: &str| data["counts"][name].as_u64().unwrap_or_default();
+            let is_counted = !is_paused || count("waiting") + count("released") == 3;
+            assert!(is_counted, "{event:#}");
+        }
+    }
     let kinds = judged(&events, "events-of-campaigns.jsonl");
     assert!(is_enough, "{kinds:#?}");
     let has = |kind: EventKind, reason: &str| {

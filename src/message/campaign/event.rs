@@ -189,12 +189,14 @@ impl CampaignEvent<'_> {
         let (kind, detail) = self.kind();
         let summary = Summary::of(state, self.waiting, None);
         let firmware_url = definition.firmware_url();
-        let (reason, message) = match happened {
-            Happened::Paused { reason, message } => (Some(reason.name()), Some(message.as_str())),
-            _ => match &state.paused {
-                Some(paused) => (Some(paused.reason.name()), Some(paused.message.as_str())),
-                None => (None, None),
-            },
+        let (reason, message) = match (happened, &state.paused) {
+            (Happened::Paused { reason, message }, _) => {
+                (Some(reason.name()), Some(message.as_str()))
+            }
+            (_, Some(paused)) if self.state_name() == "paused" => {
+                (Some(paused.reason.name()), Some(paused.message.as_str()))
+            }
+            _ => (None, None),
         };
         let (in_jeopardy, done_at) = match happened {
             Happened::Jeopardy {

@@ -289,7 +289,11 @@ impl Coordinator {
     async fn hold(&self, desk: &mut Desk, delivery: Delivery) -> Result<(), Stop> {
         desk.empty_looks = 0;
         match campaign::decode_device(&delivery.data) {
-            Some(device) => desk.at_hand.push((device, delivery)),
+            Some(device) => {
+                // It counts as one that is at hand from now on.
+                desk.ready = desk.ready.saturating_sub(1);
+                desk.at_hand.push((device, delivery));
+            }
             None => {
                 let trouble = "a device in the queue cannot be read";
                 let telemetry = &self.outlet.shared.telemetry;

@@ -219,7 +219,6 @@ impl Coordinator {
         for (_, delivery) in &held {
             acknowledge(delivery).await?;
         }
-        desk.ready = desk.ready.saturating_sub(count as u64);
         Ok(true)
     }
 }
