@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use jiff::SignedDuration;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -11,7 +12,7 @@ use crate::app;
 use crate::config::Config;
 use crate::driver::amqp::{AmqpSettings, Requester};
 use crate::job::{CampaignId, JobId};
-use crate::message::{Command, Scope, Verb};
+use crate::message::{Command, Scope, Verb, control};
 
 /// Ends a job, or all jobs of a campaign.
 #[derive(Debug, clap::Args)]
@@ -42,22 +43,42 @@ struct JobOrCampaign {
     campaign: Option<CampaignId>,
 }
 
-/// Pauses or resumes a campaign, or everything.
+/// Pauses a campaign, or everything.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   nbi-upgrade pause --campaign spring-2026           this campaign
   nbi-upgrade pause --all                            the emergency stop
-  nbi-upgrade resume --all                           the end of it
 
 A pause arms no rule, and disarms those of devices that have not begun, at the next look of each job. What a device has begun goes on.
-After a resume a disarmed rule stays so, as its device may have begun unseen; job.flash_time_max says after how long it has not.
+
+Exit status: 0 the order stands, 1 not answered in time.")]
+pub(super) struct Pause {
+    #[command(flatten)]
+    what: CampaignOrAll,
+    #[command(flatten)]
+    wait: Wait,
+}
+
+/// Resumes a campaign, or everything.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  nbi-upgrade resume --campaign spring-2026          this campaign; what the pause disarmed stays so
+  nbi-upgrade resume --campaign spring-2026 --arm-again-after 30m
+  nbi-upgrade resume --all                           the end of the emergency stop
+
+After a resume a disarmed rule stays so, as its device may have begun unseen, and some never report. With --arm-again-after you say that
+a device without a result by then has not begun: take more than the slowest needs. job.flash_time_max says the same of every pause.
 `resume --all` ends the emergency stop of `pause --all`; campaigns that are paused by themselves stay so.
 
 Exit status: 0 the order stands, 1 not answered in time.")]
-pub(super) struct PauseOrResume {
+pub(super) struct Resume {
     #[command(flatten)]
     what: CampaignOrAll,
+    /// Arms rules that the pause disarmed again, so long after the resume, where there is no result by then; 1s to 1d.
+    #[arg(long, value_name = "DURATION", value_parser = arm_again_after)]
+    arm_again_after: Option<SignedDuration>,
     #[command(flatten)]
     wait: Wait,
 }
@@ -88,23 +109,44 @@ impl Cancel {
             _ => return Err(Usage("give a job or --campaign".to_owned()).into()),
         };
         let verb = Verb::Cancel;
-        order(&Command { verb, scope }, self.wait.timeout, config, format).await
+        let command = Command {
+            verb,
+            scope,
+            arm_again_after: None,
+        };
+        order(&command, self.wait.timeout, config, format).await
     }
 }
 
-impl PauseOrResume {
-    pub(super) async fn run(
-        self,
-        verb: Verb,
-        config: Config,
-        format: Format,
-    ) -> anyhow::Result<Status> {
-        let scope = match (self.what.campaign, self.what.all) {
-            (Some(campaign), false) => Scope::Campaign(campaign),
-            (None, true) => Scope::All,
-            _ => return Err(Usage("give --campaign or --all".to_owned()).into()),
+impl Pause {
+    pub(super) async fn run(self, config: Config, format: Format) -> anyhow::Result<Status> {
+        let command = Command {
+            verb: Verb::Pause,
+            scope: self.what.scope()?,
+            arm_again_after: None,
         };
-        order(&Command { verb, scope }, self.wait.timeout, config, format).await
+        order(&command, self.wait.timeout, config, format).await
+    }
+}
+
+impl Resume {
+    pub(super) async fn run(self, config: Config, format: Format) -> anyhow::Result<Status> {
+        let command = Command {
+            verb: Verb::Resume,
+            scope: self.what.scope()?,
+            arm_again_after: self.arm_again_after,
+        };
+        order(&command, self.wait.timeout, config, format).await
+    }
+}
+
+impl CampaignOrAll {
+    fn scope(self) -> anyhow::Result<Scope> {
+        match (self.campaign, self.all) {
+            (Some(campaign), false) => Ok(Scope::Campaign(campaign)),
+            (None, true) => Ok(Scope::All),
+            _ => Err(Usage("give --campaign or --all".to_owned()).into()),
+        }
     }
 }
 
@@ -166,6 +208,10 @@ async fn order(
     } else {
         Status::Failed
     })
+}
+
+fn arm_again_after(text: &str) -> Result<SignedDuration, String> {
+    control::arm_again_after(text)
 }
 
 fn job_id(text: &str) -> Result<JobId, String> {

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, Sources};
-use crate::message::Verb;
 
 mod check;
 mod columns;
@@ -107,9 +106,9 @@ Start as many as you like. SIGTERM or Ctrl-C finishes what is in hand and gives 
     /// Ends a job, or all jobs of a campaign; a rule that is armed is disarmed.
     Cancel(control::Cancel),
     /// Pauses a campaign, or everything (the emergency stop).
-    Pause(control::PauseOrResume),
+    Pause(control::Pause),
     /// Ends a pause.
-    Resume(control::PauseOrResume),
+    Resume(control::Resume),
     /// Runs the simulated NBI with its devices behind HTTP.
     Simulator(simulator::Simulator),
     /// Declares or checks the broker's exchanges, queues and bindings.
@@ -195,12 +194,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<Status> {
         Command::Status(status) => status.run(load(&common)?, common.output).await,
         Command::Dead(dead) => dead.run(load(&common)?, common.output).await,
         Command::Cancel(cancel) => cancel.run(load(&common)?, common.output).await,
-        Command::Pause(pause) => pause.run(Verb::Pause, load(&common)?, common.output).await,
-        Command::Resume(resume) => {
-            resume
-                .run(Verb::Resume, load(&common)?, common.output)
-                .await
-        }
+        Command::Pause(pause) => pause.run(load(&common)?, common.output).await,
+        Command::Resume(resume) => resume.run(load(&common)?, common.output).await,
         Command::Simulator(simulator) => simulator.run(common.output).await,
         Command::Topology(topology) => topology.run(load(&common)?, common.output).await,
         Command::Check(check) => check.run(&common, common.output).await,

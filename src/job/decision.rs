@@ -1,6 +1,6 @@
 //! The closed vocabulary between core and driver: what is given to a decision, and the six verdicts that come out.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::event::JobEvent;
 use super::machine::Step;
@@ -19,6 +19,8 @@ pub enum Standing {
     Resumed {
         /// When the pause was ended.
         at: Timestamp,
+        /// How long after that a device without a result has certainly not begun, as the operator says.
+        arm_again_after: Option<SignedDuration>,
     },
     /// It shall end.
     Cancelled {

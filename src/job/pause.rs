@@ -2,7 +2,7 @@
 //!
 //! Nobody can see a device that has taken the file and has not reported: neither rule nor results show it, and some devices never report. So a
 //! rule that a pause disarmed stays so, with the results looked at until the deadline: a result counts as ever. Where the operator says that a
-//! device without a result after `flash_time_max` has not begun, the rule is armed again then, after the resume, by way of `create_rule` and all
+//! device without a result after `flash_time_max`, or after the time that the resume names, has not begun, the rule is armed again then, after the resume, by way of `create_rule` and all
 //! its checks. A copy of the job that has not armed anything finds the disarmed rule there, and rests as well.
 
 use jiff::Timestamp;
@@ -87,7 +87,8 @@ fn rest(mut turn: Turn<'_>) -> Decision {
 #[must_use]
 pub fn rest_or_arm_again(mut turn: Turn<'_>) -> Decision {
     let is_paused = turn.inputs.standing == Standing::Paused;
-    let rests_until = turn.job.progress.rests_until.unwrap_or(turn.inputs.now);
+    let own = turn.job.progress.rests_until.unwrap_or(turn.inputs.now);
+    let rests_until = vouched(&turn).map_or(own, |until| until.min(own));
     if is_paused || turn.inputs.now < rests_until {
         let polls = turn.job.progress.polls;
         let delay = turn.policy.busy_interval.delay(polls, turn.inputs.jitter);
@@ -108,7 +109,7 @@ pub fn rest_or_arm_again(mut turn: Turn<'_>) -> Decision {
 /// Until when a rule of this job that is found disarmed must not be armed: a copy may have armed it before a pause that has ended since.
 #[must_use]
 pub fn rests_until(turn: &Turn<'_>) -> Option<Timestamp> {
-    let Standing::Resumed { at } = turn.inputs.standing else {
+    let Standing::Resumed { at, .. } = turn.inputs.standing else {
         return None;
     };
     let progress = &turn.job.progress;
@@ -116,8 +117,22 @@ pub fn rests_until(turn: &Turn<'_>) -> Option<Timestamp> {
     let is_newer = !progress.may_have_twin && progress.started_at.is_some_and(|begun| begun > at);
     let own = progress.rests_until;
     let has_rested = own.is_some_and(|until| until <= turn.inputs.now);
-    let until = rested_at(turn, at);
+    let until = vouched(turn).unwrap_or_else(|| rested_at(turn, at));
     (turn.inputs.now < until && !has_rested && !is_newer).then_some(until)
+}
+
+/// Until when rules rest after a resume that says so: it speaks of all that was disarmed before it.
+fn vouched(turn: &Turn<'_>) -> Option<Timestamp> {
+    match turn.inputs.standing {
+        Standing::Resumed {
+            at,
+            arm_again_after: Some(after),
+        } => Some(at.checked_add(after).unwrap_or(Timestamp::MAX)),
+        Standing::Resumed { .. }
+        | Standing::Clear
+        | Standing::Paused
+        | Standing::Cancelled { .. } => None,
+    }
 }
 
 /// When a device that took the file at this time, or before, has certainly reported.

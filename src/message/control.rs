@@ -1,29 +1,17 @@
-//! Commands of operators: cancel, pause, resume; and what stands of them.
+//! Commands of operators: cancel, pause, resume; and the answers to them.
 //!
-//! Every worker reads every command, in the order in which the broker keeps them, and folds them into [`Orders`]. An order is known by the id of
-//! what it is about, so that it also holds for a job that comes later. A cancellation stands for good; a resume ends a pause of the same
-//! scope and nothing else: what pauses everything and what pauses one campaign are ended one by one.
-//!
-//! Memory is bounded: an order takes about 50 bytes, is kept for at least `amqp.control_retention` (as in the stream itself), and at most
-//! [`ORDERS_MAX`] newest ones are kept for certain.
+//! Every worker reads every command, in the order in which the broker keeps them, and folds them into [`Orders`].
 
-use std::collections::HashMap;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
-
-use jiff::{SignedDuration, Timestamp};
-use uuid::Uuid;
+use jiff::SignedDuration;
 
 use super::Incoming;
 use super::fields::Fields;
+pub use super::orders::Orders;
 use super::request::FieldFault;
-use crate::job::state::Order as JobOrder;
-use crate::job::{CampaignId, JobId, Standing};
+use crate::job::{CampaignId, JobId};
 
 /// Largest command, in bytes.
 pub const BODY_MAX: usize = 4 * 1024;
-
-/// Orders kept for certain; more than a control stream of its default size can hold.
-pub const ORDERS_MAX: usize = 1_000_000;
 
 /// Message `type` of a command.
 pub const COMMAND_TYPE: &str = "upgrade.control";
@@ -32,7 +20,10 @@ pub const COMMAND_TYPE: &str = "upgrade.control";
 pub const MARK_TYPE: &str = "upgrade.control.mark";
 
 /// The fields of a command.
-pub const FIELDS: [&str; 4] = ["command", "job_id", "campaign_id", "all"];
+pub const FIELDS: [&str; 5] = ["command", "job_id", "campaign_id", "all", "arm_again_after"];
+
+/// Longest `arm_again_after`.
+const ARM_AGAIN_MAX: SignedDuration = SignedDuration::from_hours(24);
 
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -78,6 +69,9 @@ pub struct Command {
     pub verb: Verb,
     /// About what.
     pub scope: Scope,
+    /// Of a resume: rules that the pause disarmed are armed again when this time has passed since, as the operator says that a device
+    /// without a result has not begun by then. Whole seconds, from 1 s to 1 d; `None`: as `job.flash_time_max` says.
+    pub arm_again_after: Option<SignedDuration>,
 }
 
 impl Command {
@@ -119,11 +113,14 @@ impl Command {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let verb = self.verb.name();
-        let value = match &self.scope {
+        let mut value = match &self.scope {
             Scope::Job(id) => serde_json::json!({"command": verb, "job_id": id.as_str()}),
             Scope::Campaign(id) => serde_json::json!({"command": verb, "campaign_id": id.as_str()}),
             Scope::All => serde_json::json!({"command": verb, "all": true}),
         };
+        if let Some(after) = self.arm_again_after {
+            value["arm_again_after"] = format!("{}s", after.as_secs()).into();
+        }
         value.to_string().into_bytes()
     }
 
@@ -160,6 +157,7 @@ fn read(fields: &mut Fields) -> Option<Command> {
         CampaignId::parse(text).map_err(|error| error.to_string())
     });
     let all = fields.boolean("all").unwrap_or(false);
+    let arm_again_after = fields.optional("arm_again_after", arm_again_after);
     if !fields.faults.is_empty() {
         return None;
     }
@@ -184,7 +182,31 @@ fn read(fields: &mut Fields) -> Option<Command> {
             return None;
         }
     };
-    Some(Command { verb, scope })
+    if arm_again_after.is_some() && verb != Verb::Resume {
+        fields.fault(
+            "arm_again_after",
+            "belongs to a resume; leave it out of other commands",
+        );
+        return None;
+    }
+    Some(Command {
+        verb,
+        scope,
+        arm_again_after,
+    })
+}
+
+/// Reads `arm_again_after`.
+///
+/// # Errors
+///
+/// What is wrong with it, to be put behind the value.
+pub fn arm_again_after(text: &str) -> Result<SignedDuration, String> {
+    text.parse::<SignedDuration>()
+        .ok()
+        .map(|after| SignedDuration::from_secs(after.as_secs()))
+        .filter(|after| after.is_positive() && *after <= ARM_AGAIN_MAX)
+        .ok_or_else(|| "is not from 1s to 1d; write it like 30m".to_owned())
 }
 
 /// Why a command is answered so.
@@ -251,249 +273,21 @@ pub struct Answer<'a> {
     pub faults: Vec<FieldFault>,
 }
 
-/// What stands about one job or campaign, or about everything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Word {
-    Cancelled(Timestamp),
-    Paused,
-    Resumed(Timestamp),
-}
-
-/// What stands, folded from commands in their order.
-#[derive(Debug, Clone)]
-struct Folded {
-    everything: Option<Word>,
-    /// By the hash of scope and id. What was ordered since the last turn of the page, and before: a page is turned when it is as old as
-    /// orders are kept, or full, and the one before is thrown away.
-    page: HashMap<u128, Word>,
-    page_before: HashMap<u128, Word>,
-    page_begun: Option<Timestamp>,
-    kept_for: SignedDuration,
-    page_max: usize,
-}
-
-impl Folded {
-    fn new(kept_for: SignedDuration, page_max: usize) -> Self {
-        Self {
-            everything: None,
-            page: HashMap::new(),
-            page_before: HashMap::new(),
-            page_begun: None,
-            kept_for,
-            page_max,
-        }
-    }
-
-    fn of(&self, key: u128) -> Option<Word> {
-        self.page
-            .get(&key)
-            .or_else(|| self.page_before.get(&key))
-            .copied()
-    }
-
-    fn apply(&mut self, command: &Command, at: Timestamp) {
-        let begun = *self.page_begun.get_or_insert(at);
-        if at.duration_since(begun) > self.kept_for || self.page.len() >= self.page_max {
-            self.page_before = std::mem::take(&mut self.page);
-            self.page_begun = Some(at);
-        }
-        let key = match &command.scope {
-            Scope::All => {
-                self.everything = next(self.everything, command.verb, at);
-                return;
-            }
-            Scope::Job(id) => job_key(id),
-            Scope::Campaign(id) => campaign_key(id),
-        };
-        let word = next(self.of(key), command.verb, at);
-        if let Some(word) = word {
-            self.page.insert(key, word);
-        }
-    }
-
-    fn standing(&self, job_id: &JobId, campaign_id: Option<&CampaignId>) -> Standing {
-        let of_campaign = campaign_id.and_then(|id| self.of(campaign_key(id)));
-        let words = [self.of(job_key(job_id)), of_campaign, self.everything];
-        let words = words.into_iter().flatten();
-        let mut standing = Standing::Clear;
-        for word in words {
-            standing = match (standing, word) {
-                (Standing::Cancelled { at: one }, Word::Cancelled(other)) => {
-                    Standing::Cancelled { at: one.min(other) }
-                }
-                (Standing::Cancelled { at }, _) | (_, Word::Cancelled(at)) => {
-                    Standing::Cancelled { at }
-                }
-                (Standing::Paused, _) | (_, Word::Paused) => Standing::Paused,
-                (Standing::Clear, Word::Resumed(at)) => Standing::Resumed { at },
-                (Standing::Resumed { at: one }, Word::Resumed(other)) => {
-                    Standing::Resumed { at: one.max(other) }
-                }
-            };
-        }
-        standing
-    }
-}
-
-/// What stands after one more command.
-fn next(word: Option<Word>, verb: Verb, at: Timestamp) -> Option<Word> {
-    match (word, verb) {
-        (Some(Word::Cancelled(since)), _) => Some(Word::Cancelled(since)),
-        (_, Verb::Cancel) => Some(Word::Cancelled(at)),
-        (_, Verb::Pause) => Some(Word::Paused),
-        (Some(Word::Paused), Verb::Resume) => Some(Word::Resumed(at)),
-        (other, Verb::Resume) => other,
-    }
-}
-
-fn job_key(id: &JobId) -> u128 {
-    Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("job {id}").as_bytes()).as_u128()
-}
-
-fn campaign_key(id: &CampaignId) -> u128 {
-    Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("campaign {id}").as_bytes()).as_u128()
-}
-
-/// What operators have ordered, as far as this process has read; shared by its tasks.
-#[derive(Debug)]
-pub struct Orders(RwLock<Folded>);
-
-impl Orders {
-    /// Nothing stands. Orders are kept for at least this long.
-    #[must_use]
-    pub fn new(kept_for: SignedDuration) -> Self {
-        Self(RwLock::new(Folded::new(kept_for, ORDERS_MAX)))
-    }
-
-    fn read(&self) -> RwLockReadGuard<'_, Folded> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Folds one more command in; they must come in the order in which the broker keeps them. A time in the future is taken for now.
-    pub fn apply(&self, command: &Command, at: Timestamp, now: Timestamp) {
-        let mut folded = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        folded.apply(command, at.min(now));
-    }
-
-    /// Takes the place of what stood with what another reading gave: in one moment, so that nothing stands half.
-    pub fn replace(&self, other: Self) {
-        let other = other.0.into_inner().unwrap_or_else(PoisonError::into_inner);
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = other;
-    }
-
-    /// What stands about a job.
-    #[must_use]
-    pub fn standing(&self, order: &JobOrder) -> Standing {
-        self.read()
-            .standing(&order.job_id, order.campaign_id.as_ref())
-    }
-
-    /// Whether everything is paused.
-    #[must_use]
-    pub fn is_all_paused(&self) -> bool {
-        self.read().everything == Some(Word::Paused)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn at(minutes: i64) -> Timestamp {
-        Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minutes)
-    }
-
-    fn folded(commands: &[&str]) -> Folded {
-        let mut folded = Folded::new(SignedDuration::from_hours(1), 1_000);
-        for (minute, text) in (0_i64..).zip(commands) {
-            folded.apply(&Command::decode(text.as_bytes()).unwrap(), at(minute));
-        }
-        folded
-    }
-
-    fn of(folded: &Folded, job: &str, campaign: Option<&str>) -> Standing {
-        let campaign = campaign.map(|id| CampaignId::parse(id).unwrap());
-        folded.standing(&JobId::parse(job).unwrap(), campaign.as_ref())
-    }
 
     const CANCEL: &str = r#"{"command":"cancel","job_id":"j"}"#;
     const CANCEL_C: &str = r#"{"command":"cancel","campaign_id":"c"}"#;
     const PAUSE_C: &str = r#"{"command":"pause","campaign_id":"c"}"#;
     const RESUME_C: &str = r#"{"command":"resume","campaign_id":"c"}"#;
+    const VOUCHED_C: &str = r#"{"command":"resume","campaign_id":"c","arm_again_after":"30m"}"#;
     const STOP: &str = r#"{"command":"pause","all":true}"#;
     const GO: &str = r#"{"command":"resume","all":true}"#;
 
     #[test]
-    fn commands_are_folded_in_their_order() {
-        let cancelled = Standing::Cancelled { at: at(0) };
-        let resumed = |minutes| Standing::Resumed { at: at(minutes) };
-        for (commands, job_of_campaign, job_alone) in [
-            (&[][..], Standing::Clear, Standing::Clear),
-            (&[CANCEL], cancelled, cancelled),
-            (&[CANCEL_C], cancelled, Standing::Clear),
-            (
-                &[CANCEL_C, PAUSE_C, RESUME_C, GO],
-                cancelled,
-                Standing::Clear,
-            ),
-            (&[PAUSE_C], Standing::Paused, Standing::Clear),
-            (&[PAUSE_C, RESUME_C], resumed(1), Standing::Clear),
-            (&[RESUME_C, PAUSE_C], Standing::Paused, Standing::Clear),
-            (
-                &[PAUSE_C, RESUME_C, PAUSE_C],
-                Standing::Paused,
-                Standing::Clear,
-            ),
-            (&[STOP], Standing::Paused, Standing::Paused),
-            (&[STOP, GO], resumed(1), resumed(1)),
-            // One resume ends one pause.
-            (&[PAUSE_C, STOP, GO], Standing::Paused, resumed(2)),
-            (
-                &[PAUSE_C, STOP, RESUME_C],
-                Standing::Paused,
-                Standing::Paused,
-            ),
-            (&[PAUSE_C, RESUME_C, STOP, GO], resumed(3), resumed(3)),
-            // What was never paused was not resumed.
-            (&[RESUME_C, GO], Standing::Clear, Standing::Clear),
-        ] {
-            let folded = folded(commands);
-            let alone = if commands.contains(&CANCEL) {
-                "j"
-            } else {
-                "other"
-            };
-            assert_eq!(of(&folded, "j", Some("c")), job_of_campaign, "{commands:?}");
-            assert_eq!(of(&folded, alone, None), job_alone, "{commands:?}");
-        }
-    }
-
-    #[test]
-    fn an_order_is_kept_as_long_as_it_must_be_and_not_for_ever() {
-        let hour = SignedDuration::from_hours(1);
-        let mut folded = Folded::new(hour, 1_000);
-        folded.apply(&Command::decode(CANCEL.as_bytes()).unwrap(), at(0));
-        let other = |number: i64| {
-            let body = format!(r#"{{"command":"cancel","job_id":"n{number}"}}"#);
-            Command::decode(body.as_bytes()).unwrap()
-        };
-        folded.apply(&other(1), at(61));
-        assert_eq!(of(&folded, "j", None), Standing::Cancelled { at: at(0) });
-        folded.apply(&other(2), at(123));
-        assert_eq!(of(&folded, "j", None), Standing::Clear);
-        for number in 0..10_000 {
-            folded.apply(&other(number), at(124));
-        }
-        assert!(folded.page.len() + folded.page_before.len() <= 2_000);
-        assert_eq!(
-            of(&folded, "n9999", None),
-            Standing::Cancelled { at: at(124) }
-        );
-    }
-
-    #[test]
     fn a_command_is_written_as_it_is_read() {
-        for text in [CANCEL, CANCEL_C, PAUSE_C, RESUME_C, STOP, GO] {
+        for text in [CANCEL, CANCEL_C, PAUSE_C, RESUME_C, VOUCHED_C, STOP, GO] {
             let command = Command::decode(text.as_bytes()).unwrap();
             assert_eq!(Command::decode(&command.encode()).unwrap(), command);
         }
@@ -535,6 +329,26 @@ mod tests {
                 "needs either",
             ),
             (r#"{"command":"pause","all":"yes"}"#, "all", "true or false"),
+            (
+                r#"{"command":"pause","all":true,"arm_again_after":"30m"}"#,
+                "arm_again_after",
+                "belongs to a resume",
+            ),
+            (
+                r#"{"command":"resume","all":true,"arm_again_after":"0s"}"#,
+                "arm_again_after",
+                "1s to 1d",
+            ),
+            (
+                r#"{"command":"resume","all":true,"arm_again_after":"25h"}"#,
+                "arm_again_after",
+                "1s to 1d",
+            ),
+            (
+                r#"{"command":"resume","all":true,"arm_again_after":30}"#,
+                "arm_again_after",
+                "must be a string",
+            ),
             (
                 r#"{"command":"cancel","job_id":"a b"}"#,
                 "job_id",

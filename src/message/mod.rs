@@ -17,6 +17,7 @@ mod firmware;
 pub mod headers;
 pub mod journal;
 pub mod named;
+pub mod orders;
 pub mod request;
 pub mod schema;
 pub mod step;

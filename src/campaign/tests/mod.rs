@@ -1,6 +1,7 @@
 //! Tests of the core of campaigns: no async, no clock. `windows` has the nights on which clocks change, `paces` whole minutes and
-//! failovers, `decisions` what pauses, ends and holds a campaign.
+//! failovers, `decisions` what pauses, ends and holds a campaign, `crashes` coordinators that die, and broken ones.
 
+mod crashes;
 mod decisions;
 mod paces;
 mod windows;

@@ -154,6 +154,7 @@ fn answer_to<'a>(
         Ok(Command {
             verb: Verb::Cancel,
             scope: Scope::Job(id),
+            ..
         }) => match known.map(|known| known.get(id.as_str())) {
             None => stands(
                 "the job is cancelled unless it is over; the event history could not be read, so that nobody can tell",
@@ -172,7 +173,7 @@ fn answer_to<'a>(
                 "the event history knows no such job; should it come, it is cancelled".to_owned(),
             ),
         },
-        Ok(Command { verb, scope }) => match (verb, scope) {
+        Ok(Command { verb, scope, .. }) => match (verb, scope) {
             (Verb::Cancel, _) => {
                 stands("its jobs end at their next look, and those to come at once")
             }

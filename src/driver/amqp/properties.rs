@@ -17,6 +17,8 @@ const APP_ID: &str = "nbi-upgrade";
 const PERSISTENT: u8 = 2;
 /// Most bytes of headers taken over from a delivery.
 const HEADERS_MAX: usize = 32 * 1024;
+/// Header of an order that a campaign gives itself: why.
+pub(super) const WHY: &str = "nbi-upgrade-why";
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
 /// Marks a message published again after it may have been worked on.
@@ -81,6 +83,15 @@ pub(super) fn of_command(id: &str, now: Timestamp) -> BasicProperties {
 /// Of a worker's own mark in the stream of commands.
 pub(super) fn of_mark(id: &str, now: Timestamp) -> BasicProperties {
     of_control(id, MARK_TYPE, now)
+}
+
+/// Of an order that a campaign gives itself.
+pub(super) fn of_own_order(id: &str, why: Option<&str>, now: Timestamp) -> BasicProperties {
+    let mut headers = FieldTable::default();
+    if let Some(why) = why {
+        headers.insert(WHY.into(), AMQPValue::LongString(why.into()));
+    }
+    of_control(id, COMMAND_TYPE, now).with_headers(headers)
 }
 
 fn of_control(id: &str, kind: &'static str, now: Timestamp) -> BasicProperties {

@@ -99,6 +99,8 @@ pub struct Record {
     pub content_type: Option<String>,
     /// `correlation_id`.
     pub correlation_id: Option<String>,
+    /// Of an order that a campaign gives itself: why.
+    pub(super) why: Option<String>,
     /// W3C `traceparent`.
     pub traceparent: Option<String>,
     /// W3C `tracestate`.
@@ -123,6 +125,10 @@ impl Record {
             AMQPValue::LongInt(offset) => u64::try_from(*offset).ok()?,
             _ => return None,
         };
+        let why = match headers.inner().get(properties::WHY) {
+            Some(AMQPValue::LongString(text)) => String::from_utf8(text.as_bytes().to_vec()).ok(),
+            _ => None,
+        };
         let text =
             |value: &Option<ShortString>| value.as_ref().map(|text| text.as_str().to_owned());
         Some(Self {
@@ -136,6 +142,7 @@ impl Record {
             app_id: text(properties.app_id()),
             content_type: text(properties.content_type()),
             correlation_id: text(properties.correlation_id()),
+            why,
             traceparent,
             tracestate,
             body: delivery.data,

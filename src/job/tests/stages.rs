@@ -43,7 +43,10 @@ fn the_baseline_is_handed_over_before_anything_is_written() {
 #[test]
 fn a_pause_that_disarmed_and_could_not_say_so_is_found_out_after_the_resume() {
     let mut inputs = inputs(600);
-    inputs.standing = Standing::Resumed { at: at(500) };
+    inputs.standing = Standing::Resumed {
+        at: at(500),
+        arm_again_after: None,
+    };
     inputs.redelivered = true;
     let policy = Policy::default();
     let decision = begin(job(Stage::AwaitResult), inputs, &policy);

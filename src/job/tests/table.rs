@@ -158,7 +158,10 @@ fn what_cuts_across_the_stages() {
         (
             "resumed",
             Inputs {
-                standing: Standing::Resumed { at: at(60) },
+                standing: Standing::Resumed {
+                    at: at(60),
+                    arm_again_after: None,
+                },
                 ..inputs(120)
             },
         ),

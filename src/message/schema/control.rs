@@ -15,7 +15,7 @@ const ID: &str = "urn:nbi-upgrade:control:v1";
 /// about one job, one campaign, or everything: `cancel` takes `job_id` or `campaign_id`, `pause` and `resume` take `campaign_id` or
 /// `all`. An optional field may be null, which counts as absent.
 #[derive(JsonSchema)]
-#[schemars(title = "Order", deny_unknown_fields, extend("examples" = examples(), "if" = is_cancel(), "then" = of_cancel(), "else" = of_pause()))]
+#[schemars(title = "Order", deny_unknown_fields, extend("examples" = examples(), "if" = is_cancel(), "then" = of_cancel(), "else" = of_pause(), "allOf" = [of_resume_alone()]))]
 #[expect(dead_code, reason = "only its shape is used")]
 struct Order {
     /// `cancel` ends jobs and disarms their rules; `pause` arms nothing and disarms what is armed; `resume` ends a pause of the same scope.
@@ -29,6 +29,9 @@ struct Order {
     campaign_id: Option<String>,
     /// True: everything.
     all: Option<bool>,
+    /// Of a `resume`: so long after it rules that the pause disarmed are armed again, where there is no result by then; 1s to 1d, like
+    /// `30m`.
+    arm_again_after: Option<String>,
 }
 
 const _: () = assert!(BODY_MAX == 4 * 1024, "the description above says it");
@@ -52,6 +55,12 @@ fn of_pause() -> Value {
     json!({"properties": {"job_id": {"type": "null"}}, "oneOf": [text("campaign_id"), everything]})
 }
 
+/// Only a resume says when to arm again.
+fn of_resume_alone() -> Value {
+    let says = text("arm_again_after");
+    json!({"if": says, "then": {"properties": {"command": {"const": Verb::Resume.name()}}}})
+}
+
 /// The field is there.
 fn text(field: &str) -> Value {
     json!({"required": [field], "properties": {field: {"type": "string"}}})
@@ -62,5 +71,6 @@ fn examples() -> Value {
         {"command": "cancel", "job_id": "order-4711"},
         {"command": "pause", "campaign_id": "spring-26"},
         {"command": "resume", "all": true},
+        {"command": "resume", "campaign_id": "spring-26", "arm_again_after": "30m"},
     ])
 }

@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::support::world::{Setup, World, describe, request, start};
 
 const STOP: &str = r#"{"command":"pause","all":true}"#;
+const VOUCHED: &str = r#"{"command":"resume","all":true,"arm_again_after":"25m"}"#;
 const GO: &str = r#"{"command":"resume","all":true}"#;
 const CANCEL: &str = r#"{"command":"cancel","job_id":"job-1"}"#;
 
@@ -110,6 +111,28 @@ async fn what_a_pause_disarmed_is_not_armed_again_unless_the_operator_says_so() 
     );
     world.pass(SignedDuration::from_hours(2)).await;
     assert_eq!(world.attempts("CPE1"), 1);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resume_that_says_when_arms_again_what_the_pause_disarmed_and_no_sooner() {
+    let mut world = World::begin(comes_after(20));
+    let mut asked = request("job-1", "CPE1", "fw-2.bin");
+    asked["deadline"] = json!("2026-11-23T20:00:00Z");
+    world.submit(&asked);
+    world.pass(SignedDuration::from_mins(3)).await;
+    assert_eq!(world.armed().len(), 1);
+    world.order(STOP);
+    world.pass(SignedDuration::from_mins(30)).await;
+    assert_eq!(world.armed(), Vec::<String>::new());
+    world.order(VOUCHED);
+    world.pass(SignedDuration::from_mins(24)).await;
+    assert_eq!(world.armed(), Vec::<String>::new());
+    assert_eq!(
+        world.outcome().await,
+        "completed/upgraded applied deactivated"
+    );
+    assert_eq!(world.flashes("CPE1"), 1);
     world.end().await;
 }
 

@@ -97,16 +97,18 @@ impl Client {
 
     /// Messages ready in a queue, at this moment.
     pub(crate) async fn depth(&self, queue: &str) -> u32 {
+        self.depth_if_there(queue).await.expect("the queue stands")
+    }
+
+    /// The same of a queue that may not be there.
+    pub(crate) async fn depth_if_there(&self, queue: &str) -> Option<u32> {
         let options = QueueDeclareOptions {
             passive: true,
             ..QueueDeclareOptions::default()
         };
         let channel = self.channel().await;
-        channel
-            .queue_declare(queue.into(), options, FieldTable::default())
-            .await
-            .expect("the queue stands")
-            .message_count()
+        let declared = channel.queue_declare(queue.into(), options, FieldTable::default());
+        Some(declared.await.ok()?.message_count())
     }
 
     /// Publishes and awaits the confirm.

@@ -306,6 +306,7 @@ fn ordered() -> Vec<Scenario> {
     let resume = json!({"command": "resume", "campaign_id": "c"});
     let stop = json!({"command": "pause", "all": true});
     let go = json!({"command": "resume", "all": true});
+    let vouched = json!({"command": "resume", "campaign_id": "c", "arm_again_after": "10m"});
     let mut of_campaign = asked("job-1");
     of_campaign["campaign_id"] = json!("c");
     of_campaign["deadline"] = json!("2026-11-23T20:00:00Z");
@@ -341,6 +342,17 @@ fn ordered() -> Vec<Scenario> {
         campaign("pause_brief", 0)
             .order(1, &stop)
             .order(20, &go)
+            .with(|s| s.setup.devices = slow()),
+        // The resume itself says when.
+        Scenario::new("pause_vouched")
+            .send(0, &of_campaign, DONE)
+            .order(40, &pause)
+            .order(400, &vouched)
+            .with(|s| s.setup.devices = late_comer()),
+        Scenario::new("pause_vouched_flashing")
+            .send(0, &of_campaign, DONE)
+            .order(30, &pause)
+            .order(90, &vouched)
             .with(|s| s.setup.devices = slow()),
     ]
 }

@@ -25,7 +25,7 @@ use crate::campaign::{Action, Device, Gate, Situation, State, decide};
 use crate::clock;
 use crate::driver::Intake;
 use crate::job::CampaignId;
-use crate::message::campaign::{self, Happened, Summary};
+use crate::message::campaign::{self, Summary};
 use crate::message::{CampaignRequest, DeadLetter, Definition};
 
 /// Devices at hand: several batches at the highest pace that makes sense.
@@ -39,7 +39,7 @@ pub(super) const LOOK: Duration = Duration::from_secs(1);
 /// How often the forecast is made.
 pub(super) const FORECAST: Duration = Duration::from_secs(10);
 /// What was written must come back within this.
-const READ_BACK: Duration = Duration::from_secs(30);
+pub(super) const READ_BACK: Duration = Duration::from_secs(30);
 
 /// What a coordinator is told.
 pub(super) enum Input {
@@ -85,6 +85,8 @@ pub(super) struct Coordinator {
     pub(super) state: State,
     /// What kept devices from being started when that was decided last.
     pub(super) gate: Option<Gate>,
+    /// When it ordered itself to pause; the order has not come back.
+    pub(super) pause_ordered: Option<Instant>,
     /// Whether our own marker was read: from then on another one means that we were superseded.
     pub(super) is_marked: bool,
 }
@@ -139,6 +141,7 @@ impl Coordinator {
             is_everything_paused,
             state: State::default(),
             gate: None,
+            pause_ordered: None,
             is_marked: false,
         }
     }
@@ -351,8 +354,8 @@ impl Coordinator {
                     }
                 }
                 Action::Pause { reason, message } => {
-                    let happened = Happened::Paused { reason, message };
-                    self.announce(desk, &happened, None).await?;
+                    self.order_pause(reason, &message).await?;
+                    return Ok(soon);
                 }
                 Action::Drain(conclusion) => {
                     if !self.drain(desk, conclusion).await? {
@@ -360,9 +363,7 @@ impl Coordinator {
                     }
                 }
                 Action::Conclude(conclusion) => {
-                    let happened = Happened::Concluded(conclusion);
-                    self.announce(desk, &happened, None).await?;
-                    return Err(Stop::Ended(Ended::Concluded));
+                    return Err(self.conclude(desk, conclusion).await);
                 }
             }
         }

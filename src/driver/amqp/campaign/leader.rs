@@ -23,7 +23,7 @@ use super::super::publish::short;
 use super::super::shared::{Link, Shared};
 use super::coordinator::{Coordinator, Ended, Input};
 use super::objects;
-use super::order::Order;
+use super::order::{self, Order};
 use super::outlet::{Outlet, acknowledge, taken};
 use crate::job::CampaignId;
 use crate::message::campaign::Summary;
@@ -280,9 +280,8 @@ impl<'a> Leader<'a> {
         let orders = self
             .orders
             .iter()
-            .filter(|order| order.campaign_id.as_ref() == Some(&campaign_id))
-            .cloned()
-            .collect();
+            .filter(|order| order.campaign_id.as_ref() == Some(&campaign_id));
+        let orders = order::standing(orders, definition.began_at);
         let coordinator = Coordinator::begin(
             self.outlet.clone(),
             Arc::clone(self.connection),

@@ -88,15 +88,15 @@ pub(super) async fn declare(
     topology::apply_objects(connection, &objects, TopologyMode::Declare, prefix).await
 }
 
-/// Messages of a queue that wait to be delivered.
-pub(super) async fn depth(channel: &Channel, queue: &str) -> Result<u32, BrokerError> {
+/// Messages of a queue that wait to be delivered, and how many consume it: what others hold is not counted.
+pub(super) async fn depth(channel: &Channel, queue: &str) -> Result<(u32, u32), BrokerError> {
     let options = QueueDeclareOptions {
         passive: true,
         ..QueueDeclareOptions::default()
     };
     let asked = channel.queue_declare(short(queue)?, options, FieldTable::default());
     let found = bounded(|| format!("look at queue \"{queue}\""), CALL_TIMEOUT, asked).await?;
-    Ok(found.message_count())
+    Ok((found.message_count(), found.consumer_count()))
 }
 
 /// Deletes a queue or stream; one that is gone already is as good.

@@ -1,4 +1,6 @@
-//! What operators order about campaigns, as it stands in the control stream.
+//! What operators order about campaigns, and what a campaign orders itself, as it stands in the control stream.
+
+use std::collections::VecDeque;
 
 use jiff::Timestamp;
 
@@ -7,10 +9,11 @@ use super::super::record::{Record, Start, Stream};
 use super::super::stream::StreamReader;
 use super::coordinator::Input;
 use super::leader::Leader;
+use crate::campaign::PauseReason;
 use crate::job::CampaignId;
 use crate::message::control::{Command, Scope, Verb};
 
-/// An operator's order about a campaign, or about everything.
+/// An operator's order about a campaign, or about everything; or a campaign's own, to pause.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Order {
     /// Its place in the control stream.
@@ -20,29 +23,70 @@ pub(super) struct Order {
     /// `None`: everything.
     pub(super) campaign_id: Option<CampaignId>,
     pub(super) correlation_id: Option<String>,
+    /// Why the campaign pauses itself; `None`: an operator's order.
+    pub(super) by_itself: Option<(PauseReason, String)>,
+}
+
+/// Why a campaign pauses itself, as its order says it.
+pub(super) fn why(reason: PauseReason, message: &str) -> String {
+    format!("{} {message}", reason.name())
 }
 
 impl Order {
     /// The order in a message of the control stream; `None`: it is about a job, or no order.
     pub(super) fn of(entry: &Record) -> Option<Self> {
-        let Command { verb, scope } = Command::decode(&entry.body).ok()?;
+        let Command { verb, scope, .. } = Command::decode(&entry.body).ok()?;
         let campaign_id = match scope {
             Scope::Campaign(id) => Some(id),
             Scope::All => None,
             Scope::Job(_) => return None,
         };
+        let by_itself = entry.why.as_deref().and_then(|why| {
+            let (reason, message) = why.split_once(' ')?;
+            Some((PauseReason::from_name(reason)?, message.to_owned()))
+        });
         Some(Self {
             offset: entry.offset,
             published_at: entry.published_at,
             verb,
             campaign_id,
             correlation_id: entry.correlation_id.clone(),
+            by_itself,
         })
     }
 
     pub(super) fn is_pause(&self) -> bool {
         self.verb == Verb::Pause
     }
+}
+
+/// What a coordinator has to obey that begins, or goes on, with a campaign which began then: everything since, and what still stands of
+/// before, as it stands for the campaign's jobs as well. A pause that was ended does not, nor does its end.
+///
+/// Orders say when they were given by the clock of who gave them, to the second.
+pub(super) fn standing<'a>(
+    orders: impl IntoIterator<Item = &'a Order>,
+    began_at: Timestamp,
+) -> VecDeque<Order> {
+    let (mut standing, mut since) = (None::<&Order>, VecDeque::new());
+    for order in orders {
+        let is_old = order
+            .published_at
+            .is_some_and(|at| at.as_second() < began_at.as_second());
+        if !is_old {
+            since.push_back(order.clone());
+            continue;
+        }
+        match (order.verb, standing.map(|before| before.verb)) {
+            (_, Some(Verb::Cancel)) => {}
+            (Verb::Cancel | Verb::Pause, _) => standing = Some(order),
+            (Verb::Resume, _) => standing = None,
+        }
+    }
+    if let Some(order) = standing {
+        since.push_front(order.clone());
+    }
+    since
 }
 
 impl Leader<'_> {
@@ -103,6 +147,7 @@ mod tests {
             app_id: None,
             content_type: None,
             correlation_id: None,
+            why: None,
             traceparent: None,
             tracestate: None,
             body: body.as_bytes().to_vec(),
@@ -135,6 +180,46 @@ mod tests {
             (r#"{"command":"cancel","all":true}"#, None),
         ] {
             assert_eq!(of(body), expected, "{body}");
+        }
+    }
+
+    fn order(offset: u64, second: i64, verb: Verb) -> Order {
+        Order {
+            offset,
+            published_at: Some(Timestamp::from_second(second).unwrap()),
+            verb,
+            campaign_id: Some(CampaignId::parse("spring").unwrap()),
+            correlation_id: None,
+            by_itself: None,
+        }
+    }
+
+    #[test]
+    fn of_the_orders_before_a_campaign_only_what_stands_counts() {
+        use Verb::{Cancel, Pause, Resume};
+        let began_at = Timestamp::from_second(100).unwrap();
+        for (before, since, expected) in [
+            (&[][..], &[][..], &[][..]),
+            (&[Pause], &[], &[0]),
+            (&[Pause, Resume], &[], &[]),
+            (&[Pause, Resume, Pause], &[], &[2]),
+            (&[Resume], &[Pause, Resume], &[1, 2]),
+            (&[Pause], &[Resume], &[0, 1]),
+            (&[Cancel, Pause, Resume], &[], &[0]),
+            (&[Pause, Cancel], &[Resume], &[1, 2]),
+            (&[], &[Cancel], &[0]),
+        ] {
+            let before = before.iter().map(|verb| (10, *verb));
+            let since = since.iter().map(|verb| (100, *verb));
+            let orders: Vec<_> = (0..)
+                .zip(before.chain(since))
+                .map(|(offset, (second, verb))| order(offset, second, verb))
+                .collect();
+            let offsets: Vec<_> = standing(&orders, began_at)
+                .iter()
+                .map(|order| order.offset)
+                .collect();
+            assert_eq!(offsets, expected, "{orders:?}");
         }
     }
 }

@@ -12,7 +12,8 @@ use super::super::handover::{self, event_messages};
 use super::super::properties;
 use super::super::publish::{Outgoing, Target};
 use super::super::shared::{Link, Shared};
-use crate::message::{Carried, DeadLetter, EventMessage};
+use crate::job::CampaignId;
+use crate::message::{Carried, Command, DeadLetter, EventMessage, Scope, Verb};
 
 /// Publishes for one generation.
 #[derive(Clone)]
@@ -53,6 +54,26 @@ impl Outlet {
             target: Target::Requests,
             properties: properties::of_device_request(job_id, carried, self.now()),
             body,
+        }
+    }
+
+    /// An order to every worker, which no operator gave and nobody answers.
+    pub(super) fn order(
+        &self,
+        verb: Verb,
+        campaign_id: &CampaignId,
+        why: Option<&str>,
+    ) -> Outgoing {
+        let command = Command {
+            verb,
+            scope: Scope::Campaign(campaign_id.clone()),
+            arm_again_after: None,
+        };
+        let id = uuid::Uuid::new_v4().to_string();
+        Outgoing {
+            target: Target::ControlStream,
+            properties: properties::of_own_order(&id, why, self.now()),
+            body: command.encode(),
         }
     }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::coordinator::{Coordinator, Desk, FORECAST, Stop};
-use super::order::Order;
-use crate::campaign::{Counts, PauseReason, forecast};
+use super::coordinator::{Coordinator, Desk, Ended, FORECAST, READ_BACK, Stop};
+use super::order::{self, Order};
+use crate::campaign::{Conclusion, Counts, PauseReason, forecast};
 use crate::clock;
 use crate::message::campaign::{CampaignEvent, Happened, Summary};
 use crate::message::control::Verb;
@@ -56,24 +56,62 @@ impl Coordinator {
                 .as_ref()
                 .and_then(|done| done.parse::<u64>().ok())
                 .is_some_and(|done| order.offset <= done);
-            // Orders of before speak of an earlier campaign of the same name; the broker tells times to the second.
-            let is_old = order
-                .published_at
-                .is_some_and(|at| at.as_second() < self.definition.began_at.as_second());
-            if is_done || is_old {
+            // Two coordinators may both have wanted it.
+            let is_again = order.by_itself.is_some() && self.state.paused.is_some();
+            if is_done || is_again {
                 continue;
             }
             let happened = match order.verb {
-                Verb::Pause => Happened::Paused {
-                    reason: PauseReason::Operator,
-                    message: "an operator paused the campaign".to_owned(),
-                },
+                Verb::Pause => {
+                    self.pause_ordered = None;
+                    let (reason, message) = order.by_itself.clone().unwrap_or_else(|| {
+                        let message = "an operator paused the campaign".to_owned();
+                        (PauseReason::Operator, message)
+                    });
+                    Happened::Paused { reason, message }
+                }
                 Verb::Resume => Happened::Resumed,
                 Verb::Cancel => Happened::Cancelling,
             };
             self.announce(desk, &happened, Some(&order)).await?;
         }
         Ok(())
+    }
+
+    /// Pauses by an order to every worker, as an operator does, so that they disarm what has not begun. The campaign is paused when the
+    /// order comes back; until then nothing is started, as what is to be paused is not released.
+    pub(super) async fn order_pause(
+        &mut self,
+        reason: PauseReason,
+        message: &str,
+    ) -> Result<(), Stop> {
+        if self
+            .pause_ordered
+            .is_some_and(|at| at.elapsed() < READ_BACK)
+        {
+            return Ok(());
+        }
+        self.pause_ordered = Some(Instant::now());
+        let why = order::why(reason, message);
+        let campaign_id = &self.definition.campaign_id;
+        let order = self.outlet.order(Verb::Pause, campaign_id, Some(&why));
+        Ok(self.outlet.publish(vec![order]).await?)
+    }
+
+    /// Ends the campaign. Where it is paused, so that another one of its name does not begin paused.
+    pub(super) async fn conclude(&mut self, desk: &mut Desk, conclusion: Conclusion) -> Stop {
+        if self.state.paused.is_some() {
+            let campaign_id = &self.definition.campaign_id;
+            let order = self.outlet.order(Verb::Resume, campaign_id, None);
+            if let Err(error) = self.outlet.publish(vec![order]).await {
+                return error.into();
+            }
+        }
+        let happened = Happened::Concluded(conclusion);
+        match self.announce(desk, &happened, None).await {
+            Ok(()) => Stop::Ended(Ended::Concluded),
+            Err(stop) => stop,
+        }
     }
 
     /// Publishes counts and what the forecast says, from time to time.

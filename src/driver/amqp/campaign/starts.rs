@@ -9,6 +9,7 @@ use lapin::options::BasicNackOptions;
 use tokio::time::Instant;
 
 use super::super::connection::CALL_TIMEOUT;
+use super::super::publish::Outgoing;
 use super::coordinator::{BATCH_MAX, Coordinator, Desk, LOOK, Stop};
 use super::objects;
 use super::outlet::acknowledge;
@@ -28,8 +29,10 @@ impl Coordinator {
             return Ok(());
         }
         desk.looked_at = Instant::now();
-        desk.ready = objects::depth(&desk.channel, &desk.queue).await?.into();
-        if desk.ready == 0 && desk.at_hand.is_empty() {
+        let (ready, consumers) = objects::depth(&desk.channel, &desk.queue).await?;
+        desk.ready = ready.into();
+        // A coordinator before this one may still be there, and have the rest of the devices in its hands.
+        if desk.ready == 0 && desk.at_hand.is_empty() && consumers <= 1 {
             desk.empty_looks += 1;
         } else {
             desk.empty_looks = 0;
@@ -60,20 +63,9 @@ impl Coordinator {
         request: &CampaignRequest,
         delivery: &Delivery,
     ) -> Result<(), Stop> {
-        let campaign_id = self.definition.campaign_id.clone();
-        let messages = request.devices.iter().map(|device| {
-            let id = campaign::job_id(&campaign_id, &device.cpe_id);
-            let body = campaign::encode_device(device);
-            self.outlet.to_queue(
-                desk.queue.clone(),
-                "upgrade.campaign.device",
-                id.as_str(),
-                body,
-            )
-        });
-        let messages: Vec<_> = messages.collect();
-        for part in messages.chunks(BATCH_MAX as usize) {
-            self.outlet.publish(part.to_vec()).await?;
+        for part in request.devices.chunks(BATCH_MAX as usize) {
+            let messages = part.iter().map(|device| self.waiting(&desk.queue, device));
+            self.outlet.publish(messages.collect()).await?;
         }
         desk.empty_looks = 0;
         desk.ready += request.devices.len() as u64;
@@ -84,6 +76,15 @@ impl Coordinator {
         };
         self.announce(desk, &happened, None).await?;
         Ok(acknowledge(delivery).await?)
+    }
+
+    /// A device on its way to the end of the queue.
+    fn waiting(&self, queue: &str, device: &Device) -> Outgoing {
+        let id = campaign::job_id(&self.definition.campaign_id, &device.cpe_id);
+        let body = campaign::encode_device(device);
+        let kind = "upgrade.campaign.device";
+        self.outlet
+            .to_queue(queue.to_owned(), kind, id.as_str(), body)
     }
 
     /// Starts devices that are at hand, at most so many; whether anything was done.
@@ -153,17 +154,13 @@ impl Coordinator {
             return Ok(false);
         }
         desk.rotated_at = Instant::now();
-        for (device, delivery) in desk.at_hand.drain(..) {
-            let id = campaign::job_id(&self.definition.campaign_id, &device.cpe_id);
-            let body = campaign::encode_device(&device);
-            let again = self.outlet.to_queue(
-                desk.queue.clone(),
-                "upgrade.campaign.device",
-                id.as_str(),
-                body,
-            );
-            self.outlet.publish(vec![again]).await?;
-            acknowledge(&delivery).await?;
+        let held: Vec<_> = desk.at_hand.drain(..).collect();
+        let again = held
+            .iter()
+            .map(|(device, _)| self.waiting(&desk.queue, device));
+        self.outlet.publish(again.collect()).await?;
+        for (_, delivery) in &held {
+            acknowledge(delivery).await?;
         }
         Ok(false)
     }
