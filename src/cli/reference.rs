@@ -27,11 +27,21 @@ impl Completions {
     pub(super) fn run(self, command: &mut Command) -> anyhow::Result<Status> {
         let mut script = Vec::new();
         let name = command.get_name().to_owned();
-        clap_complete::generate(self.shell, command, name, &mut script);
+        clap_complete::generate(self.shell, command, &name, &mut script);
+        if self.shell == Shell::Bash {
+            script = with_one_name(&script, &name);
+        }
         // A reader that has gone away is no reason to fail.
         drop(std::io::stdout().lock().write_all(&script));
         Ok(Status::Done)
     }
+}
+
+/// Where its name has a hyphen, the generator names the program in two ways, so that bash would complete nothing.
+fn with_one_name(script: &[u8], name: &str) -> Vec<u8> {
+    let text = String::from_utf8_lossy(script);
+    text.replace(&name.replace('-', "__subcmd__"), &name.replace('-', "__"))
+        .into_bytes()
 }
 
 /// Writes manual pages.
@@ -70,6 +80,18 @@ impl Manual {
     }
 }
 
+/// Examples are lines to be typed: `man` must neither join nor stretch them.
+fn with_lines_kept(page: &str) -> String {
+    let Some((before, examples)) = page.split_once(".SH EXTRA\n") else {
+        return page.to_owned();
+    };
+    let (examples, after) = match examples.find("\n.SH ") {
+        Some(end) => examples.split_at(end + 1),
+        None => (examples, ""),
+    };
+    format!("{before}.SH EXAMPLES AND NOTES\n.nf\n{examples}.fi\n{after}")
+}
+
 /// The page of a command, and those of its own commands.
 fn write(command: &Command, directory: &Path, pages: &mut usize) -> anyhow::Result<()> {
     let name = command
@@ -78,6 +100,7 @@ fn write(command: &Command, directory: &Path, pages: &mut usize) -> anyhow::Resu
         .to_owned();
     let mut page = Vec::new();
     clap_mangen::Man::new(command.clone()).render(&mut page)?;
+    let page = with_lines_kept(&String::from_utf8_lossy(&page));
     let path = directory.join(format!("{name}.1"));
     std::fs::write(&path, page).with_context(|| format!("failed to write {}", path.display()))?;
     *pages += 1;

@@ -582,9 +582,34 @@ fn completions_and_manual_pages_name_every_command() {
         ("nbi-upgrade-run.1", "\\-\\-journal"),
         ("nbi-upgrade-dead-requeue.1", "\\-\\-wait"),
         ("nbi-upgrade-topology-check.1", "\\-\\-config"),
+        (
+            "nbi-upgrade-submit.1",
+            ".SH EXAMPLES AND NOTES\n.nf\nExamples:\n",
+        ),
+        ("nbi-upgrade.1", ".fi\n.SH VERSION"),
     ] {
         let text = std::fs::read_to_string(place.join(page)).expect(page);
         assert!(text.contains(said), "{page}: {text}");
+    }
+}
+
+/// By bash itself, as it asks when somebody types.
+#[test]
+fn bash_completes_commands_and_flags() {
+    let script = run(&["completions", "bash"]).expect(0).out;
+    for (typed, last, expected) in [
+        ("nbi-upgrade schema", "c", "campaign control"),
+        ("nbi-upgrade dead requeue", "--rea", "--reason"),
+        ("nbi-upgrade", "topo", "topology"),
+    ] {
+        let asked = format!(
+            "{script}\nCOMP_WORDS=({typed} {last}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))\n\
+             _nbi__upgrade nbi-upgrade {last} {typed}; echo \"${{COMPREPLY[*]}}\""
+        );
+        let output = Command::new("bash").args(["-c", &asked]).output().unwrap();
+        let offered = String::from_utf8_lossy(&output.stdout);
+        let offered: Vec<_> = offered.split_whitespace().collect();
+        assert_eq!(offered.join(" "), expected, "{typed} {last}: {output:?}");
     }
 }
 
