@@ -1,10 +1,11 @@
 //! The dead letters: looked at, sent back, removed. For the command line.
 //!
 //! A quorum queue cannot be read without taking: a letter that is looked at is taken and given back. Brokers before 4.3 count that towards
-//! the queue's delivery limit, which from 4.0 on is 20 unless somebody set another, and past it a dead letter is dropped for good. So a
-//! letter that has been given back `LOOKS_MAX` times is replaced by a copy, whose count begins anew. What is given back goes to the
-//! front in its old order. No letter leaves the queue before what replaces it is confirmed; a command that is killed in between leaves
-//! two copies of one letter, with the same id.
+//! the queue's delivery limit, past which a dead letter is dropped for good. Ours is a million, but a policy may lower it, and a queue that
+//! an earlier version declared has the broker's, which is 20 from 4.0 on. So a letter that has
+//! been given back `LOOKS_MAX` times is replaced by a copy, whose count begins anew. What is given back goes to the front in its old order.
+//! No letter leaves the queue before what replaces it is confirmed; a command that is killed in between leaves two copies of one letter,
+//! with the same id.
 
 use std::time::Duration;
 
