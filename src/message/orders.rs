@@ -3,7 +3,7 @@
 //! An order is known by the id of what it is about, so that it also holds for a job that comes later. A cancellation stands for good; a
 //! resume ends a pause of the same scope and nothing else: what pauses everything and what pauses one campaign are ended one by one.
 //!
-//! Memory is bounded: an order takes about 70 bytes, is kept for at least `amqp.control_retention` (as in the stream itself), and at most
+//! Memory is bounded: an order takes about 100 bytes, is kept for at least `amqp.control_retention` (as in the stream itself), and at most
 //! [`ORDERS_MAX`] newest ones are kept for certain.
 
 use std::collections::HashMap;
