@@ -1,4 +1,5 @@
-//! Does one piece of the hot path so and so often, for a counter of instructions around it: `tests/checks/instructions`.
+//! Does one piece of the hot path so and so often, for a counter of instructions around it: `tests/checks/instructions`, which holds
+//! them to `instructions.baseline`.
 //!
 //! `instructions list` names the pieces, `instructions NAME TIMES` does one. Counted twice with different times, the difference is free
 //! of start and end.
@@ -6,6 +7,10 @@
 #![expect(clippy::print_stdout, reason = "its output is its purpose")]
 
 mod paths;
+
+/// The binary's allocator: its instructions do not depend on the C library of the machine.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -337,6 +337,7 @@ pub fn until_signalled(
                 Telemetry::signalled(name);
                 stop.cancel();
             } else {
+                telemetry::log::flush();
                 std::process::exit(130);
             }
         }

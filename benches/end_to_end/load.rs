@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use lapin::options::{
-    BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions,
-    QueueDeclareOptions,
+    BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions,
+    ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer};
@@ -77,14 +77,50 @@ impl Load {
 
     /// Publishes so many requests for new devices; all are with the broker afterwards.
     pub(crate) async fn publish(&mut self, count: usize) {
+        let numbers = self.next..self.next + count;
+        self.next = numbers.end;
+        let requests = numbers.map(|number| (number, request(number)));
+        self.publish_all(("upgrade.requests", "request"), requests)
+            .await;
+    }
+
+    /// Puts so many jobs beside the one that waits in this queue: each is its message, for a device of its own.
+    pub(crate) async fn multiply(&mut self, queue: &str, count: usize) {
+        let channel = self.connection.create_channel().await.expect("a channel");
+        let one = channel
+            .basic_get(queue.into(), BasicGetOptions::default())
+            .await;
+        let one = one.expect("the queue stands").expect("a job waits in it");
+        let text = String::from_utf8(one.delivery.data.clone()).expect("it is ours");
+        let options = BasicNackOptions {
+            requeue: true,
+            ..BasicNackOptions::default()
+        };
+        one.acker.nack(options).await.expect("the channel stands");
+        drop(channel.close(200, "OK".into()).await);
+        let number = text.split("bench:").nth(1).expect("a job of ours");
+        let number = number
+            .split('"')
+            .next()
+            .expect("a number")
+            .parse()
+            .expect("a number");
+        let numbers = self.next..self.next + count;
+        self.next = numbers.end;
+        let copies = numbers.map(|other| {
+            let copy = text.replace(&job_id(number), &job_id(other));
+            (other, copy.replace(&device(number), &device(other)))
+        });
+        self.publish_all(("", queue), copies).await;
+    }
+
+    async fn publish_all(&self, to: (&str, &str), messages: impl Iterator<Item = (usize, String)>) {
         let mut confirms = std::collections::VecDeque::with_capacity(WINDOW);
-        for _ in 0..count {
+        for (number, body) in messages {
             if confirms.len() == WINDOW {
                 self.confirmed(confirms.pop_front()).await;
             }
-            let number = self.next;
-            self.next += 1;
-            confirms.push_back(self.write(number).await);
+            confirms.push_back(self.write(to, number, &body).await);
         }
         while !confirms.is_empty() {
             self.confirmed(confirms.pop_front()).await;
@@ -99,20 +135,19 @@ impl Load {
         );
     }
 
-    async fn write(&self, number: usize) -> lapin::PublisherConfirm {
-        let body = format!(
-            r#"{{"job_id":"bench:{number}","cpe_id":"CPE{number:08}","firmware_url":"https://files.example.com/firmware/model-a/2.4.1.bin"}}"#
-        );
+    async fn write(&self, to: (&str, &str), number: usize, body: &str) -> lapin::PublisherConfirm {
         let options = BasicPublishOptions {
             mandatory: true,
             immediate: false,
         };
         let properties = BasicProperties::default()
             .with_delivery_mode(2)
-            .with_content_type("application/json".into());
+            .with_content_type("application/json".into())
+            .with_message_id(job_id(number).into());
+        let (exchange, key) = to;
         let written = self.publisher.basic_publish(
-            "upgrade.requests".into(),
-            "request".into(),
+            exchange.into(),
+            key.into(),
             options,
             body.as_bytes(),
             properties,
@@ -160,8 +195,8 @@ impl Load {
                 _ = tick.tick(), if self.next < first + count => {
                     let number = self.next;
                     self.next += 1;
-                    begun.insert(format!("bench:{number}"), Instant::now());
-                    drop(self.write(number).await);
+                    begun.insert(job_id(number), Instant::now());
+                    drop(self.write(("upgrade.requests", "request"), number, &request(number)).await);
                 }
             }
         }
@@ -183,6 +218,22 @@ impl Load {
         drop(channel.close(200, "OK".into()).await);
         usize::try_from(depth).expect("a count")
     }
+}
+
+fn job_id(number: usize) -> String {
+    format!("bench:{number}")
+}
+
+fn device(number: usize) -> String {
+    format!("CPE{number:08}")
+}
+
+fn request(number: usize) -> String {
+    format!(
+        r#"{{"job_id":"{}","cpe_id":"{}","firmware_url":"https://files.example.com/firmware/model-a/2.4.1.bin"}}"#,
+        job_id(number),
+        device(number)
+    )
 }
 
 /// The value below which this share of the sorted values lies.

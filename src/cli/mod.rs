@@ -157,6 +157,7 @@ pub fn main() -> ExitCode {
         runtime.shutdown_timeout(std::time::Duration::from_millis(500));
         outcome
     });
+    crate::telemetry::log::flush();
     match outcome {
         Ok(status) => status.into(),
         Err(error) => {

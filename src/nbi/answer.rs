@@ -12,11 +12,11 @@
 use std::borrow::Cow;
 
 use jiff::{SignedDuration, Timestamp};
-use serde_json::Value;
 
 use super::budget::asks_device;
 use super::circuit::Sign;
 use super::http::ERROR_MAX;
+use super::json::Json;
 use super::text::{cut, tidy};
 use super::wire::{Envelope, ResultWire, RuleWire};
 use super::{RawAnswer, TransportError};
@@ -83,7 +83,7 @@ struct Case<'a> {
     call: &'a NbiCall,
     raw: &'a RawAnswer,
     /// The body, if it is JSON.
-    value: Option<&'a Value>,
+    value: Option<&'a Json<'a>>,
     /// The NBI's envelope, if the body is one.
     envelope: Option<Envelope<'a>>,
 }
@@ -99,7 +99,7 @@ pub fn judge(
     version_parameters: &[String],
     now: Timestamp,
 ) -> Judged {
-    let value = serde_json::from_slice::<Value>(&raw.body).ok();
+    let value = serde_json::from_slice::<Json<'_>>(&raw.body).ok();
     let value = value.as_ref();
     let envelope = value.and_then(Envelope::read);
     let case = Case {
@@ -300,7 +300,7 @@ impl<'a> Case<'a> {
     }
 
     /// The rows of a read that succeeded.
-    fn rows(&self) -> Result<&'a [Value], NbiFailure> {
+    fn rows(&self) -> Result<&'a [Json<'a>], NbiFailure> {
         let rows = self.envelope.as_ref().and_then(Envelope::rows);
         rows.ok_or_else(|| self.unintelligible(&self.oddity()))
     }

@@ -19,6 +19,7 @@ pub mod client;
 mod gate;
 mod headers;
 pub mod http;
+mod json;
 pub mod limit;
 pub mod look;
 mod names;

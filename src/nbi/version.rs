@@ -4,9 +4,9 @@
 //! shape that is likely (inferred). A wrong guess shows as an unintelligible answer of `verify`, which is off by default.
 
 use percent_encoding::utf8_percent_encode;
-use serde_json::Value;
 
 use super::http::STRICT;
+use super::json::Json;
 
 /// The most characters of a version that is believed: it travels in events, and real ones have a few dozen.
 const VERSION_MAX: usize = 256;
@@ -17,7 +17,7 @@ pub(super) fn path(method: &str) -> String {
 }
 
 /// The value of the first of these parameters that the answer holds.
-pub(crate) fn version(answer: &Value, parameters: &[String]) -> Option<String> {
+pub(crate) fn version(answer: &Json<'_>, parameters: &[String]) -> Option<String> {
     let version = parameters
         .iter()
         .find_map(|parameter| parameter_value(answer, parameter));
@@ -28,36 +28,37 @@ pub(crate) fn version(answer: &Value, parameters: &[String]) -> Option<String> {
 
 /// Looks for a parameter's value: `{"<name>": "1.2"}`, `{"<name>": {"value": "1.2"}}` or `{"name": "<name>", "value": "1.2"}`, at
 /// any depth (which `serde_json` limits to 128).
-fn parameter_value(value: &Value, parameter: &str) -> Option<String> {
+fn parameter_value(value: &Json<'_>, parameter: &str) -> Option<String> {
     match value {
-        Value::Object(object) => {
-            let field = |names: [&str; 2]| names.into_iter().find_map(|name| object.get(name));
-            let direct = object
+        Json::Object(fields) => {
+            let field = |names: [&str; 2]| names.into_iter().find_map(|name| value.get(name));
+            let direct = value
                 .get(parameter)
                 .and_then(|found| scalar(found).or_else(|| scalar(found.get("value")?)));
             let named = || {
-                let name = field(["name", "Name"])?.as_str()?;
-                (name == parameter).then(|| field(["value", "Value"]).and_then(scalar))?
+                let name = field(["name", "Name"])?;
+                let is_it = matches!(name, Json::String(name) if name == parameter);
+                is_it.then(|| field(["value", "Value"]).and_then(scalar))?
             };
             direct.or_else(named).or_else(|| {
-                object
-                    .values()
-                    .find_map(|inner| parameter_value(inner, parameter))
+                // From the end, as the last of a repeated key counts.
+                let mut inner = fields.iter().rev();
+                inner.find_map(|(_, inner)| parameter_value(inner, parameter))
             })
         }
-        Value::Array(items) => items
+        Json::Array(items) => items
             .iter()
             .find_map(|item| parameter_value(item, parameter)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => None,
     }
 }
 
 /// A text or number that is not empty.
-fn scalar(value: &Value) -> Option<String> {
+fn scalar(value: &Json<'_>) -> Option<String> {
     match value {
-        Value::String(text) => Some(text.trim().to_owned()).filter(|text| !text.is_empty()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+        Json::String(text) => Some(text.trim().to_owned()).filter(|text| !text.is_empty()),
+        Json::Number(number) => Some(number.to_string()),
+        Json::Null | Json::Bool(_) | Json::Array(_) | Json::Object(_) => None,
     }
 }
 

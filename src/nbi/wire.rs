@@ -11,8 +11,8 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::Value;
 
+use super::json::Json;
 use crate::job::{NbiCall, RuleSpec};
 
 /// The storage of upgrade rules. The last segment goes out literally as `.*` (documented in every example).
@@ -238,14 +238,14 @@ pub(crate) struct ResultWire<'a> {
 
 impl<'a> ResultWire<'a> {
     /// Reads a row; anything that is not an object is taken as empty.
-    pub(crate) fn read(row: &'a Value) -> Self {
+    pub(crate) fn read(row: &'a Json<'a>) -> Self {
         Self {
-            id: text(&row["id"]),
-            ts: integer(&row["ts"]),
-            cpeid: text(&row["cpeid"]),
-            campaignid: text(&row["campaignid"]),
-            rule_description: text(&row["rule_description"]),
-            result: StatusWire::read(&row["result"]),
+            id: text(row.field("id")),
+            ts: integer(row.field("ts")),
+            cpeid: text(row.field("cpeid")),
+            campaignid: text(row.field("campaignid")),
+            rule_description: text(row.field("rule_description")),
+            result: StatusWire::read(row.field("result")),
         }
     }
 }
@@ -267,13 +267,13 @@ pub(crate) struct RuleWire<'a> {
 
 impl<'a> RuleWire<'a> {
     /// Reads a row; anything that is not an object is taken as empty.
-    pub(crate) fn read(row: &'a Value) -> Self {
+    pub(crate) fn read(row: &'a Json<'a>) -> Self {
         Self {
-            id: text(&row["id"]),
-            enabled: boolean(&row["enabled"]),
-            automatic: boolean(&row["automatic"]),
-            file: text(&row["file"]),
-            description: text(&row["description"]),
+            id: text(row.field("id")),
+            enabled: boolean(row.field("enabled")),
+            automatic: boolean(row.field("automatic")),
+            file: text(row.field("file")),
+            description: text(row.field("description")),
         }
     }
 }
@@ -289,10 +289,10 @@ pub(crate) struct StatusWire<'a> {
 
 impl<'a> StatusWire<'a> {
     /// Reads it; anything that is not an object is taken as empty.
-    fn read(status: &'a Value) -> Self {
+    fn read(status: &'a Json<'a>) -> Self {
         Self {
-            code: integer(&status["code"]),
-            message: text(&status["message"]),
+            code: integer(status.field("code")),
+            message: text(status.field("message")),
         }
     }
 }
@@ -307,18 +307,18 @@ pub(crate) struct Envelope<'a> {
     /// Of methods.
     pub(crate) result: StatusWire<'a>,
     /// Rows, one row, `""`, or nothing.
-    pub(crate) details: &'a Value,
+    pub(crate) details: &'a Json<'a>,
 }
 
 impl<'a> Envelope<'a> {
     /// Reads a body: `None` unless it is a JSON object that carries at least one code.
-    pub(crate) fn read(body: &'a Value) -> Option<Self> {
+    pub(crate) fn read(body: &'a Json<'a>) -> Option<Self> {
         let StatusWire { code, message } = StatusWire::read(body);
         let envelope = Self {
             code,
             message,
-            result: StatusWire::read(&body["result"]),
-            details: &body["details"],
+            result: StatusWire::read(body.field("result")),
+            details: body.field("details"),
         };
         (envelope.code.is_some() || envelope.result.code.is_some()).then_some(envelope)
     }
@@ -330,37 +330,37 @@ impl<'a> Envelope<'a> {
 
     /// The rows in `details`: an array on a hit, `""` on none (documented); null, missing and a single object are taken too
     /// (inferred). `None` when it is something else.
-    pub(crate) fn rows(&self) -> Option<&'a [Value]> {
+    pub(crate) fn rows(&self) -> Option<&'a [Json<'a>]> {
         match self.details {
-            Value::Array(rows) => Some(rows),
-            Value::Object(_) => Some(std::slice::from_ref(self.details)),
-            Value::Null => Some(&[]),
-            Value::String(text) if text.trim().is_empty() => Some(&[]),
-            Value::String(_) | Value::Bool(_) | Value::Number(_) => None,
+            Json::Array(rows) => Some(rows),
+            Json::Object(_) => Some(std::slice::from_ref(self.details)),
+            Json::Null => Some(&[]),
+            Json::String(text) if text.trim().is_empty() => Some(&[]),
+            Json::String(_) | Json::Bool(_) | Json::Number(_) => None,
         }
     }
 }
 
 /// Text; a number is taken as its digits, anything else as missing.
-fn text(value: &Value) -> Option<Cow<'_, str>> {
+fn text<'a>(value: &'a Json<'a>) -> Option<Cow<'a, str>> {
     match value {
-        Value::String(text) => Some(text.into()),
-        Value::Number(number) => Some(number.to_string().into()),
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+        Json::String(text) => Some(Cow::Borrowed(text)),
+        Json::Number(number) => Some(number.to_string().into()),
+        Json::Null | Json::Bool(_) | Json::Array(_) | Json::Object(_) => None,
     }
 }
 
 /// An integer; digits in a string are taken, a fraction is cut off, anything else is missing.
-fn integer(value: &Value) -> Option<i64> {
+fn integer(value: &Json<'_>) -> Option<i64> {
     match value {
-        Value::Number(number) => number.as_i64().or_else(|| number.as_f64().and_then(whole)),
-        Value::String(text) => {
+        Json::Number(number) => number.as_i64().or_else(|| number.as_f64().and_then(whole)),
+        Json::String(text) => {
             let text = text.trim();
             text.parse()
                 .ok()
                 .or_else(|| text.parse().ok().and_then(whole))
         }
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+        Json::Null | Json::Bool(_) | Json::Array(_) | Json::Object(_) => None,
     }
 }
 
@@ -375,25 +375,27 @@ fn whole(number: f64) -> Option<i64> {
 }
 
 /// A boolean; `"true"`, `"false"`, 1 and 0 are taken, anything else is missing.
-fn boolean(value: &Value) -> Option<bool> {
+fn boolean(value: &Json<'_>) -> Option<bool> {
     match value {
-        Value::Bool(truth) => Some(*truth),
-        Value::Number(number) => match number.as_i64() {
+        Json::Bool(truth) => Some(*truth),
+        Json::Number(number) => match number.as_i64() {
             Some(1) => Some(true),
             Some(0) => Some(false),
             Some(_) | None => None,
         },
-        Value::String(text) => match text.trim() {
+        Json::String(text) => match text.trim() {
             "true" | "1" => Some(true),
             "false" | "0" => Some(false),
             _ => None,
         },
-        Value::Null | Value::Array(_) | Value::Object(_) => None,
+        Json::Null | Json::Array(_) | Json::Object(_) => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
     use crate::job::{CpeId, FirmwareUrl, RuleId};
 
@@ -528,7 +530,9 @@ mod tests {
 
     #[test]
     fn rows_are_read_tolerantly() {
-        let json = |text| -> Value { serde_json::from_str(text).unwrap() };
+        fn json(text: &str) -> Json<'_> {
+            serde_json::from_str(text).unwrap()
+        }
         let row = json(
             r#"{"id":7,"ts":"1743412508","cpeid":null,"result":{"code":"500","message":null},"more":[1]}"#,
         );
@@ -553,7 +557,8 @@ mod tests {
         let rule = json(r#"{"id":"a","enabled":"true","automatic":0}"#);
         let rule = RuleWire::read(&rule);
         assert_eq!((rule.enabled, rule.automatic), (Some(true), Some(false)));
-        assert!(RuleWire::read(&json(r#"["a",true]"#)).id.is_none());
+        let list = json(r#"["a",true]"#);
+        assert!(RuleWire::read(&list).id.is_none());
     }
 
     #[test]
@@ -567,9 +572,9 @@ mod tests {
             (r#"{"code":200,"details":"rows"}"#, None),
             (r#"{"code":200,"details":7}"#, None),
         ] {
-            let body: Value = serde_json::from_str(body).unwrap();
-            let envelope = Envelope::read(&body).unwrap();
-            assert_eq!(envelope.rows().map(<[Value]>::len), rows, "{body}");
+            let json = serde_json::from_str(body).unwrap();
+            let envelope = Envelope::read(&json).unwrap();
+            assert_eq!(envelope.rows().map(<[Json<'_>]>::len), rows, "{body}");
         }
     }
 

@@ -3,7 +3,8 @@
 //! What is written is said in `observe.rs`; here is only how. Fields stand at the top level of the JSON object beside
 //! `timestamp`, `level`, `message` and `target`, so that a log store finds `job_id` without knowing this program.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
+use std::sync::OnceLock;
 
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::EnvFilter;
@@ -11,6 +12,8 @@ use tracing_subscriber::filter::{FilterFn, ParseError, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+use super::lines::Lines;
 
 /// Why log lines could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -21,15 +24,37 @@ pub enum LogError {
     /// They were set up before. A fault of this program.
     #[error("failed to set up log lines")]
     Init(#[from] TryInitError),
+    /// The thread that writes them could not be started.
+    #[error("failed to start the thread that writes log lines")]
+    Thread(#[source] io::Error),
 }
 
-/// From now on, one JSON object a line. `level` is a level or directives as `EnvFilter` reads them.
+/// The lines of the process, where they are gathered.
+static LINES: OnceLock<Lines> = OnceLock::new();
+
+/// From now on, one JSON object a line, gathered as `lines.rs` says; [`flush`] must stand before the end of the process. `level` is a level or directives as `EnvFilter` reads them.
 ///
 /// # Errors
 ///
 /// [`LogError`].
 pub fn init_json(level: &str) -> Result<(), LogError> {
-    Ok(json(level, std::io::stderr)?.try_init()?)
+    let lines = Lines::to(io::stderr()).map_err(LogError::Thread)?;
+    json(level, lines.clone())?.try_init()?;
+    if LINES.set(lines).is_ok() {
+        let report = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            flush();
+            report(panic);
+        }));
+    }
+    Ok(())
+}
+
+/// Writes the lines that are gathered: before the process ends, and before anything else is written to standard error.
+pub fn flush() {
+    if let Some(lines) = LINES.get() {
+        lines.flush();
+    }
 }
 
 /// From now on, lines for people; coloured only on a terminal, and not where `NO_COLOR` asks for none (no-color.org).
@@ -39,8 +64,8 @@ pub fn init_json(level: &str) -> Result<(), LogError> {
 /// [`LogError`].
 pub fn init_text(level: &str) -> Result<(), LogError> {
     let wants_no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let is_coloured = std::io::stderr().is_terminal() && !wants_no_color;
-    Ok(text(level, std::io::stderr, is_coloured)?.try_init()?)
+    let is_coloured = io::stderr().is_terminal() && !wants_no_color;
+    Ok(text(level, io::stderr, is_coloured)?.try_init()?)
 }
 
 pub(super) fn json<W>(

@@ -10,6 +10,7 @@ mod observe;
 pub mod health;
 pub mod http;
 mod labels;
+mod lines;
 pub mod log;
 mod metrics;
 pub mod names;
