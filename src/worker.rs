@@ -136,10 +136,9 @@ impl<N: Nbi, D: Driver> Parts<N, D> {
         let trace = self.telemetry.delivery(&work, redelivered);
         let work = trace.carried_by(work);
         self.telemetry.in_hand(1);
-        trace
-            .clone()
-            .scope(self.settle(work, redelivered, token, &trace))
-            .await;
+        // Boxed: it would be moved as a whole, and this task with it.
+        let settled = Box::pin(self.settle(work, redelivered, token, &trace));
+        trace.clone().scope(settled).await;
         self.telemetry.in_hand(-1);
     }
 
@@ -218,6 +217,7 @@ impl<N: Nbi, D: Driver> Parts<N, D> {
 
     async fn ask(&self, call: &NbiCall) -> Result<NbiAnswer, NbiFailure> {
         tokio::select! {
+            biased;
             answer = self.nbi.call(call) => answer,
             () = self.hurry.cancelled() => Err(NbiFailure::NotSent {
                 message: "the worker stops".to_owned(),

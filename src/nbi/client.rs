@@ -9,7 +9,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use backoff::exponential::ExponentialBackoff;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -21,6 +20,7 @@ use super::gate::Gate;
 use super::limit::Limiter;
 use super::names::{Found, Name, QueryNames};
 use super::pace::{End, Seen};
+use super::pauses;
 pub use super::settings::NbiSettings;
 use super::settings::VERSION_METHOD;
 use super::wire::{Names, Request};
@@ -57,16 +57,6 @@ struct Storage {
 struct Reply {
     answer: NbiAnswer,
     filter_ignored: bool,
-}
-
-/// A clock for `backoff` that is tokio's, so that its elapsed time is virtual where time is.
-#[derive(Debug, Clone, Copy)]
-struct TokioClock;
-
-impl backoff::Clock for TokioClock {
-    fn now(&self) -> std::time::Instant {
-        Instant::now().into_std()
-    }
 }
 
 impl<T: Transport> NbiClient<T> {
@@ -173,35 +163,41 @@ impl<T: Transport> NbiClient<T> {
             );
             return Err(NbiFailure::Rejected { message });
         }
-        if !call.is_repeatable() {
-            return self.once(call, request).await;
-        }
+        // Boxed: the future of an HTTP exchange has kilobytes, and every future around it would be as large, and be moved as a whole when
+        // a delivery's task begins and ends.
         let begun = Instant::now();
+        let first = Box::pin(self.once(call, request)).await;
+        match first {
+            Err(failure) if call.is_repeatable() => {
+                Box::pin(self.again(call, request, failure, begun)).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Quick retries of what has failed once. Apart from the first try, as nearly all calls need no other.
+    async fn again(
+        &self,
+        call: &NbiCall,
+        request: &Request,
+        failure: NbiFailure,
+        begun: Instant,
+    ) -> Result<Reply, NbiFailure> {
         let mut tries = 0;
-        backoff::future::retry(self.pauses(), || {
+        let mut first = Some(failure);
+        let pauses = pauses::since(begun, &self.settings);
+        backoff::future::retry(pauses, || {
             tries += 1;
-            let tried = tries;
+            let (tried, earlier) = (tries, first.take());
             async move {
-                self.once(call, request)
-                    .await
-                    .map_err(|failure| self.quick_retry(failure, tried, begun))
+                let outcome = match earlier {
+                    Some(failure) => Err(failure),
+                    None => self.once(call, request).await,
+                };
+                outcome.map_err(|failure| self.quick_retry(failure, tried, begun))
             }
         })
         .await
-    }
-
-    /// The pauses between quick retries.
-    fn pauses(&self) -> ExponentialBackoff<TokioClock> {
-        ExponentialBackoff {
-            current_interval: self.settings.quick_retry_initial,
-            initial_interval: self.settings.quick_retry_initial,
-            randomization_factor: backoff::default::RANDOMIZATION_FACTOR,
-            multiplier: backoff::default::MULTIPLIER,
-            max_interval: self.settings.quick_retry_max_elapsed,
-            start_time: Instant::now().into_std(),
-            max_elapsed_time: Some(self.settings.quick_retry_max_elapsed),
-            clock: TokioClock,
-        }
     }
 
     /// Whether a failure is worth a quick retry: transient, tries and time left, the circuit still closed.
@@ -245,16 +241,14 @@ impl<T: Transport> NbiClient<T> {
 
         let admission = self.gate.admit(request.operation)?;
         let begun = Instant::now();
-        // Boxed: the future of an HTTP exchange has kilobytes, and every future around it would be as large, and be moved as a whole when
-        // a delivery's task begins and ends.
-        let sent = Box::pin(self.transport.send(request)).await;
+        let sent = self.transport.send(request).await;
         let took = begun.elapsed();
         let under_way = turn.under_way();
         drop(turn);
+        let status = status_word(&sent);
         self.telemetry
-            .nbi_answered(request.operation, &status_word(&sent), took);
-        self.telemetry
-            .nbi_sent(&request.span(&status_word(&sent)), took);
+            .nbi_answered(request.operation, &status, took);
+        self.telemetry.nbi_sent(&request.span(&status), took);
         let judged = match &sent {
             Ok(raw) => answer::judge(
                 call,

@@ -34,7 +34,7 @@ impl<'a> Json<'a> {
     }
 
     /// As [`Json::get`]; null for `None`.
-    pub(crate) fn field<'b>(&'b self, name: &str) -> &'b Json<'a> {
+    pub(crate) fn field<'b>(&'b self, name: &str) -> &'b Self {
         self.get(name).unwrap_or(&MISSING)
     }
 }

@@ -25,6 +25,7 @@ pub mod look;
 mod names;
 pub mod openapi;
 pub mod pace;
+mod pauses;
 mod places;
 mod settings;
 mod setup;

@@ -106,24 +106,36 @@ impl Inbox {
     /// Safe: an entry is taken and returned without an await between.
     pub(super) async fn next(&self) -> Option<Delivery<Token>> {
         loop {
+            if let Some(next) = self.take() {
+                return next;
+            }
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            {
-                let mut entries = self.entries();
-                match entries.gate {
-                    Gate::Finished => return None,
-                    Gate::Shut => {}
-                    Gate::Open => {
-                        if let Some(item) = entries.next() {
-                            // One signal may have stood for several entries.
-                            self.changed.notify_one();
-                            return Some(item.delivery);
-                        }
-                    }
-                }
+            // It may have come in between.
+            if let Some(next) = self.take() {
+                return next;
             }
             changed.await;
+        }
+    }
+
+    /// What there is without waiting; `Some(None)` once finished.
+    fn take(&self) -> Option<Option<Delivery<Token>>> {
+        let mut entries = self.entries();
+        match entries.gate {
+            Gate::Finished => Some(None),
+            Gate::Shut => None,
+            Gate::Open => {
+                let item = entries.next()?;
+                let is_last = entries.steps.is_empty() && entries.requests.is_empty();
+                drop(entries);
+                if !is_last {
+                    // One signal may have stood for several entries.
+                    self.changed.notify_one();
+                }
+                Some(Some(item.delivery))
+            }
         }
     }
 

@@ -108,9 +108,14 @@ impl Shared {
 
     /// The current generation, waited for at most this long.
     pub(super) async fn link_within(&self, limit: Duration) -> Option<Arc<Link>> {
-        let mut links = self.link.subscribe();
         let usable =
             |link: &Option<Arc<Link>>| link.as_ref().is_some_and(|link| !link.ending.is_over());
+        // Nearly always one stands, and there is nothing to wait for.
+        let current = self.link.borrow().clone();
+        if usable(&current) {
+            return current;
+        }
+        let mut links = self.link.subscribe();
         tokio::select! {
             biased;
             found = tokio::time::timeout(limit, links.wait_for(usable)) => found.ok()?.ok()?.clone(),
