@@ -15,7 +15,7 @@ impl backoff::Clock for TokioClock {
     }
 }
 
-/// The pauses of what was begun then.
+/// The pauses of what was begun then and has failed once by now: `backoff` counts from now on, so only what is left of the time is its.
 pub(super) fn since(begun: Instant, settings: &NbiSettings) -> ExponentialBackoff<TokioClock> {
     ExponentialBackoff {
         current_interval: settings.quick_retry_initial,
@@ -23,8 +23,12 @@ pub(super) fn since(begun: Instant, settings: &NbiSettings) -> ExponentialBackof
         randomization_factor: backoff::default::RANDOMIZATION_FACTOR,
         multiplier: backoff::default::MULTIPLIER,
         max_interval: settings.quick_retry_max_elapsed,
-        start_time: begun.into_std(),
-        max_elapsed_time: Some(settings.quick_retry_max_elapsed),
+        start_time: Instant::now().into_std(),
+        max_elapsed_time: Some(
+            settings
+                .quick_retry_max_elapsed
+                .saturating_sub(begun.elapsed()),
+        ),
         clock: TokioClock,
     }
 }
