@@ -316,6 +316,90 @@ async fn coordinators_killed_again_and_again_keep_the_pace_and_lose_no_device() 
     );
 }
 
+/// The largest campaign that was carried out for real: two requests of as many devices as one may name. About a quarter of an hour.
+#[tokio::test]
+async fn twenty_thousand_devices_start_once_each_and_end_once_each() {
+    if !is_long() {
+        return;
+    }
+    let (count, rate, places) = (20_000, 2_400, 2_000);
+    let devices = count.to_string();
+    let plan = Plan {
+        simulator: &["--devices", &devices],
+        environment: &[("NBI_UPGRADE_NBI__TIMEOUT", "30s")],
+    };
+    let mut site = Site::begin(3, plan).await;
+    let mut observer = Observer::begin(&site.vhost.url()).await;
+    let more = json!({"pace": {"starts_per_minute": rate, "max_in_flight": places}});
+    let resident = async |site: &Site| {
+        let index = until("somebody to lead", PATIENCE, async || leader(site).await).await;
+        site.workers[index].process.resident() / (1 << 20)
+    };
+    let before = resident(&site).await;
+    let begun = Instant::now();
+    site.submit(&[
+        campaign(1..=10_000, more.clone()),
+        campaign(10_001..=20_000, more),
+    ])
+    .await;
+    let submitted = begun.elapsed();
+    let (mut most, mut last, mut moved) = (before, 0, Instant::now());
+    while site.results.count_of_finals() < count {
+        site.results
+            .take_until(Duration::from_secs(10), |all| {
+                all.count_of_finals() >= count
+            })
+            .await;
+        observer.look().await;
+        most = most.max(resident(&site).await);
+        if site.results.count_of_finals() > last {
+            (last, moved) = (site.results.count_of_finals(), Instant::now());
+        }
+        eprintln!(
+            "{:.0?}: {last} finished, {} started, the leader has {} MiB",
+            begun.elapsed(),
+            observer.starts.len(),
+            resident(&site).await
+        );
+        assert!(moved.elapsed() < PATIENCE, "it does not come forward");
+    }
+    let took = begun.elapsed();
+    let end = event(&mut site, "upgrade.campaign.completed", 1).await;
+    assert_eq!(end["data"]["counts"]["released"], count, "{end}");
+    assert_eq!(end["data"]["counts"]["completed"], count, "{end}");
+    assert_eq!(
+        site.results.outcomes().into_iter().collect::<Vec<_>>(),
+        [("completed/upgraded".to_owned(), count)]
+    );
+    until("every request to be seen", PATIENCE, async || {
+        observer.look().await;
+        (observer.starts.len() >= count).then_some(())
+    })
+    .await;
+    observer.assert_pace(rate);
+    assert_eq!(
+        (observer.devices().len(), observer.starts.len()),
+        (count, count)
+    );
+    let seconds = observer.starts.iter().map(|(at, _)| *at);
+    let starting = seconds.clone().max().zip(seconds.min());
+    let starting = starting.map_or(0, |(last, first)| last - first);
+    cleared_away(&site).await;
+    let repeats = site.results.repeats;
+    let summary = site.end(count).await;
+    assert_eq!(
+        (&summary["flashes"], &summary["devices_flashed"]),
+        (&count.into(), &count.into()),
+        "{summary}"
+    );
+    eprintln!(
+        "{count} devices in {took:.0?}, submitted in {submitted:.1?}, started within {starting} s, {:.0} a minute; leader {before} MiB \
+         before, {most} MiB at most; {repeats} events repeated; NBI calls {}",
+        count as f64 * 60.0 / starting as f64,
+        summary["calls"]
+    );
+}
+
 #[tokio::test]
 async fn a_bad_image_stops_its_campaign_and_resuming_does_not_trip_on_what_is_known() {
     let mut site = Site::begin(
