@@ -21,6 +21,7 @@ use crate::nbi::budget::{Budget, Budgets};
 use crate::nbi::circuit::{CircuitSettings, CircuitState};
 use crate::nbi::http::{ClientCertificate, HttpSettings};
 use crate::nbi::{HttpTransport, NbiClient, NbiSettings};
+use crate::orphan::{self, EventHistory, Naming, Periodic};
 use crate::telemetry::trace::SpanSettings;
 use crate::telemetry::{self, REVISION, Telemetry, VERSION};
 use crate::worker::{Grace, Worker};
@@ -56,7 +57,7 @@ pub async fn run_worker(config: Config) -> anyhow::Result<()> {
         ..amqp_settings(&config)
     };
     let driver = Arc::new(AmqpDriver::start(
-        settings,
+        settings.clone(),
         codec.clone(),
         Arc::clone(&telemetry),
         clock::system(),
@@ -66,6 +67,16 @@ pub async fn run_worker(config: Config) -> anyhow::Result<()> {
     let end = CancellationToken::new();
     let mut beside = JoinSet::new();
     beside.spawn(follow_circuit(nbi.circuit(), Arc::clone(&driver)));
+    if !config.sweep.interval.is_zero() {
+        let (nbi, driver) = (Arc::clone(&nbi), Arc::clone(&driver));
+        beside.spawn(sweep_now_and_then(
+            config.clone(),
+            settings.clone(),
+            nbi,
+            driver,
+            Arc::clone(&telemetry),
+        ));
+    }
     beside.spawn(until_signalled(stop.clone())?);
     let (served, ended) = (Arc::clone(&telemetry), end.clone());
     beside.spawn(async move {
@@ -91,6 +102,49 @@ pub async fn run_worker(config: Config) -> anyhow::Result<()> {
     end.cancel();
     beside.shutdown().await;
     Ok(())
+}
+
+/// Looks for rules that no job owns, while this worker is the one that leads.
+async fn sweep_now_and_then(
+    config: Config,
+    broker: AmqpSettings,
+    nbi: Arc<NbiClient<HttpTransport>>,
+    driver: Arc<AmqpDriver>,
+    telemetry: Arc<Telemetry>,
+) {
+    let periodic = Periodic {
+        interval: duration(config.sweep.interval).max(Duration::from_secs(1)),
+        disarm: config.sweep.disarm,
+        settings: sweep_settings(&config),
+    };
+    let connect = || {
+        let broker = broker.clone();
+        async {
+            let history = EventHistory::connect(broker).await;
+            history.map_err(|error| error.to_string())
+        }
+    };
+    let leads = || driver.leads();
+    orphan::watch(
+        &periodic,
+        &*nbi,
+        connect,
+        leads,
+        &telemetry,
+        clock::system(),
+    )
+    .await;
+}
+
+/// How rules that no job owns are looked for, as configured.
+#[must_use]
+pub fn sweep_settings(config: &Config) -> orphan::Settings {
+    orphan::Settings {
+        naming: Naming::new(&config.nbi.rule_id),
+        job_timeout: config.job.timeout,
+        older_than: config.sweep.older_than,
+        is_one_by_one: false,
+    }
 }
 
 /// Metrics and lines, and spans if a collector is configured.

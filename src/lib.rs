@@ -9,6 +9,7 @@
 //! - [`driver`]: how deliveries come in and verdicts go out, through RabbitMQ or in one process.
 //! - [`worker`]: the loop that brings them together.
 //! - [`telemetry`]: what people and Prometheus see.
+//! - [`orphan`]: rules that no job owns any more.
 //! - [`config`]: what operators set.
 //! - [`simulator`]: the other side, as a model.
 //! - [`app`]: the composition root.
@@ -25,6 +26,7 @@ pub mod driver;
 pub mod job;
 pub mod message;
 pub mod nbi;
+pub mod orphan;
 mod secret_file;
 pub mod simulator;
 pub mod telemetry;

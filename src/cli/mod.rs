@@ -26,6 +26,7 @@ mod simulator;
 mod spreadsheet;
 mod status;
 mod submit;
+mod sweep;
 mod table;
 mod topology;
 mod watch;
@@ -109,6 +110,8 @@ Start as many as you like. SIGTERM or Ctrl-C finishes what is in hand and gives 
     Pause(control::Pause),
     /// Ends a pause.
     Resume(control::Resume),
+    /// Looks for rules that are armed and that no job owns; disarms them on demand.
+    Sweep(sweep::Sweep),
     /// Runs the simulated NBI with its devices behind HTTP.
     Simulator(simulator::Simulator),
     /// Declares or checks the broker's exchanges, queues and bindings.
@@ -143,6 +146,7 @@ pub fn main() -> ExitCode {
         | Command::Cancel(_)
         | Command::Pause(_)
         | Command::Resume(_)
+        | Command::Sweep(_)
         | Command::Simulator(_)
         | Command::Topology(_)
         | Command::Check(_)
@@ -197,6 +201,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<Status> {
         Command::Cancel(cancel) => cancel.run(load(&common)?, common.output).await,
         Command::Pause(pause) => pause.run(load(&common)?, common.output).await,
         Command::Resume(resume) => resume.run(load(&common)?, common.output).await,
+        Command::Sweep(sweep) => sweep.run(load(&common)?, common.output).await,
         Command::Simulator(simulator) => simulator.run(common.output).await,
         Command::Topology(topology) => topology.run(load(&common)?, common.output).await,
         Command::Check(check) => check.run(&common, common.output).await,

@@ -25,6 +25,8 @@ pub struct Job {
     pub busy_max: SignedDuration,
     /// Pause before the device's second try; doubles.
     pub attempt_pause: SignedDuration,
+    /// About how long a device takes; with less left a deadline is in jeopardy; zero: nobody asks.
+    pub flash_time: SignedDuration,
     /// A rule that a pause disarmed is armed again after this time without a result; zero: never.
     pub flash_time_max: SignedDuration,
     /// How long a job that timed out is still watched; zero: not at all.
@@ -52,6 +54,7 @@ impl Job {
             busy_initial: reader.duration("job.busy_initial", SECOND..=DAY),
             busy_max: reader.duration("job.busy_max", SECOND..=DAY),
             attempt_pause: reader.duration("job.attempt_pause", SECOND..=DAY),
+            flash_time: reader.duration("job.flash_time", SignedDuration::ZERO..=DAY),
             flash_time_max: reader.duration("job.flash_time_max", SignedDuration::ZERO..=DAY),
             late_watch: reader.duration("job.late_watch", SignedDuration::ZERO..=DAY * 30),
         };

@@ -25,6 +25,7 @@ pub mod nbi;
 pub mod otel;
 pub mod retry;
 pub mod shutdown;
+pub mod sweep;
 pub mod tls;
 pub mod verify;
 pub mod worker;
@@ -56,6 +57,8 @@ pub struct Config {
     pub faults: faults::Faults,
     /// One request, many devices.
     pub campaign: campaign::Campaign,
+    /// Looking for rules that no job owns.
+    pub sweep: sweep::Sweep,
     /// Which firmware URLs are accepted.
     pub firmware: firmware::Firmware,
     /// Reading the version back.
@@ -96,6 +99,7 @@ impl Config {
             await_result: retry::AwaitResult::read(&mut reader),
             faults: faults::Faults::read(&mut reader),
             campaign: campaign::Campaign::read(&mut reader),
+            sweep: sweep::Sweep::read(&mut reader),
             firmware: firmware::Firmware::read(&mut reader),
             verify: verify::Verify::read(&mut reader),
             events: events::Events::read(&mut reader),

@@ -49,6 +49,7 @@ impl Config {
                 self.job.attempt_pause.max(SignedDuration::from_hours(1)),
             ),
             busy_interval: doubling(self.job.busy_initial, self.job.busy_max),
+            flash_time: self.job.flash_time,
             flash_time_max: self.job.flash_time_max,
             late_watch: self.job.late_watch,
             release_pause: built_in.release_pause,

@@ -22,6 +22,13 @@ pub enum NbiCall {
         /// The rule.
         rule_id: RuleId,
     },
+    /// A page of all rules, whoever's they are. No job asks this: who looks for rules that no job owns does.
+    ListRules {
+        /// Rows to leave out.
+        offset: usize,
+        /// Rows to return at most, 1 or more.
+        limit: usize,
+    },
     /// POST: a new rule, armed.
     CreateRule(RuleSpec),
     /// Full PUT: the rule as it shall be, armed.
@@ -50,9 +57,10 @@ pub enum NbiCall {
 
 impl NbiCall {
     /// Every name that [`NbiCall::operation`] can return.
-    pub const OPERATIONS: [&'static str; 8] = [
+    pub const OPERATIONS: [&'static str; 9] = [
         "read_results",
         "read_rule",
+        "list_rules",
         "create_rule",
         "update_rule",
         "disarm_rule",
@@ -67,6 +75,7 @@ impl NbiCall {
         match self {
             Self::ReadResults { .. } => "read_results",
             Self::ReadRule { .. } => "read_rule",
+            Self::ListRules { .. } => "list_rules",
             Self::CreateRule(_) => "create_rule",
             Self::UpdateRule(_) => "update_rule",
             Self::DisarmRule { .. } => "disarm_rule",
@@ -85,6 +94,7 @@ impl NbiCall {
             Self::CreateRule(_) | Self::UpdateRule(_) => false,
             Self::ReadResults { .. }
             | Self::ReadRule { .. }
+            | Self::ListRules { .. }
             | Self::DisarmRule { .. }
             | Self::DeleteRule { .. }
             | Self::SendConnectionRequest { .. }
@@ -127,6 +137,8 @@ pub enum NbiAnswer {
         /// Whether the NBI was seen to return rows of other ids: then a DELETE could hit them all.
         filter_ignored: bool,
     },
+    /// A page of rules, in the NBI's order; empty means that there are no more.
+    RuleList(Vec<ListedRule>),
     /// Rules may not be read here (403, 405, 501 on the read).
     RulesUnreadable,
     /// The write is done, the request sent.
@@ -163,8 +175,19 @@ impl ResultRow {
     pub const DESCRIPTION_MAX: usize = 256;
 }
 
-/// One rule as the NBI holds it.
+/// One rule of a list, whoever's it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedRule {
+    /// Its id, as it stands there; empty where the row has none.
+    pub id: String,
+    /// The device of a condition that names one device and nothing else.
+    pub cpe_id: Option<String>,
+    /// What else it says.
+    pub row: RuleRow,
+}
+
+/// One rule as the NBI holds it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RuleRow {
     /// Whether it is enabled.
     pub enabled: bool,

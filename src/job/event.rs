@@ -52,6 +52,15 @@ pub enum JobEvent {
         /// Whether the device may try again.
         tries_again: bool,
     },
+    /// The deadline can no longer be met, or hardly. Published, once a job.
+    InJeopardy {
+        /// The stage.
+        stage: Stage,
+        /// When the job is looked at next.
+        next_look_at: Timestamp,
+        /// For what it waits until then; `None`: for the NBI.
+        waiting_for: Option<WaitingFor>,
+    },
     /// The worker could not ask and gave the job back.
     Released {
         /// The stage.
@@ -91,6 +100,16 @@ pub enum WaitingFor {
 }
 
 impl WaitingFor {
+    /// Everything that a job can wait for.
+    pub const ALL: [Self; 6] = [
+        Self::NotBefore,
+        Self::Resume,
+        Self::OtherJob,
+        Self::Result,
+        Self::NextAttempt,
+        Self::Version,
+    ];
+
     /// The name in logs and metrics.
     #[must_use]
     pub fn name(self) -> &'static str {

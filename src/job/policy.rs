@@ -32,6 +32,8 @@ pub struct Policy {
     pub attempt_pause: Backoff,
     /// How often a job looks whether the device is free, or whether it may go on.
     pub busy_interval: Backoff,
+    /// About how long a device takes from its wake-up to its report: with less left a job's deadline is in jeopardy; zero: nobody asks.
+    pub flash_time: SignedDuration,
     /// A rule that a pause disarmed is armed again only when this time has passed without a result; zero: never, as nobody can see a
     /// device that is at it, and some never report.
     pub flash_time_max: SignedDuration,
@@ -93,6 +95,7 @@ impl Default for Policy {
             faults: FaultPolicy::default(),
             attempt_pause: growing(600, 3_600),
             busy_interval: growing(30, 300),
+            flash_time: SignedDuration::from_mins(10),
             flash_time_max: SignedDuration::ZERO,
             late_watch: SignedDuration::ZERO,
             release_pause: SignedDuration::from_secs(30),

@@ -321,6 +321,8 @@ pub struct Progress {
     pub rests_until: Option<Timestamp>,
     /// The job is over and said so; a result that comes until then corrects it.
     pub watched_until: Option<Timestamp>,
+    /// Whether it was said that the deadline can hardly be met.
+    pub in_jeopardy: bool,
     /// When the last connection request was sent.
     pub connection_requested_at: Option<Timestamp>,
     /// Set when the outcome is known, or the device shall try again, and only the rule has to be put away.
@@ -347,6 +349,7 @@ impl Default for Progress {
             rule: RuleState::NotCreated,
             rests_until: None,
             watched_until: None,
+            in_jeopardy: false,
             connection_requested_at: None,
             exit: None,
             started_at: None,

@@ -95,6 +95,7 @@ impl<'a> Turn<'a> {
     #[must_use]
     pub fn wait_until(mut self, until: Timestamp, waiting_for: WaitingFor) -> Decision {
         let stage = self.job.progress.stage;
+        self.look_ahead(until, Some(waiting_for));
         self.hand_over();
         self.events.push(JobEvent::StageWaits {
             stage,
@@ -120,6 +121,7 @@ impl<'a> Turn<'a> {
                 .max(asked),
         );
         let stage = self.job.progress.stage;
+        self.look_ahead(until, None);
         self.hand_over();
         self.events.push(JobEvent::StageRetried {
             stage,
@@ -152,6 +154,7 @@ impl<'a> Turn<'a> {
         .unwrap_or(rest);
         let until = self.after(spread);
         let stage = self.job.progress.stage;
+        self.look_ahead(until, None);
         self.hand_over();
         self.events.push(JobEvent::Released {
             stage,
@@ -462,6 +465,33 @@ impl<'a> Turn<'a> {
     }
 
     // ----- book-keeping -----
+
+    /// Says, once, that the deadline can hardly be met: at the next look less is left than a device takes, and the device has not begun as
+    /// far as this job can have made it, or has been silent for as long as it usually takes.
+    fn look_ahead(&mut self, next_look_at: Timestamp, waiting_for: Option<WaitingFor>) {
+        let usual = self.policy.flash_time;
+        let progress = &self.job.progress;
+        let is_decided = progress.exit.is_some() || self.is_past_deadline();
+        if usual.is_zero() || progress.in_jeopardy || is_decided {
+            return;
+        }
+        let stage = progress.stage;
+        let is_left_to_the_device = stage == Stage::AwaitResult && progress.rests_until.is_none();
+        let is_silent = progress.stages.iter().any(|record| {
+            record.stage == stage && elapsed(record.started_at, self.inputs.now) >= usual
+        });
+        if elapsed(next_look_at, self.job.order.deadline) >= usual
+            || is_left_to_the_device && !is_silent
+        {
+            return;
+        }
+        self.job.progress.in_jeopardy = true;
+        self.events.push(JobEvent::InJeopardy {
+            stage,
+            next_look_at,
+            waiting_for,
+        });
+    }
 
     fn hand_over(&mut self) {
         self.announce();

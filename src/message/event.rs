@@ -10,6 +10,7 @@ use super::control::{Answer, AnswerReason, Command, Scope};
 use super::request::{carried, traced};
 use super::time::Rfc3339;
 use super::{Incoming, Rejection, Work};
+use crate::job::event::WaitingFor;
 use crate::job::outcome::{Ending, RuleState};
 use crate::job::state::{Stage, StageRecord, elapsed};
 use crate::job::{Impact, Job, JobEvent, Outcome, Reason};
@@ -30,6 +31,8 @@ pub enum EventKind {
     Accepted,
     /// A stage is done.
     Progress,
+    /// The deadline of a job can hardly be met.
+    Jeopardy,
     /// Final.
     Completed,
     /// Final.
@@ -62,9 +65,10 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Accepted,
         Self::Progress,
+        Self::Jeopardy,
         Self::Completed,
         Self::Failed,
         Self::Cancelled,
@@ -87,6 +91,7 @@ impl EventKind {
         match self {
             Self::Accepted => "upgrade.accepted",
             Self::Progress => "upgrade.progress",
+            Self::Jeopardy => "upgrade.jeopardy",
             Self::Completed => "upgrade.completed",
             Self::Failed => "upgrade.failed",
             Self::Cancelled => "upgrade.cancelled",
@@ -125,6 +130,7 @@ impl EventKind {
         match self {
             Self::Accepted
             | Self::Progress
+            | Self::Jeopardy
             | Self::Corrected
             | Self::CommandAccepted
             | Self::CommandRefused
@@ -250,7 +256,7 @@ pub(super) struct Data<'a> {
     /// One sentence for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<&'a str>,
-    /// Of `upgrade.progress`: the stage that is done.
+    /// Of `upgrade.progress`: the stage that is done; of `upgrade.jeopardy`: the one that waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = Stage::ALL.map(Stage::name)))]
     stage: Option<&'static str>,
@@ -268,6 +274,18 @@ pub(super) struct Data<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Rfc3339")]
     requested_at: Option<Timestamp>,
+    /// Of `upgrade.accepted` and `upgrade.jeopardy`: the job ends then, whatever the device does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Rfc3339")]
+    deadline: Option<Timestamp>,
+    /// Of `upgrade.jeopardy`: what the job waits for; `nbi` is the management system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = waits()))]
+    waiting_for: Option<&'static str>,
+    /// Of `upgrade.jeopardy`: when the job is looked at next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Rfc3339")]
+    next_look_at: Option<Timestamp>,
     /// When a worker took it up.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Rfc3339")]
@@ -374,6 +392,16 @@ fn reasons() -> Vec<&'static str> {
     reasons
 }
 
+/// What a job whose deadline is in jeopardy can wait for.
+fn waits() -> Vec<&'static str> {
+    let mut waits = names(&WaitingFor::ALL, WaitingFor::name);
+    waits.push(NBI);
+    waits
+}
+
+/// Where it is no device, no operator and no other job that a job waits for.
+const NBI: &str = "nbi";
+
 /// The events that others see among what happened.
 pub(super) fn published(
     work: &Work,
@@ -402,11 +430,33 @@ fn of_job(
             EventKind::Accepted,
             id_of(EventKind::Accepted, ""),
             now,
-            job_data(work),
+            Data {
+                deadline: Some(job.order.deadline),
+                ..job_data(work)
+            },
         ),
         JobEvent::StageDone { stage, attempt, .. } if settings.progress => {
             let id = id_of(EventKind::Progress, &format!("{}:{attempt}", stage.name()));
             (EventKind::Progress, id, now, progress_data(work, *stage))
+        }
+        JobEvent::InJeopardy {
+            stage,
+            next_look_at,
+            waiting_for,
+        } => {
+            let data = Data {
+                message: Some("less time is left at the next look than a device takes"),
+                deadline: Some(job.order.deadline),
+                waiting_for: Some(waiting_for.map_or(NBI, WaitingFor::name)),
+                next_look_at: Some(*next_look_at),
+                ..progress_data(work, *stage)
+            };
+            (
+                EventKind::Jeopardy,
+                id_of(EventKind::Jeopardy, ""),
+                now,
+                data,
+            )
         }
         JobEvent::Finished { ending, .. } => {
             let kind = EventKind::of_outcome(ending.outcome);

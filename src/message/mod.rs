@@ -18,6 +18,7 @@ pub mod headers;
 pub mod journal;
 pub mod named;
 pub mod orders;
+pub mod past;
 pub mod request;
 pub mod schema;
 pub mod step;

@@ -114,6 +114,8 @@ struct ProgressV1 {
     rests_until: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     watched_until: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    in_jeopardy: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     connection_requested_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -335,6 +337,7 @@ fn progress_to_wire(progress: &Progress) -> ProgressV1 {
         rule: progress.rule.name().to_owned(),
         rests_until: progress.rests_until,
         watched_until: progress.watched_until,
+        in_jeopardy: progress.in_jeopardy,
         connection_requested_at: progress.connection_requested_at,
         ending,
         tries_again_after,
@@ -373,6 +376,7 @@ fn progress_of(wire: ProgressV1) -> Result<Progress, String> {
         rule: named("rule", &wire.rule, RuleState::from_name(&wire.rule))?,
         rests_until: wire.rests_until,
         watched_until: wire.watched_until,
+        in_jeopardy: wire.in_jeopardy,
         connection_requested_at: wire.connection_requested_at,
         exit,
         started_at: wire.started_at,

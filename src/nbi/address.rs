@@ -36,11 +36,17 @@ impl Addresses {
     /// A path that makes no URL with the base; a sound base has none.
     pub(super) fn of(&self, request: &Request) -> Result<Url, url::ParseError> {
         let mut address = self.of_path(request.path)?;
-        if let Some((name, value)) = &request.query {
-            let mut query = String::with_capacity(name.len() + value.len() + 16);
+        let mut query = String::new();
+        for (name, value) in &request.query {
+            if !query.is_empty() {
+                query.push('&');
+            }
+            query.reserve(name.len() + value.len() + 16);
             query.extend(utf8_percent_encode(name, STRICT));
             query.push('=');
             query.extend(utf8_percent_encode(value, STRICT));
+        }
+        if !query.is_empty() {
             address.set_query(Some(&query));
         }
         Ok(address)
@@ -71,7 +77,7 @@ mod tests {
         let request = |value: &str| Request {
             verb: Verb::Get,
             path: RESULTS,
-            query: Some(("id".to_owned(), value.to_owned())),
+            query: vec![("id".to_owned(), value.to_owned())],
             body: None,
             operation: "read_results",
             timeout: None,
@@ -88,7 +94,7 @@ mod tests {
         }
         let bare = addresses
             .of(&Request {
-                query: None,
+                query: Vec::new(),
                 ..request("")
             })
             .unwrap();

@@ -17,6 +17,7 @@ use super::budget::asks_device;
 use super::circuit::Sign;
 use super::http::ERROR_MAX;
 use super::json::Json;
+use super::listing::listed;
 use super::text::{cut, tidy};
 use super::wire::{Envelope, ResultWire, RuleWire};
 use super::{RawAnswer, TransportError};
@@ -61,7 +62,7 @@ enum Class {
 impl Class {
     /// The table of the contract's section 5, for an HTTP status and a body code alike.
     fn of(call: &NbiCall, code: i64) -> Self {
-        let reads_rules = matches!(call, NbiCall::ReadRule { .. });
+        let reads_rules = matches!(call, NbiCall::ReadRule { .. } | NbiCall::ListRules { .. });
         let creates = matches!(call, NbiCall::CreateRule(_));
         match code {
             200..=299 => Self::Success,
@@ -188,6 +189,7 @@ impl<'a> Case<'a> {
                 self.results(rule_id, cpe_id, filter_ignored)
             }
             NbiCall::ReadRule { rule_id } => self.rules(rule_id, filter_ignored),
+            NbiCall::ListRules { .. } => Ok(NbiAnswer::RuleList(listed(self.rows()?))),
             NbiCall::ReadVersion { .. } => self.version(version_parameters),
             NbiCall::CreateRule(_)
             | NbiCall::UpdateRule(_)
@@ -220,6 +222,7 @@ impl<'a> Case<'a> {
                 rows: Vec::new(),
                 filter_ignored: false,
             }),
+            NbiCall::ListRules { .. } => Ok(NbiAnswer::RuleList(Vec::new())),
             NbiCall::UpdateRule(_) | NbiCall::DisarmRule { .. } | NbiCall::DeleteRule { .. } => {
                 Ok(NbiAnswer::NoSuchRule)
             }
@@ -417,7 +420,7 @@ mod tests {
         }
     }
 
-    fn calls() -> [NbiCall; 8] {
+    fn calls() -> [NbiCall; 9] {
         [
             NbiCall::ReadResults {
                 rule_id: rule_id(),
@@ -430,6 +433,10 @@ mod tests {
             NbiCall::DeleteRule { rule_id: rule_id() },
             NbiCall::SendConnectionRequest { cpe_id: cpe_id() },
             NbiCall::ReadVersion { cpe_id: cpe_id() },
+            NbiCall::ListRules {
+                offset: 0,
+                limit: 10,
+            },
         ]
     }
 
@@ -458,6 +465,8 @@ mod tests {
             Ok(NbiAnswer::Results { .. }) => "results",
             Ok(NbiAnswer::Rules { rows, .. }) if rows.is_empty() => "no rules",
             Ok(NbiAnswer::Rules { .. }) => "rules",
+            Ok(NbiAnswer::RuleList(rows)) if rows.is_empty() => "no list",
+            Ok(NbiAnswer::RuleList(_)) => "list",
             Ok(NbiAnswer::RulesUnreadable) => "unreadable",
             Ok(NbiAnswer::Done) => "done",
             Ok(NbiAnswer::NoSuchRule) => "no such rule",
@@ -472,15 +481,15 @@ mod tests {
     }
 
     /// Words for all calls, in the order of [`calls`].
-    fn words(status: u16, body: &str) -> [&'static str; 8] {
+    fn words(status: u16, body: &str) -> [&'static str; 9] {
         calls().map(|call| word(&ask(&call, &raw(status, body))))
     }
 
-    const TRANSIENT: [&str; 8] = ["transient"; 8];
-    const REFUSED: [&str; 8] = ["refused"; 8];
-    const REJECTED: [&str; 8] = ["rejected"; 8];
-    const ODD: [&str; 8] = ["unintelligible"; 8];
-    const DONE: [&str; 8] = [
+    const TRANSIENT: [&str; 9] = ["transient"; 9];
+    const REFUSED: [&str; 9] = ["refused"; 9];
+    const REJECTED: [&str; 9] = ["rejected"; 9];
+    const ODD: [&str; 9] = ["unintelligible"; 9];
+    const DONE: [&str; 9] = [
         "no results",
         "no rules",
         "done",
@@ -489,8 +498,9 @@ mod tests {
         "done",
         "done",
         "unintelligible",
+        "no list",
     ];
-    const ABSENT: [&str; 8] = [
+    const ABSENT: [&str; 9] = [
         "no results",
         "no rules",
         "rejected",
@@ -499,11 +509,17 @@ mod tests {
         "no such rule",
         "rejected",
         "rejected",
+        "no list",
     ];
 
-    fn but(mut words: [&'static str; 8], index: usize, word: &'static str) -> [&'static str; 8] {
+    fn but(mut words: [&'static str; 9], index: usize, word: &'static str) -> [&'static str; 9] {
         words[index] = word;
         words
+    }
+
+    /// Rules can be read neither one by one nor as a list.
+    fn unreadable(words: [&'static str; 9]) -> [&'static str; 9] {
+        but(but(words, 1, "unreadable"), 8, "unreadable")
     }
 
     fn envelope(code: i64) -> String {
@@ -517,16 +533,16 @@ mod tests {
             (204, DONE),
             (400, REJECTED),
             (401, REFUSED),
-            (403, but(REFUSED, 1, "unreadable")),
+            (403, unreadable(REFUSED)),
             (404, ABSENT),
-            (405, but(REJECTED, 1, "unreadable")),
+            (405, unreadable(REJECTED)),
             (408, TRANSIENT),
             (409, but(REJECTED, 2, "exists")),
             (422, REJECTED),
             (425, TRANSIENT),
             (429, TRANSIENT),
             (500, TRANSIENT),
-            (501, but(TRANSIENT, 1, "unreadable")),
+            (501, unreadable(TRANSIENT)),
             (503, TRANSIENT),
             (0, ODD),
             (302, ODD),
@@ -548,16 +564,16 @@ mod tests {
         for (status, expected) in [
             (400, REJECTED),
             (401, REFUSED),
-            (403, but(REFUSED, 1, "unreadable")),
+            (403, unreadable(REFUSED)),
             (404, ODD),
-            (405, but(REJECTED, 1, "unreadable")),
+            (405, unreadable(REJECTED)),
             (408, TRANSIENT),
             (409, but(REJECTED, 2, "exists")),
             (413, REJECTED),
             (425, TRANSIENT),
             (429, TRANSIENT),
             (500, TRANSIENT),
-            (501, but(TRANSIENT, 1, "unreadable")),
+            (501, unreadable(TRANSIENT)),
             (502, TRANSIENT),
             (504, TRANSIENT),
             (200, ODD),
@@ -591,6 +607,7 @@ mod tests {
             "done",
             "done",
             "done",
+            "unintelligible",
             "unintelligible",
         ];
         assert_eq!(words(204, ""), expected);
@@ -633,6 +650,7 @@ mod tests {
             disarm,
             delete,
             cnr,
+            _,
             _,
         ] = calls();
         for (call, body, expected) in [

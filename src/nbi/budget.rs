@@ -35,6 +35,7 @@ impl CallClass {
             NbiCall::SendConnectionRequest { .. } => Self::ConnectionRequest,
             NbiCall::ReadResults { .. }
             | NbiCall::ReadRule { .. }
+            | NbiCall::ListRules { .. }
             | NbiCall::ReadVersion { .. } => Self::Read,
         }
     }

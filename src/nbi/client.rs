@@ -3,7 +3,6 @@
 //! In this order: is the circuit closed; is it our turn; send; judge; tell circuit and telemetry. Calls that may be repeated
 //! ([`NbiCall::is_repeatable`]) are tried again at once a few times; every longer wait is the core's, which makes it durable.
 //! Reads and writes by filter may need a second question under the other name of the filter (`names.rs`).
-//!
 //! The worker calls it through [`Nbi`], and watches [`NbiClient::circuit`] to pause its intake.
 
 use std::sync::Arc;
@@ -288,7 +287,8 @@ impl<T: Transport> Nbi for NbiClient<T> {
             NbiCall::DeleteRule { .. } => {
                 self.write(call, self.rules.names.second_for_delete()).await
             }
-            NbiCall::CreateRule(_)
+            NbiCall::ListRules { .. }
+            | NbiCall::CreateRule(_)
             | NbiCall::SendConnectionRequest { .. }
             | NbiCall::ReadVersion { .. } => self.ask(call, "").await.map(|reply| reply.answer),
         }
@@ -327,7 +327,8 @@ impl Reply {
         match &self.answer {
             NbiAnswer::Results { rows, .. } => Some(rows.len()),
             NbiAnswer::Rules { rows, .. } => Some(rows.len()),
-            NbiAnswer::RulesUnreadable
+            NbiAnswer::RuleList(_)
+            | NbiAnswer::RulesUnreadable
             | NbiAnswer::Done
             | NbiAnswer::NoSuchRule
             | NbiAnswer::RuleExists
@@ -414,10 +415,11 @@ mod tests {
                 .trim_start_matches("/v1/dyn/")
                 .trim_start_matches("/v1/method/");
             let storage = storage.trim_end_matches("/.*");
-            let query = request
+            let query: String = request
                 .query
-                .as_ref()
-                .map_or_else(String::new, |(name, value)| format!("?{name}={value}"));
+                .iter()
+                .map(|(name, value)| format!("?{name}={value}"))
+                .collect();
             self.asked
                 .lock()
                 .unwrap()

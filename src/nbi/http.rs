@@ -267,7 +267,10 @@ mod tests {
         Request {
             verb,
             path: "/v1/dyn/FirmwareResultStorage/.*",
-            query: query.map(|(name, value)| (name.to_owned(), value.to_owned())),
+            query: query
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into_iter()
+                .collect(),
             body: body.map(|body| body.as_bytes().to_vec()),
             operation: "read_results",
             timeout: None,

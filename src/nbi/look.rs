@@ -33,7 +33,7 @@ pub async fn look(
     let request = Request {
         verb: Verb::Get,
         path: RESULTS,
-        query: Some(("id".to_owned(), rule_id.to_owned())),
+        query: vec![("id".to_owned(), rule_id.to_owned())],
         body: None,
         operation: "look",
         timeout: None,

@@ -21,6 +21,7 @@ mod headers;
 pub mod http;
 mod json;
 pub mod limit;
+mod listing;
 pub mod look;
 mod names;
 pub mod openapi;

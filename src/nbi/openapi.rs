@@ -138,7 +138,7 @@ pub async fn fetch(transport: &impl Transport) -> Result<Value, OpenApiError> {
     let request = Request {
         verb: Verb::Get,
         path: PATH,
-        query: None,
+        query: Vec::new(),
         body: None,
         operation: "openapi",
         timeout: None,

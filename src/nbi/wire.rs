@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::json::Json;
+use super::listing::page;
 use crate::job::{NbiCall, RuleSpec};
 
 /// The storage of upgrade rules. The last segment goes out literally as `.*` (documented in every example).
@@ -42,8 +43,8 @@ pub struct Request {
     pub verb: Verb,
     /// The path below the NBI's base URL, e.g. `/v1/dyn/FirmwareStorage/.*`; the last segment literally `.*`.
     pub path: &'static str,
-    /// One query parameter, name and value, not yet percent-encoded.
-    pub query: Option<(String, String)>,
+    /// The query parameters, names and values, not yet percent-encoded.
+    pub query: Vec<(String, String)>,
     /// The JSON body.
     pub body: Option<Vec<u8>>,
     /// The operation, for logs and metrics.
@@ -67,15 +68,19 @@ impl Request {
     /// The request for a call.
     #[must_use]
     pub fn of(call: &NbiCall, names: &Names<'_>) -> Self {
-        let filter = |value: &str| Some((names.query.to_owned(), value.to_owned()));
+        let filter = |value: &str| vec![(names.query.to_owned(), value.to_owned())];
         let (verb, path, query, body) = match call {
             NbiCall::ReadResults { rule_id, .. } => {
                 (Verb::Get, RESULTS, filter(rule_id.as_str()), None)
             }
             NbiCall::ReadRule { rule_id } => (Verb::Get, RULES, filter(rule_id.as_str()), None),
-            NbiCall::CreateRule(spec) => {
-                (Verb::Post, RULES, None, Some(json(&RuleBody::armed(spec))))
-            }
+            NbiCall::ListRules { offset, limit } => (Verb::Get, RULES, page(*offset, *limit), None),
+            NbiCall::CreateRule(spec) => (
+                Verb::Post,
+                RULES,
+                Vec::new(),
+                Some(json(&RuleBody::armed(spec))),
+            ),
             NbiCall::UpdateRule(spec) => (
                 Verb::Put,
                 RULES,
@@ -104,7 +109,7 @@ impl Request {
                         cpe_id: cpe_id.as_str(),
                     },
                 };
-                (Verb::Post, SEND_CNR, None, Some(json(&body)))
+                (Verb::Post, SEND_CNR, Vec::new(), Some(json(&body)))
             }
             NbiCall::ReadVersion { cpe_id } => {
                 let search_options = SearchOptions {
@@ -114,7 +119,12 @@ impl Request {
                     search_options,
                     parameters: names.version_parameters,
                 };
-                (Verb::Post, names.version_path, None, Some(json(&body)))
+                (
+                    Verb::Post,
+                    names.version_path,
+                    Vec::new(),
+                    Some(json(&body)),
+                )
             }
         };
         Self {
@@ -136,10 +146,8 @@ impl Request {
             Verb::Get | Verb::Put | Verb::Delete => true,
             Verb::Post => false,
         };
-        let filtered = self
-            .query
-            .as_ref()
-            .is_some_and(|(name, value)| !name.is_empty() && !value.is_empty());
+        let is_whole = |(name, value): &(String, String)| !name.is_empty() && !value.is_empty();
+        let filtered = !self.query.is_empty() && self.query.iter().all(is_whole);
         selects && !filtered
     }
 }
@@ -342,7 +350,7 @@ impl<'a> Envelope<'a> {
 }
 
 /// Text; a number is taken as its digits, anything else as missing.
-fn text<'a>(value: &'a Json<'a>) -> Option<Cow<'a, str>> {
+pub(super) fn text<'a>(value: &'a Json<'a>) -> Option<Cow<'a, str>> {
     match value {
         Json::String(text) => Some(Cow::Borrowed(text)),
         Json::Number(number) => Some(number.to_string().into()),
@@ -431,10 +439,11 @@ mod tests {
     }
 
     fn line(request: &Request) -> String {
-        let query = request
+        let query: String = request
             .query
-            .as_ref()
-            .map_or_else(String::new, |(name, value)| format!("?{name}={value}"));
+            .iter()
+            .map(|(name, value)| format!("?{name}={value}"))
+            .collect();
         let body = String::from_utf8(request.body.clone().unwrap_or_default()).unwrap();
         format!("{:?} {}{query} {body}", request.verb, request.path)
             .trim_end()
@@ -518,10 +527,10 @@ mod tests {
     fn a_write_without_a_filter_is_noticed() {
         let mut request = request(&NbiCall::DeleteRule { rule_id: rule_id() });
         for (query, unfiltered) in [
-            (None, true),
-            (Some((String::new(), "UPGRADE_x".to_owned())), true),
-            (Some(("id".to_owned(), String::new())), true),
-            (Some(("id".to_owned(), "UPGRADE_x".to_owned())), false),
+            (vec![], true),
+            (vec![(String::new(), "UPGRADE_x".to_owned())], true),
+            (vec![("id".to_owned(), String::new())], true),
+            (vec![("id".to_owned(), "UPGRADE_x".to_owned())], false),
         ] {
             request.query = query;
             assert_eq!(request.is_unfiltered(), unfiltered, "{:?}", request.query);

@@ -1,6 +1,5 @@
 //! The values that labels can take: closed sets, whatever is told.
 
-use crate::job::event::WaitingFor;
 use crate::job::outcome::RuleState;
 use crate::job::{Outcome, Reason};
 
@@ -85,15 +84,8 @@ pub(super) const CAMPAIGN_CONDITIONS: [&str; 7] = [
     "in_jeopardy",
 ];
 
-/// What jobs wait for.
-pub(super) const WAITS: [WaitingFor; 6] = [
-    WaitingFor::NotBefore,
-    WaitingFor::Resume,
-    WaitingFor::OtherJob,
-    WaitingFor::Result,
-    WaitingFor::NextAttempt,
-    WaitingFor::Version,
-];
+/// What a job waits for that waits for no device, no operator and no other job.
+pub(super) const NBI: &str = "nbi";
 
 /// The value itself if it is in the set, else `other`: no caller can open a label.
 pub(super) fn closed(value: &str, set: &[&'static str]) -> &'static str {

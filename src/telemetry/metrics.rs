@@ -9,11 +9,13 @@ use prometheus::{
 
 use super::campaigns::CampaignMetrics;
 use super::labels::{
-    CALL_CLASSES, CIRCUIT_STATES, DEAD_REASONS, DEPTHS, EXCHANGES, FIELDS, QUEUES, RULE_STATES,
-    STAGE_RESULTS, WAITS, endings, fault_code,
+    CALL_CLASSES, CIRCUIT_STATES, DEAD_REASONS, DEPTHS, EXCHANGES, FIELDS, NBI, QUEUES,
+    RULE_STATES, STAGE_RESULTS, endings, fault_code,
 };
 use super::names;
+use super::orphans::OrphanMetrics;
 use super::register::Register;
+use crate::job::event::WaitingFor;
 use crate::job::outcome::Impact;
 use crate::job::{NbiCall, Outcome, Stage};
 
@@ -52,6 +54,7 @@ pub(super) struct Metrics {
     pub(super) broker: BrokerMetrics,
     pub(super) instance_info: IntGaugeVec,
     pub(super) campaigns: CampaignMetrics,
+    pub(super) orphans: OrphanMetrics,
 }
 
 impl Metrics {
@@ -69,6 +72,7 @@ impl Metrics {
                 &["prefix", "name"],
             ),
             campaigns: CampaignMetrics::new(&new),
+            orphans: OrphanMetrics::new(&new),
             registry: registry.clone(),
         };
         let build_info = new.gauges(
@@ -110,6 +114,7 @@ pub(super) struct JobMetrics {
     pub(super) hand_overs_failed: IntCounter,
     pub(super) duplicates_dropped: IntCounter,
     pub(super) corrected: IntCounterVec,
+    pub(super) in_jeopardy: IntCounterVec,
 }
 
 impl JobMetrics {
@@ -193,6 +198,11 @@ impl JobMetrics {
                 "Jobs that had timed out and whose result came late, by the outcome that it tells.",
                 &["outcome"],
             ),
+            in_jeopardy: new.counters(
+                names::JOBS_IN_JEOPARDY,
+                "Jobs whose deadline could hardly be met any more, once a job, by what they waited for.",
+                &["waiting_for"],
+            ),
         };
         metrics.start_at_zero();
         metrics
@@ -225,8 +235,15 @@ impl JobMetrics {
         for outcome in [Outcome::Completed, Outcome::Failed] {
             self.corrected.with_label_values(&[outcome.name()]);
         }
-        for wait in WAITS {
+        for wait in WaitingFor::ALL {
             self.waits.with_label_values(&[wait.name()]);
+        }
+        for wait in WaitingFor::ALL
+            .map(WaitingFor::name)
+            .into_iter()
+            .chain([NBI])
+        {
+            self.in_jeopardy.with_label_values(&[wait]);
         }
         for code in (9000..=9020).chain([9800, 0]) {
             self.device_faults.with_label_values(&[&fault_code(code)]);

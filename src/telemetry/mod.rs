@@ -15,6 +15,7 @@ pub mod log;
 mod metrics;
 pub mod names;
 mod oldest;
+mod orphans;
 mod register;
 #[cfg_attr(feature = "otel", path = "spans_otel.rs")]
 #[cfg_attr(not(feature = "otel"), path = "spans_off.rs")]
@@ -28,6 +29,7 @@ mod tests;
 use jiff::Timestamp;
 
 pub use health::Readiness;
+pub use observe::orphans::Swept;
 pub use spans::SpanError;
 pub use trace::Trace;
 

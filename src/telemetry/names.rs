@@ -25,6 +25,12 @@ names! {
     CAMPAIGN_DEVICES_RELEASED = "campaign_devices_released_total",
     /// Campaigns paused, by `reason`.
     CAMPAIGN_PAUSES = "campaign_pauses_total",
+    /// Rules that are armed and that no job owns, by `certainty`.
+    ORPHAN_RULES = "orphan_rules",
+    /// Rules without an owner that sweeps have disarmed.
+    ORPHAN_RULES_DISARMED = "orphan_rules_disarmed_total",
+    /// Looks for rules that no job owns, by `result`.
+    SWEEPS = "sweeps_total",
     /// Requests that were valid and are durable.
     JOBS_ACCEPTED = "jobs_accepted_total",
     /// Requests that were not valid, by `field`.
@@ -59,6 +65,8 @@ names! {
     DUPLICATES_DROPPED = "duplicates_dropped_total",
     /// Jobs that had timed out and whose result came late, by `outcome`.
     JOBS_CORRECTED = "jobs_corrected_total",
+    /// Jobs whose deadline could hardly be met any more, by `waiting_for`.
+    JOBS_IN_JEOPARDY = "jobs_in_jeopardy_total",
     /// Calls of the NBI, by `operation` and `status`; seconds.
     NBI_REQUEST_DURATION = "nbi_request_duration_seconds",
     /// Calls that the NBI refused for the worker's credentials or rights.

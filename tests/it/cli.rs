@@ -169,7 +169,7 @@ fn deaf_address() -> String {
 
 #[test]
 fn every_command_has_its_help() {
-    let commands: [&[&str]; 24] = [
+    let commands: [&[&str]; 25] = [
         &[],
         &["worker"],
         &["demo"],
@@ -185,6 +185,7 @@ fn every_command_has_its_help() {
         &["cancel"],
         &["pause"],
         &["resume"],
+        &["sweep"],
         &["simulator"],
         &["topology"],
         &["topology", "declare"],
@@ -233,6 +234,7 @@ fn no_command_is_without_a_help_that_is_tested() {
             "cancel",
             "pause",
             "resume",
+            "sweep",
             "simulator",
             "topology",
             "check",

@@ -247,6 +247,7 @@ async fn every_kind_of_event_about_a_job_fits_the_schema() {
     let mut wanted: BTreeSet<_> = [
         (EventKind::Accepted, "-"),
         (EventKind::Progress, "-"),
+        (EventKind::Jeopardy, "-"),
         (EventKind::Corrected, Reason::Upgraded.name()),
     ]
     .iter()

@@ -8,6 +8,8 @@ mod support;
 mod stories; // worker, local driver and simulator in virtual time
 mod sweep; // a crash at every point, once and twice, and storms, in virtual time
 
+mod orphans; // rules that no job owns, in virtual time
+
 mod campaign_scale; // campaigns of 100,000 devices in virtual time
 
 mod driver_contract; // both drivers

@@ -92,6 +92,7 @@ fn the_default_file_has_every_key_that_is_read_and_no_other() {
     super::retry::AwaitResult::read(r);
     super::faults::Faults::read(r);
     super::campaign::Campaign::read(r);
+    super::sweep::Sweep::read(r);
     super::firmware::Firmware::read(r);
     super::verify::Verify::read(r);
     super::events::Events::read(r);

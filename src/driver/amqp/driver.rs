@@ -1,5 +1,6 @@
 //! [`AmqpDriver`]: the seam in terms of the other files.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -64,6 +65,7 @@ impl AmqpDriver {
             blocked: watch::Sender::new(None),
             orders,
             commands_read: Mutex::new(None),
+            leads: AtomicBool::new(false),
             closing: CancellationToken::new(),
             consumers: TaskTracker::new(),
             settlements: TaskTracker::new(),
@@ -75,6 +77,13 @@ impl AmqpDriver {
 }
 
 impl AmqpDriver {
+    /// Whether this worker is the one of all that leads the campaigns: what only one should do is done by it. Two may believe it for a
+    /// moment, when the broker passes the lead on.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        self.shared.leads.load(Ordering::Relaxed)
+    }
+
     /// Waits until everything is answered: of a delivery whose replacement is published and whose acknowledgement is not carried out
     /// there would be two.
     async fn settled(&self) {

@@ -1,5 +1,6 @@
 //! What the tasks of the driver share, and the token that settles one delivery.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -80,6 +81,8 @@ pub(super) struct Shared {
     pub(super) orders: Orders,
     /// The offset behind the last command read; `None`: none is known, and all are read.
     pub(super) commands_read: Mutex<Option<u64>>,
+    /// Whether this worker leads all campaigns.
+    pub(super) leads: AtomicBool,
     /// The driver closes.
     pub(super) closing: CancellationToken,
     /// Consumers of all generations.

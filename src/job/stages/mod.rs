@@ -19,6 +19,7 @@ pub(super) fn unexpected(answer: &NbiAnswer) -> NbiFailure {
     let kind = match answer {
         NbiAnswer::Results { .. } => "results",
         NbiAnswer::Rules { .. } => "rules",
+        NbiAnswer::RuleList(_) => "a list of rules",
         NbiAnswer::RulesUnreadable => "rules unreadable",
         NbiAnswer::Done => "done",
         NbiAnswer::NoSuchRule => "no such rule",

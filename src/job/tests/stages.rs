@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::job::policy::{OnBusy, OnConnectionRequestFailure};
-use crate::job::state::Baseline;
+use crate::job::state::{Baseline, StageRecord};
 
 #[track_caller]
 fn expect_step(decision: &Decision, name: &str) {
@@ -88,6 +88,91 @@ fn a_job_that_is_looked_at_right_before_its_deadline_is_not_looked_at_over_and_o
             stage.name()
         );
     }
+}
+
+#[test]
+fn a_deadline_is_in_jeopardy_from_the_usual_time_before_it_and_that_is_said_once() {
+    let policy = Policy::default();
+    let says = |decision: &Decision| {
+        let is_it = |event: &&JobEvent| matches!(event, JobEvent::InJeopardy { .. });
+        decision.events.iter().filter(is_it).count()
+    };
+    // Not begun, busy: looked at again 45 s later, and a device takes ten minutes.
+    let busy = |seconds| {
+        let step = Step::ReadRuleBeforeArming { rows: vec![] };
+        let answer = rules(&[other_rule(true)]);
+        decide(
+            job(Stage::CreateRule),
+            step,
+            answer,
+            inputs(seconds),
+            &policy,
+        )
+    };
+    let Next::Wait { until } = busy(600).next else {
+        panic!("it waits")
+    };
+    let wait = until.duration_since(at(600)).as_secs();
+    assert_eq!(says(&busy(3_000 - wait)), 0, "the usual time is left");
+    let said = busy(3_001 - wait);
+    assert_eq!(says(&said), 1);
+    assert!(said.job.progress.in_jeopardy);
+    // With the device: only once it has had its usual time.
+    let silent = |woken, seconds| {
+        let mut job = job(Stage::AwaitResult);
+        job.progress.stages.push(StageRecord {
+            stage: Stage::AwaitResult,
+            attempts: 0,
+            started_at: at(woken),
+            finished_at: None,
+            failed: false,
+            last_error: None,
+        });
+        job.progress.connection_requested_at = Some(at(seconds));
+        decide(
+            job,
+            Step::ReadResults,
+            results(&[]),
+            inputs(seconds),
+            &policy,
+        )
+    };
+    assert_eq!(says(&silent(60, 2_000)), 0, "much is left");
+    assert_eq!(
+        says(&silent(2_900, 3_400)),
+        0,
+        "it was woken eight minutes ago"
+    );
+    let said = silent(2_700, 3_400);
+    assert_eq!(says(&said), 1);
+    let again = decide(
+        said.job,
+        Step::ReadResults,
+        results(&[]),
+        inputs(3_500),
+        &policy,
+    );
+    assert_eq!(says(&again), 0, "it was said");
+    // A rule that a pause disarmed wakes nobody.
+    let mut rests = job(Stage::AwaitResult);
+    rests.progress.rests_until = Some(Timestamp::MAX);
+    let rests = decide(
+        rests,
+        Step::ReadResults,
+        results(&[]),
+        inputs(3_100),
+        &policy,
+    );
+    assert_eq!(says(&rests), 1);
+    // What is decided is in no jeopardy, nor is what is late.
+    let decided = decide(
+        job(Stage::DeactivateRule),
+        Step::DisarmRule,
+        Err(transient()),
+        inputs(3_500),
+        &policy,
+    );
+    assert_eq!(says(&decided), 0);
 }
 
 #[test]

@@ -59,6 +59,19 @@ fn of_kind(kind: EventKind) -> Value {
             "A stage is done",
             &["requested_at", "stage", "attempts", "stages"],
         ),
+        EventKind::Jeopardy => (
+            "The deadline of a job can hardly be met",
+            &[
+                "message",
+                "requested_at",
+                "deadline",
+                "stage",
+                "waiting_for",
+                "next_look_at",
+                "attempts",
+                "stages",
+            ],
+        ),
         EventKind::Completed => (
             "The device runs the firmware, as far as its management system says",
             &FINAL,

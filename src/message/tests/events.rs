@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::*;
 use crate::job::outcome::{Ending, Impact, Outcome, Reason, RuleState};
 use crate::job::state::{Stage, StageRecord};
-use crate::job::{JobEvent, ResultRow, fault};
+use crate::job::{JobEvent, ResultRow, WaitingFor, fault};
 
 fn failed_work() -> (Work, Vec<JobEvent>) {
     let body = MINIMAL.replace('}', r#","campaign_id":"spring","context":{"ticket":7}}"#);
@@ -113,6 +113,27 @@ fn a_repeat_has_the_same_id_and_another_event_another() {
     assert_eq!(first, later);
     let distinct: std::collections::BTreeSet<_> = first.iter().collect();
     assert_eq!(distinct.len(), 3);
+}
+
+#[test]
+fn copies_of_a_job_say_under_one_id_that_its_deadline_is_in_jeopardy() {
+    let (work, _) = failed_work();
+    let said = |waiting_for, after| {
+        let at = noon() + SignedDuration::from_secs(after);
+        let event = JobEvent::InJeopardy {
+            stage: Stage::AwaitResult,
+            next_look_at: at,
+            waiting_for,
+        };
+        let mut events = codec().published_events(&work, &[event], at);
+        events.pop().expect("it is published")
+    };
+    let (one, other) = (said(Some(WaitingFor::Result), 0), said(None, 90));
+    assert_eq!(one.id, other.id);
+    assert_eq!(one.routing_key, "upgrade.jeopardy.spring");
+    assert!(!one.kind.is_final() && one.reply_to.is_none());
+    assert_eq!(json(&one)["data"]["waiting_for"], "result");
+    assert_eq!(json(&other)["data"]["waiting_for"], "nbi");
 }
 
 #[test]

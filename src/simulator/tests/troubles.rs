@@ -125,7 +125,7 @@ async fn send(trouble: Option<Trouble>) -> (Result<RawAnswer, TransportError>, D
     let request = Request {
         verb: Verb::Get,
         path: RULES,
-        query: Some(("campaignid".to_owned(), "UPGRADE_A".to_owned())),
+        query: vec![("campaignid".to_owned(), "UPGRADE_A".to_owned())],
         body: None,
         operation: "read_rule",
         timeout: None,

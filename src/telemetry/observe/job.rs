@@ -13,7 +13,7 @@ use crate::job::outcome::Ending;
 use crate::job::{Job, JobEvent, Outcome, Reason, Stage};
 use crate::message::Rejection;
 use crate::telemetry::Telemetry;
-use crate::telemetry::labels::{FIELDS, closed, fault_code};
+use crate::telemetry::labels::{FIELDS, NBI, closed, fault_code};
 use crate::telemetry::trace;
 
 /// A line about a job.
@@ -90,6 +90,28 @@ impl Telemetry {
             }
             JobEvent::DeviceFaulted { fault, tries_again } => {
                 self.device_faulted(job, fault, *tries_again)
+            }
+            JobEvent::InJeopardy {
+                stage,
+                next_look_at,
+                waiting_for,
+            } => {
+                let waiting_for = waiting_for.map_or(NBI, WaitingFor::name);
+                self.metrics
+                    .jobs
+                    .in_jeopardy
+                    .with_label_values(&[waiting_for])
+                    .inc();
+                let (next_look_at, deadline) = (shown(next_look_at), shown(job.order.deadline));
+                job_line!(
+                    warn,
+                    job,
+                    "job will hardly meet its deadline",
+                    stage = stage.name(),
+                    waiting_for = waiting_for,
+                    next_look_at = next_look_at,
+                    deadline = deadline
+                );
             }
             JobEvent::Released { stage, error } => {
                 self.metrics.jobs.released.inc();

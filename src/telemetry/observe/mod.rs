@@ -7,6 +7,7 @@ mod broker;
 mod campaign;
 mod job;
 mod nbi;
+pub(super) mod orphans;
 mod process;
 mod spans;
 

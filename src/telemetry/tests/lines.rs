@@ -91,7 +91,7 @@ fn a_line_about_a_job_has_its_ids_at_the_top_level() {
     assert_eq!(
         levels,
         [
-            "INFO", "DEBUG", "DEBUG", "WARN", "WARN", "WARN", "DEBUG", "INFO", "WARN"
+            "INFO", "DEBUG", "DEBUG", "WARN", "WARN", "WARN", "DEBUG", "WARN", "INFO", "WARN"
         ]
     );
     assert_eq!(lines[2]["waiting_for"], "result");
@@ -149,13 +149,13 @@ fn no_line_shows_a_secret_and_texts_of_others_are_cut() {
 fn the_level_decides_what_is_written() {
     assert_eq!(
         json_lines("warn", |telemetry| telemetry.job(&job(), &events())).len(),
-        4
+        5
     );
     assert_eq!(
         json_lines("warn,nbi_upgrade=info", |telemetry| telemetry
             .job(&job(), &events()))
         .len(),
-        6
+        7
     );
     assert!(json_lines("off", tell_everything).is_empty());
 }

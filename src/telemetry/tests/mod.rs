@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use super::{Telemetry, http};
+use super::{Swept, Telemetry, http};
 use crate::campaign::{Conclusion, Counts, Gate, PauseReason};
 use crate::driver::DriverError;
 use crate::job::event::WaitingFor;
@@ -97,6 +97,11 @@ fn events() -> Vec<JobEvent> {
             tries_again: false,
         },
         JobEvent::Released { stage, error },
+        JobEvent::InJeopardy {
+            stage,
+            next_look_at: until,
+            waiting_for: Some(WaitingFor::Result),
+        },
         finished(Outcome::Completed, Reason::Upgraded),
         finished(Outcome::Failed, Reason::TimedOut),
     ]
@@ -177,6 +182,7 @@ fn tell_everything(telemetry: &Telemetry) {
     telemetry.command_answered(true, "{}", "everything is paused");
     telemetry.history_unreadable("no read permission");
     campaigns(telemetry, took);
+    sweeps(telemetry);
     telemetry.started("worker-1", ([127, 0, 0, 1], 9464).into());
     Telemetry::signalled("SIGTERM");
     telemetry.stopping();
@@ -184,6 +190,54 @@ fn tell_everything(telemetry: &Telemetry) {
     Telemetry::spans_sent_again(1, 0);
     telemetry.endpoint_failed(&io::Error::other("closed"));
     telemetry.stopped();
+}
+
+fn sweeps(telemetry: &Telemetry) {
+    let notes = ["rules moved between pages".to_owned()];
+    let mut swept = Swept {
+        orphans: 3,
+        unsure: 2,
+        disarmed: 1,
+        is_whole: false,
+        notes: &notes,
+    };
+    telemetry.swept(&swept);
+    (swept.orphans, swept.unsure, swept.disarmed, swept.is_whole) = (0, 0, 0, true);
+    telemetry.swept(&swept);
+    telemetry.sweep_failed("503");
+    telemetry.sweeps_elsewhere();
+}
+
+#[test]
+fn a_worker_that_sweeps_no_more_shows_no_orphans() {
+    let telemetry = Telemetry::default();
+    let orphans = |telemetry: &Telemetry, certainty: &str| {
+        let series = format!("nbi_upgrade_orphan_rules{{certainty=\"{certainty}\"}}");
+        value(&telemetry.metrics_text().unwrap(), &series)
+    };
+    let swept = Swept {
+        orphans: 3,
+        unsure: 2,
+        disarmed: 1,
+        is_whole: true,
+        notes: &[],
+    };
+    telemetry.swept(&swept);
+    telemetry.sweep_failed("503");
+    assert_eq!(orphans(&telemetry, "sure"), 3.0, "what was seen stands");
+    assert_eq!(orphans(&telemetry, "unsure"), 2.0);
+    telemetry.sweeps_elsewhere();
+    assert_eq!(orphans(&telemetry, "sure"), 0.0);
+    let text = telemetry.metrics_text().unwrap();
+    assert_eq!(value(&text, "nbi_upgrade_orphan_rules_disarmed_total"), 1.0);
+    assert_eq!(
+        value(&text, "nbi_upgrade_sweeps_total{result=\"whole\"}"),
+        1.0
+    );
+    assert_eq!(
+        value(&text, "nbi_upgrade_sweeps_total{result=\"failed\"}"),
+        1.0
+    );
 }
 
 fn campaigns(telemetry: &Telemetry, took: Duration) {
@@ -628,6 +682,7 @@ fn labels_stay_closed_whatever_is_told() {
     let known = [
         "answer",
         "campaign",
+        "certainty",
         "class",
         "code",
         "condition",

@@ -154,6 +154,7 @@ pub fn answer(
                 0 => NbiAnswer::RulesUnreadable,
                 _ => rules(choices, call),
             },
+            NbiCall::ListRules { .. } => NbiAnswer::RuleList(Vec::new()),
             NbiCall::CreateRule(_) => match choices.below(4) {
                 0 => NbiAnswer::RuleExists,
                 _ => NbiAnswer::Done,
@@ -184,6 +185,7 @@ pub fn calm_answer(call: &NbiCall) -> NbiAnswer {
             rows: Vec::new(),
             filter_ignored: false,
         },
+        NbiCall::ListRules { .. } => NbiAnswer::RuleList(Vec::new()),
         NbiCall::CreateRule(_)
         | NbiCall::UpdateRule(_)
         | NbiCall::DisarmRule { .. }

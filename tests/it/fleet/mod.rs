@@ -15,6 +15,7 @@ mod messages; // properties of events, and the metrics of a run
 mod nbi_away; // an NBI that is down, and one that refuses the password
 mod one_device; // two jobs for one device, at the same moment at two workers
 mod orders; // cancel, pause, resume, the emergency stop
+mod orphans; // rules that no job owns
 mod restarts; // workers killed and rolled
 mod switches; // every answer to the vendor's open questions
 mod whole; // many jobs from end to end

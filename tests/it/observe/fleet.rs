@@ -405,6 +405,29 @@ fn time(board: &mut Board) {
     .colour("past 3/4", "orange")
     .colour("past 9/10", "red")
     .up_to(1.0));
+    board.add(12, 8, Panel::stacked(
+        "Jobs whose deadline is in jeopardy",
+        "cpm",
+        "Jobs a minute that said so, each once, by what they wait for: less time is left than a device takes (job.flash_time). result: the device is silent.",
+    )
+    .query(
+        format!("60 * {}", sum("waiting_for", &rate(&of(names::JOBS_IN_JEOPARDY)))),
+        "{{waiting_for}}",
+    ));
+    board.add(12, 8, Panel::lines(
+        "Armed rules without an owner",
+        "none",
+        "As the worker that leads sees them every sweep.interval. sure: no job owns them. unsure: the history does not say. Look: nbi-upgrade sweep.",
+    )
+    .query(max("certainty", &of(names::ORPHAN_RULES)), "{{certainty}}")
+    .query(sum("", &within("$__rate_interval", &of(names::ORPHAN_RULES_DISARMED))), "disarmed")
+    .query(
+        sum("", &within("$__rate_interval", &with(names::SWEEPS, r#"result="failed""#))),
+        "sweeps that failed",
+    )
+    .colour("sure", "red")
+    .colour("unsure", "orange")
+    .colour("disarmed", "green"));
     board.add(8, 8, Panel::lines(
         "Lateness of delayed steps",
         "s",

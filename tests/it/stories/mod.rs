@@ -1,5 +1,6 @@
 //! Stories: worker, local driver and simulator in virtual time. Each says what happens to one device, or a few.
 
+mod deadlines; // what is said before a deadline passes
 mod devices; // what devices do
 mod duplicates; // jobs that meet themselves or each other
 mod orders; // what operators order, and what comes after the end

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -53,11 +54,13 @@ pub(in super::super) async fn run(
     loop {
         let led = tokio::select! {
             biased;
-            () = outlet.link.ending.ended() => return,
-            () = outlet.shared.stopping() => return,
-            led = Leader::new(&outlet, &connection).lead() => led,
+            () = outlet.link.ending.ended() => None,
+            () = outlet.shared.stopping() => None,
+            led = Leader::new(&outlet, &connection).lead() => Some(led),
         };
+        outlet.shared.leads.store(false, Ordering::Relaxed);
         outlet.shared.telemetry.campaigns_led(&[], false);
+        let Some(led) = led else { return };
         if let Err(error) = led {
             outlet
                 .shared
@@ -344,6 +347,8 @@ impl<'a> Leader<'a> {
         summaries.sort_by_key(|(id, _)| *id);
         let telemetry = &self.outlet.shared.telemetry;
         telemetry.campaigns_led(&summaries, self.has_all);
+        let leads = &self.outlet.shared.leads;
+        leads.store(self.has_all, Ordering::Relaxed);
         if self.held_since.elapsed() < HELD_MAX {
             return;
         }

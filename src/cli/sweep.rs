@@ -1,0 +1,201 @@
+//! `sweep`: rules that are armed and that no job owns.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use console::Style;
+use jiff::SignedDuration;
+use serde_json::json;
+
+use super::columns::{Cell, Columns};
+use super::output::{self, Format, Status, Usage, plain};
+use super::seen::short_time;
+use crate::config::Config;
+use crate::driver::amqp::AmqpSettings;
+use crate::orphan::{Done, EventHistory, Found, Report, Settings, Sweep as Sweeper, Verdict};
+use crate::telemetry::Telemetry;
+use crate::{app, clock};
+
+/// Looks for orphans.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  nbi-upgrade sweep                                  what is armed, and whose it is; changes nothing
+  nbi-upgrade sweep --disarm                         disarms the orphans
+  nbi-upgrade sweep --disarm --unsure                also what the history does not know
+  nbi-upgrade sweep --output json | jq 'select(.verdict == \"orphan\")'
+
+A rule counts if nbi.rule_id names it so. It is
+  live      a job of its device is under way
+  young     the last event about its device is younger than --older-than
+  kept      its job was told to leave it armed
+  orphan    the jobs that gave it its file are over, and no other is under way
+  unsure    the history does not say: no job of it, or trimmed, or a job without an outcome
+The history is that of this broker and prefix. Rules of `nbi-upgrade run` and of other installations at
+the same NBI are not in it: they are unsure.
+
+Exit status: 0 no orphan is left armed, 1 one is, or not all could be seen, 2 wrong usage or configuration.")]
+pub(super) struct Sweep {
+    /// Disarms the orphans, each after another look.
+    #[arg(long)]
+    disarm: bool,
+    /// Disarms also rules whose owner the history does not know.
+    #[arg(long, requires = "disarm")]
+    unsure: bool,
+    /// How old the last event about a device must be; else sweep.older_than.
+    #[arg(long, value_name = "DURATION", value_parser = output::duration)]
+    older_than: Option<Duration>,
+    /// Asks for the rules that the history names, one by one, instead of for a list of all.
+    #[arg(long)]
+    one_by_one: bool,
+}
+
+impl Sweep {
+    pub(super) async fn run(self, config: Config, format: Format) -> anyhow::Result<Status> {
+        let (urls, access) = config.require_both()?;
+        let broker = AmqpSettings {
+            urls,
+            ..app::amqp_settings(&config)
+        };
+        let nbi = app::nbi_client(&config, &access, Arc::new(Telemetry::default()))?;
+        let mut settings = Settings {
+            is_one_by_one: self.one_by_one,
+            ..app::sweep_settings(&config)
+        };
+        if let Some(older_than) = self.older_than {
+            settings.older_than = SignedDuration::try_from(older_than)
+                .map_err(|_| Usage("--older-than is longer than any time".to_owned()))?;
+        }
+        let history = EventHistory::connect(broker).await;
+        let history = history.context("failed to read the history")?;
+        let mut sweeper = Sweeper::new(&nbi, history, settings, clock::system());
+        let mut report = sweeper.look().await?;
+        let disarmed = if self.disarm {
+            sweeper.disarm(&mut report, self.unsure).await
+        } else {
+            Ok(())
+        };
+        // What was done is told whatever came between.
+        print(&report, format);
+        disarmed.context("not every orphan was looked at")?;
+        let all_is_well = report.is_whole
+            && report.left("orphan") == 0
+            && !report.found.iter().any(|found| {
+                matches!(
+                    found.done,
+                    Some(Done::DisarmedUnder { .. } | Done::Failed(_))
+                )
+            });
+        Ok(if all_is_well {
+            Status::Done
+        } else {
+            Status::Failed
+        })
+    }
+}
+
+fn print(report: &Report, format: Format) {
+    match format {
+        Format::Json => print_json(report),
+        Format::Text => print_text(report),
+    }
+    for note in &report.notes {
+        output::note(&plain(note));
+    }
+}
+
+fn print_text(report: &Report) {
+    if !report.found.is_empty() {
+        let mut columns = Columns::new(&["RULE", "DEVICE", "VERDICT", "LAST (UTC)", "WHY"]);
+        for found in &report.found {
+            let since = match &found.verdict {
+                Verdict::Orphan { since, .. } => short_time(Some(*since)),
+                Verdict::Live { .. }
+                | Verdict::Young { .. }
+                | Verdict::Kept { .. }
+                | Verdict::Unsure { .. } => short_time(None),
+            };
+            let (word, style) = word(found);
+            columns.push(vec![
+                found.rule_id.as_str().into(),
+                found.cpe_id.as_str().into(),
+                Cell::styled(word, style),
+                since.into(),
+                why(found).into(),
+            ]);
+        }
+        columns.print();
+    }
+    let left = report.left("orphan");
+    let ours = output::count(report.found.len(), "rule");
+    output::note(&format!(
+        "{} of {} seen armed under a name of ours: {left} without an owner, {} unsure, {} disarmed; {} more armed, not of ours; {} events read",
+        ours,
+        report.seen,
+        report.left("unsure"),
+        report.disarmed(),
+        report.others,
+        report.events,
+    ));
+    if left > 0 {
+        output::note("`nbi-upgrade sweep --disarm` disarms what has no owner");
+    }
+}
+
+fn word(found: &Found) -> (&'static str, Style) {
+    match (&found.done, &found.verdict) {
+        (Some(Done::Disarmed), _) => ("disarmed", Style::new().green()),
+        (Some(Done::DisarmedUnder { .. }), _) => ("disarmed", Style::new().red().bold()),
+        (Some(Done::Failed(_)), _) => ("failed", Style::new().red().bold()),
+        (_, verdict @ Verdict::Orphan { .. }) => (verdict.name(), Style::new().red()),
+        (_, verdict @ Verdict::Unsure { .. }) => (verdict.name(), Style::new().yellow()),
+        (_, verdict) => (verdict.name(), Style::new().dim()),
+    }
+}
+
+fn why(found: &Found) -> String {
+    match (&found.done, &found.verdict) {
+        (Some(Done::LeftAlone(why) | Done::Failed(why)), _) => why.clone(),
+        (Some(Done::DisarmedUnder { owner }), _) => format!(
+            "{owner} took the device up in the same moment and may find the rule disarmed: look at it"
+        ),
+        (_, Verdict::Live { owner }) => owner.clone(),
+        (
+            _,
+            Verdict::Young { job_id } | Verdict::Kept { job_id } | Verdict::Orphan { job_id, .. },
+        ) => job_id.clone(),
+        (_, Verdict::Unsure { why }) => why.clone(),
+    }
+}
+
+fn print_json(report: &Report) {
+    for found in &report.found {
+        let files: Vec<_> = found.armed.iter().map(|row| row.file.as_deref()).collect();
+        let done = found.done.as_ref().map(|done| match done {
+            Done::Disarmed => "disarmed",
+            Done::DisarmedUnder { .. } => "disarmed_under_a_job",
+            Done::LeftAlone(_) => "left_alone",
+            Done::Failed(_) => "failed",
+        });
+        let since = match &found.verdict {
+            Verdict::Orphan { since, .. } => Some(since.to_string()),
+            Verdict::Live { .. }
+            | Verdict::Young { .. }
+            | Verdict::Kept { .. }
+            | Verdict::Unsure { .. } => None,
+        };
+        let line = json!({
+            "rule_id": found.rule_id.as_str(), "cpe_id": found.cpe_id.as_str(), "files": files, "verdict": found.verdict.name(),
+            "why": why(found), "since": since, "done": done,
+        });
+        output::line(&line.to_string());
+    }
+    let line = json!({"summary": {
+        "rules_seen": report.seen, "armed": report.found.len(), "armed_of_others": report.others, "orphans": report.left("orphan"),
+        "unsure": report.left("unsure"), "disarmed": report.disarmed(), "is_whole": report.is_whole, "events": report.events,
+        "history_from": report.reach.from.map(|from| from.to_string()), "history_is_trimmed": report.reach.is_trimmed,
+        "notes": report.notes,
+    }});
+    output::line(&line.to_string());
+}
