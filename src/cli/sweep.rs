@@ -43,7 +43,7 @@ pub(super) struct Sweep {
     /// Disarms also rules whose owner the history does not know.
     #[arg(long, requires = "disarm")]
     unsure: bool,
-    /// How old the last event about a device must be; else sweep.older_than.
+    /// How old the last event about a device must be; else `sweep.older_than`.
     #[arg(long, value_name = "DURATION", value_parser = output::duration)]
     older_than: Option<Duration>,
     /// Asks for the rules that the history names, one by one, instead of for a list of all.
@@ -130,13 +130,12 @@ fn print_text(report: &Report) {
     let left = report.left("orphan");
     let ours = output::count(report.found.len(), "rule");
     output::note(&format!(
-        "{} of {} seen armed under a name of ours: {left} without an owner, {} unsure, {} disarmed; {} more armed, not of ours; {} events read",
+        "{} of {} seen armed under a name of ours: {left} without an owner, {} unsure, {} disarmed; {} more armed, not of ours",
         ours,
         report.seen,
         report.left("unsure"),
         report.disarmed(),
         report.others,
-        report.events,
     ));
     if left > 0 {
         output::note("`nbi-upgrade sweep --disarm` disarms what has no owner");

@@ -1,9 +1,7 @@
 //! The vendor's requests and rows, field for field (source of each shape: the vendor's page "Firmware Upgrade via NBI",
 //! documented, unless a comment says otherwise).
-//!
 //! [`Request::of`] turns a call of the core into bytes; the row types take what comes back apart. What an answer *means* is
 //! decided in `answer.rs`.
-//!
 //! Reading is tolerant where nothing is lost by it: unknown fields, nulls, missing fields and numbers written as strings are
 //! taken; whether a row is good enough to be believed is `answer.rs`'s decision.
 

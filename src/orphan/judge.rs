@@ -74,12 +74,16 @@ pub(super) fn judge(
         return Verdict::Live { owner };
     }
     let jobs = || known.jobs_of(cpe_id.as_str());
-    for (job_id, job) in jobs().filter(|(_, job)| job.over.is_none()) {
+    let is_over_time = |job: &JobKnown| {
         let ends_by = job.deadline.map(|deadline| later(deadline, LATE));
-        if ends_by.is_none_or(|ends_by| now < ends_by) {
-            let owner = job_id.to_owned();
-            return Verdict::Live { owner };
-        }
+        ends_by.is_some_and(|ends_by| now >= ends_by)
+    };
+    let unfinished = || jobs().filter(|(_, job)| job.over.is_none());
+    if let Some((job_id, _)) = unfinished().find(|(_, job)| !is_over_time(job)) {
+        let owner = job_id.to_owned();
+        return Verdict::Live { owner };
+    }
+    if let Some((job_id, _)) = unfinished().next() {
         return unsure(format!(
             "job {job_id} has no outcome long after its deadline; `nbi-upgrade dead list --job-id {job_id}` shows whether it died"
         ));

@@ -359,6 +359,17 @@ async fn a_device_of_a_campaign_is_live_by_the_campaigns_log_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_job_that_died_hides_no_job_that_lives() {
+    for live in ["a-live-one", "z-live-one"] {
+        let site = busy_site(Semantics::default());
+        site.accepted(live, "DEAD", "fw-3", 1);
+        let report = sweep(&site, Some(true)).await;
+        assert!(verdicts(&report).contains(&("DEAD", "live")), "{live}");
+        assert!(site.armed().contains(&"UPGRADE_DEAD".to_owned()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_history_that_is_trimmed_or_empty_excuses_no_disarming() {
     for (from, is_trimmed, expected) in [
         (30, false, "orphan"),
