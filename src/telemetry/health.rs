@@ -12,6 +12,7 @@ struct State {
     broker_is_connected: bool,
     broker_was_connected: bool,
     broker_trouble: Option<String>,
+    broker_blocks: Option<String>,
     circuit_trouble: Option<String>,
     is_stopping: bool,
     is_paused: bool,
@@ -70,6 +71,11 @@ impl Health {
         state.broker_trouble = Some(reason.to_owned());
     }
 
+    /// The broker blocks publishers for this reason, or no longer does.
+    pub(super) fn broker_blocked(&self, reason: Option<&str>) {
+        self.lock().broker_blocks = reason.map(str::to_owned);
+    }
+
     pub(super) fn circuit_opened(&self, reason: &str) {
         self.lock().circuit_trouble = Some(reason.to_owned());
     }
@@ -91,9 +97,11 @@ impl Health {
         let state = self.lock();
         let mut missing = Vec::new();
         if !state.broker_is_connected {
-            let why = match &state.broker_trouble {
-                Some(reason) => format!("the connection is lost: {reason}"),
-                None => "not connected yet".to_owned(),
+            // Whoever connects during an alarm waits for its end, as what was ordered is known by a mark that must be published.
+            let why = match (&state.broker_blocks, &state.broker_trouble) {
+                (Some(reason), _) => format!("it blocks publishers: {reason}"),
+                (None, Some(reason)) => format!("the connection is lost: {reason}"),
+                (None, None) => "not connected yet".to_owned(),
             };
             missing.push(Missing {
                 what: "broker",

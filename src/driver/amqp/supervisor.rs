@@ -110,9 +110,10 @@ async fn generation(
 ) -> Result<String, BrokerError> {
     let ending = Arc::new(Ending::default());
     let built = tokio::select! {
-        built = build(shared, number, url, &ending) => built?,
+        built = build(shared, number, url, &ending) => built,
         () = shared.closing.cancelled() => return Ok("closed".to_owned()),
     };
+    let built = built.inspect_err(|_| unblocked(shared))?;
     for intaker in built.intakers {
         shared.consumers.spawn(intaker.run());
     }
@@ -130,9 +131,7 @@ async fn generation(
         () = shared.closing.cancelled() => ending.end("closed"),
     }
     shared.link.send_replace(None);
-    if shared.blocked.send_replace(None).is_some() {
-        shared.telemetry.broker_blocked(None);
-    }
+    unblocked(shared);
     built.link.publisher.close().await;
     tokio::join!(
         connection::close(&built.consuming),
@@ -143,6 +142,13 @@ async fn generation(
         .ledger
         .generation_ended(number, 2 * shared.settings.heartbeat + UNCERTAIN);
     Ok(ending.reason())
+}
+
+/// A block ends with its connection: the next one is told anew.
+fn unblocked(shared: &Shared) {
+    if shared.blocked.send_replace(None).is_some() {
+        shared.telemetry.broker_blocked(None);
+    }
 }
 
 /// What a generation consists of.

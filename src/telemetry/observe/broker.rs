@@ -143,6 +143,7 @@ impl Telemetry {
     /// The broker blocks publishers (memory or disk alarm), or no longer does.
     pub fn broker_blocked(&self, reason: Option<&str>) {
         self.metrics.broker.blocked.set(i64::from(reason.is_some()));
+        self.health.broker_blocked(reason.map(cut));
         match reason {
             Some(reason) => {
                 tracing::warn!(target: TARGET, reason = cut(reason), "broker blocks publishers")

@@ -721,6 +721,11 @@ fn readiness_lists_what_is_missing() {
             .collect::<Vec<_>>()
     };
     assert_eq!(missing(), [("broker", "not connected yet".to_owned())]);
+    telemetry.broker_blocked(Some("low on memory"));
+    let blocks = "it blocks publishers: low on memory".to_owned();
+    assert_eq!(missing(), [("broker", blocks)]);
+    telemetry.broker_blocked(None);
+    assert_eq!(missing(), [("broker", "not connected yet".to_owned())]);
     telemetry.broker_connected("broker:5672");
     assert!(telemetry.readiness().is_ready());
     telemetry.circuit_opened("HTTP 401");
