@@ -10,7 +10,7 @@ use jiff::SignedDuration;
 use libfuzzer_sys::fuzz_target;
 use nbi_upgrade::job::state::Order;
 use nbi_upgrade::job::{CampaignId, JobId, Standing};
-use nbi_upgrade::message::control::{Answer, BODY_MAX, Command, Orders, Scope, Verb};
+use nbi_upgrade::message::control::{Answer, AnswerReason, BODY_MAX, Command, Orders, Scope, Verb};
 use nbi_upgrade::message::Incoming;
 use nbi_upgrade_fuzz::{EVENT_MAX, check_event, codec, is_one_line, now};
 
@@ -48,8 +48,9 @@ impl Naive {
 fn order(job_id: &str, campaign_id: Option<&str>) -> Option<Order> {
     let body = serde_json::json!({"job_id": job_id, "campaign_id": campaign_id, "cpe_id": "CPE1",
         "firmware_url": "https://files.example/fw.bin"});
+    let body = body.to_string();
     let incoming = Incoming {
-        body: body.to_string().as_bytes(),
+        body: body.as_bytes(),
         ..Incoming::default()
     };
     Some(codec(true).decode_request(&incoming, now()).ok()?.job.order)
@@ -85,7 +86,11 @@ fuzz_target!(|bytes: &[u8]| {
             },
             command,
             is_accepted: command.is_some(),
-            reason: "stands",
+            reason: if command.is_some() {
+                AnswerReason::Stands
+            } else {
+                AnswerReason::InvalidCommand
+            },
             message: String::new(),
             faults: decoded.as_ref().err().cloned().unwrap_or_default(),
         };

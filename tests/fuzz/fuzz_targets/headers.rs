@@ -23,6 +23,7 @@ const NO_ROW: &[u8] = br#"{"code":404,"message":"Not found","details":""}"#;
 struct Carried<'a> {
     retry_after: Option<&'a str>,
     date: Option<&'a str>,
+    location: Option<&'a str>,
     now: i64,
     content_type: Option<&'a str>,
     timestamp: Option<u64>,
@@ -51,6 +52,7 @@ fn answer(input: &Carried<'_>, now: Timestamp) {
         body: body.to_vec(),
         retry_after: input.retry_after.map(str::to_owned),
         date: input.date.map(str::to_owned),
+        location: input.location.map(str::to_owned),
     };
     match judge(&call, &raw(503, b""), &[], now).outcome {
         Err(NbiFailure::Transient { retry_after, .. }) => {
