@@ -63,6 +63,7 @@ fuzz_target!(|data: &[u8]| {
         body: body.to_vec(),
         retry_after: (headers & 1 != 0).then(|| extra.to_string()),
         date: (headers & 2 != 0).then(|| "Fri, 02 Jan 2026 00:00:10 GMT".to_owned()),
+        location: (headers & 4 != 0).then(|| extra.to_string()),
     };
     let judged = judge(
         &call,
