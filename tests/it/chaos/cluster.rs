@@ -1,39 +1,80 @@
-//! Three nodes as one broker, while workers run: a node killed, the leader's node killed, a node cut off. Nothing may be lost.
+//! Three nodes as one broker, while a worker is killed every second: a node killed, the leader's node killed, a node cut off. Nothing may
+//! be lost.
 
 use std::time::{Duration, Instant};
 
 use super::bench::aside;
 use crate::support::cluster::Cluster;
-use crate::support::site::{PATIENCE, PREFIX, Plan, Site, is_long, requests};
+use crate::support::site::{PREFIX, Plan, Site, is_long, requests};
 
-const JOBS: usize = 300;
+const WORKERS: usize = 3;
+const BETWEEN_WORKERS: Duration = Duration::from_secs(1);
+/// How long a killed node stays away.
+const AWAY: Duration = Duration::from_secs(5);
 /// How long a node is cut off: longer than the other two need to notice it.
 const APART: Duration = Duration::from_secs(75);
+/// Until the last job is over.
+const REST: Duration = Duration::from_secs(600);
+const SUBMITTED_AT_ONCE: usize = 1_000;
+
+/// Kills a worker every second and starts another, while something is done to the cluster.
+async fn killing_workers(
+    site: &mut Site,
+    mut cluster: Cluster,
+    trouble: impl FnOnce(&mut Cluster) + Send + 'static,
+) -> (Cluster, usize) {
+    let done = tokio::task::spawn_blocking(move || {
+        trouble(&mut cluster);
+        cluster
+    });
+    let mut killed = 0;
+    while !done.is_finished() {
+        let victim = fastrand::usize(..site.workers.len());
+        site.workers.swap_remove(victim).kill9().await;
+        killed += 1;
+        site.start_worker().await;
+        site.results.take_until(BETWEEN_WORKERS, |_| false).await;
+    }
+    (done.await.unwrap(), killed)
+}
+
+async fn submit(site: &Site, requests: &[serde_json::Value]) {
+    for part in requests.chunks(SUBMITTED_AT_ONCE) {
+        site.submit(part).await;
+    }
+}
 
 #[tokio::test]
 async fn a_cluster_that_loses_nodes_loses_no_job() {
     if !is_long() {
         return;
     }
+    let jobs = super::soak::jobs();
     let begun = Instant::now();
     let mut cluster = aside(Cluster::start).await;
     let vhost = cluster.nodes[0].vhost();
     println!("three nodes joined after {:.0?}", begun.elapsed());
     let urls = cluster.urls(&vhost).join(",");
-    let devices = (2 * JOBS).to_string();
+    let devices = jobs.to_string();
     let plan = Plan {
         simulator: &["--devices", &devices, "--time-scale", "0.1"],
-        environment: &[("NBI_UPGRADE_AMQP__HEARTBEAT", "5s")],
+        environment: &[
+            ("NBI_UPGRADE_AWAIT_RESULT__INITIAL", "4s"),
+            ("NBI_UPGRADE_AWAIT_RESULT__MAX", "8s"),
+            ("NBI_UPGRADE_AMQP__HEARTBEAT", "5s"),
+        ],
     };
     let mut site = Site::begin_on(vhost.clone(), 0, plan).await;
     site.set_urls(&urls);
-    for _ in 0..2 {
+    for _ in 0..WORKERS {
         site.start_worker().await;
     }
     for worker in &site.workers {
         worker.ready().await;
     }
-    site.submit(&requests(JOBS)).await;
+    let all = requests(jobs);
+    let (first, second) = all.split_at(jobs / 2);
+    submit(&site, first).await;
     // The collector and the client beside it are on the first node, which stays.
     let leader = cluster.leader(0, &vhost, &format!("{PREFIX}.steps"));
     let (victim, other) = if leader == 0 {
@@ -41,53 +82,59 @@ async fn a_cluster_that_loses_nodes_loses_no_job() {
     } else {
         (leader, 3 - leader)
     };
+    let mut workers_killed = 0;
     for (what, node) in [("a node", other), ("the leader's node", victim)] {
-        let killed = Instant::now();
-        let named = leader == node;
-        cluster = aside(move || {
+        let at = Instant::now();
+        let before = site.results.count_of_finals();
+        let (back, killed) = killing_workers(&mut site, cluster, move |cluster| {
             cluster.nodes[node].kill9();
-            cluster
-        })
-        .await;
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        cluster = aside(move || {
+            std::thread::sleep(AWAY);
             cluster.nodes[node].begin_again();
             cluster.wait_until_whole();
-            cluster
         })
         .await;
+        cluster = back;
+        workers_killed += killed;
         println!(
-            "{what} (leads steps: {named}) killed, whole again after {:.0?}; {} jobs are over",
-            killed.elapsed(),
+            "{what} (leads steps: {}) killed with {before} jobs over, whole again after {:.0?} and {killed} workers killed; {} jobs are over",
+            leader == node,
+            at.elapsed(),
             site.results.count_of_finals()
         );
     }
-    site.submit(&requests(2 * JOBS)[JOBS..]).await;
-    cluster = aside(move || {
+    submit(&site, second).await;
+    let before = site.results.count_of_finals();
+    let (back, killed) = killing_workers(&mut site, cluster, move |cluster| {
         cluster.isolate(victim, true);
-        cluster
-    })
-    .await;
-    tokio::time::sleep(APART).await;
-    cluster = aside(move || {
+        std::thread::sleep(APART);
         cluster.isolate(victim, false);
         cluster.wait_until_whole();
-        cluster
     })
     .await;
-    println!("a node was cut off for {APART:?} and is back");
-    let healed = Instant::now();
-    for worker in &site.workers {
-        worker.ready().await;
-    }
-    site.results.finals(2 * JOBS, 2 * PATIENCE).await;
-    let (outcomes, repeats) = (site.results.outcomes(), site.results.repeats);
+    cluster = back;
+    workers_killed += killed;
     println!(
-        "all over {:.0?} after the last trouble: {outcomes:?}, {repeats} repeated events",
-        healed.elapsed()
+        "a node was cut off for {APART:?} with {before} jobs over and is back, {killed} workers killed; {} jobs are over",
+        site.results.count_of_finals()
+    );
+    let healed = Instant::now();
+    site.results
+        .take_until(REST, |all| all.count_of_finals() >= jobs)
+        .await;
+    let ok = site.results.count_of_finals();
+    println!(
+        "attempted {jobs}, ok {ok}, lost {}, duplicated {} (events, same id), unexpected {} (jobs with two outcomes)",
+        jobs - ok,
+        site.results.repeats,
+        site.results.contradictory().len()
+    );
+    println!(
+        "{workers_killed} workers killed, all over {:.0?} after the last trouble: {:?}",
+        healed.elapsed(),
+        site.results.outcomes()
     );
     site.reconnect().await;
-    let summary = site.end(2 * JOBS).await;
+    let summary = site.end(jobs).await;
     println!("{summary}; {:.0?} in all", begun.elapsed());
     aside(move || drop(cluster)).await;
 }

@@ -15,7 +15,8 @@ const TROUBLE: Duration = Duration::from_secs(180);
 const REST: Duration = Duration::from_secs(600);
 const SUBMITTED_AT_ONCE: usize = 1_000;
 
-fn jobs() -> usize {
+/// How many jobs the long runs have.
+pub(super) fn jobs() -> usize {
     std::env::var("NBI_UPGRADE_SOAK_JOBS")
         .ok()
         .and_then(|text| text.parse().ok())
