@@ -14,6 +14,7 @@ use lapin::{Channel, Consumer};
 use super::connection::CALL_TIMEOUT;
 use super::error::{BrokerError, bounded};
 use super::inbox::Item;
+use super::opening::Opening;
 use super::properties;
 use super::publish::{Target, short};
 use super::shared::{Link, Shared, Wanted};
@@ -67,6 +68,7 @@ pub(super) struct Intaker {
     pub(super) link: Arc<Link>,
     channel: Channel,
     pub(super) source: Source,
+    pub(super) opening: Arc<Opening>,
 }
 
 impl Intaker {
@@ -81,6 +83,7 @@ impl Intaker {
             link,
             channel,
             source,
+            opening: Arc::default(),
         }
     }
 
@@ -127,7 +130,7 @@ impl Intaker {
         };
         match wanted.intake {
             _ if wanted.is_stopping => 0,
-            Intake::Open => open,
+            Intake::Open => open.min(self.opening.limit()),
             Intake::Probe => open.min(1),
             Intake::Closed => 0,
         }
@@ -179,6 +182,7 @@ impl Intaker {
                 () = self.link.ending.ended() => return Ok(()),
                 _ = wanted.changed() => {}
                 _ = blocked.changed() => {}
+                () = self.opening.widens() => {}
                 next = consumer.next() => match next {
                     Some(Ok(original)) => self.take(original),
                     Some(Err(error)) => return Err(BrokerError::of(what(), &error)),

@@ -24,6 +24,7 @@ mod greeting;
 mod handover;
 mod inbox;
 mod ledger;
+mod opening;
 mod orders;
 mod properties;
 mod publish;

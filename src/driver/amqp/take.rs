@@ -29,6 +29,7 @@ impl Intaker {
         Settler {
             acker: original.acker.clone(),
             link: Arc::clone(&self.link),
+            opening: Arc::clone(&self.opening),
         }
     }
 
