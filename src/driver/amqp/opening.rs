@@ -1,7 +1,7 @@
-//! How much a new consumer takes: little at first, more with each delivery that it acknowledges.
+//! How much a new consumer takes: one delivery at a time until it has dealt with some, then all that it may.
 //!
-//! A message that kills its worker takes a delivery off everything that this worker has in hand, up to the queue's delivery limit. What
-//! is taken bit by bit is mostly over when that happens, so that only the message itself reaches the limit.
+//! A message that kills its worker takes a delivery off everything that this worker has in hand, up to the queue's delivery limit. One at
+//! a time, only the message itself reaches the limit: what stands before it in the queue is dealt with, and what stands behind it waits.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -9,19 +9,17 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// After so many acknowledgements, so much more at a time: four times as many with each round trip.
-const WIDTHS: [(u32, u16); 4] = [(0, 1), (1, 4), (4, 16), (16, 64)];
-/// Acknowledgements after which there is no limit any more.
-const OPEN_AT: u32 = 64;
-/// The same after this time, so that slow deliveries hold nothing up; what kills a worker does so at once.
-const OPEN_AFTER: Duration = Duration::from_secs(2);
+/// Deliveries that are acknowledged one at a time.
+const OPENS_AT: u32 = 16;
+/// It opens then at the latest, so that slow deliveries hold nothing up; what kills a worker does so at once.
+const OPENS_AFTER: Duration = Duration::from_secs(2);
 
-/// The limit of one consumer in one generation.
+/// The beginning of one consumer in one generation.
 #[derive(Debug)]
 pub(super) struct Opening {
     since: Instant,
     acknowledged: AtomicU32,
-    widened: Notify,
+    enough: Notify,
 }
 
 impl Default for Opening {
@@ -29,44 +27,34 @@ impl Default for Opening {
         Self {
             since: Instant::now(),
             acknowledged: AtomicU32::new(0),
-            widened: Notify::new(),
+            enough: Notify::new(),
         }
     }
 }
 
 impl Opening {
-    /// Unsettled deliveries at most, now.
-    pub(super) fn limit(&self) -> u16 {
-        let acknowledged = self.acknowledged.load(Ordering::Relaxed);
-        if acknowledged >= OPEN_AT || self.since.elapsed() >= OPEN_AFTER {
-            return u16::MAX;
-        }
-        WIDTHS
-            .iter()
-            .rev()
-            .find(|(at, _)| acknowledged >= *at)
-            .map_or(1, |(_, width)| *width)
+    /// Whether more than one may be taken at a time.
+    pub(super) fn is_over(&self) -> bool {
+        self.acknowledged.load(Ordering::Relaxed) >= OPENS_AT || self.since.elapsed() >= OPENS_AFTER
     }
 
     /// One more delivery was acknowledged.
     pub(super) fn acknowledged(&self) {
-        if self.acknowledged.load(Ordering::Relaxed) >= OPEN_AT {
-            return;
-        }
-        let now = self.acknowledged.fetch_add(1, Ordering::Relaxed) + 1;
-        if now == OPEN_AT || WIDTHS.iter().any(|(at, _)| *at == now) {
-            self.widened.notify_one();
+        if self.acknowledged.load(Ordering::Relaxed) < OPENS_AT
+            && self.acknowledged.fetch_add(1, Ordering::Relaxed) + 1 == OPENS_AT
+        {
+            self.enough.notify_one();
         }
     }
 
-    /// Waits until the limit is another one; forever, once there is none.
-    pub(super) async fn widens(&self) {
-        if self.limit() == u16::MAX {
-            return std::future::pending().await;
+    /// Waits until more than one may be taken at a time. For one waiter.
+    pub(super) async fn over(&self) {
+        if self.is_over() {
+            return;
         }
         tokio::select! {
-            () = self.widened.notified() => {}
-            () = tokio::time::sleep_until(self.since + OPEN_AFTER) => {}
+            () = self.enough.notified() => {}
+            () = tokio::time::sleep_until(self.since + OPENS_AFTER) => {}
         }
     }
 }
@@ -76,20 +64,17 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn widens_with_acknowledgements_and_with_time() {
+    async fn is_over_after_some_acknowledgements_or_some_time() {
         let opening = Opening::default();
-        let mut limits = vec![opening.limit()];
-        for _ in 0..OPEN_AT {
+        for _ in 0..OPENS_AT {
+            assert!(!opening.is_over());
             opening.acknowledged();
-            if limits.last() != Some(&opening.limit()) {
-                opening.widens().await;
-                limits.push(opening.limit());
-            }
         }
-        assert_eq!(limits, [1, 4, 16, 64, u16::MAX]);
+        opening.over().await;
+        assert_eq!(opening.since.elapsed(), Duration::ZERO);
         let opening = Opening::default();
-        opening.widens().await;
-        assert_eq!(opening.limit(), u16::MAX);
-        assert_eq!(opening.since.elapsed(), OPEN_AFTER);
+        opening.over().await;
+        assert!(opening.is_over());
+        assert_eq!(opening.since.elapsed(), OPENS_AFTER);
     }
 }
