@@ -21,7 +21,7 @@ use super::scenarios::Scenario;
 use crate::support::world::{request, start};
 
 /// Storms in the default run.
-const STORMS: u64 = 250;
+const STORMS: u64 = 1_000;
 
 /// Faults end this long after the beginning.
 const QUIET_AFTER: SignedDuration = SignedDuration::from_mins(40);
