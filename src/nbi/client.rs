@@ -126,6 +126,7 @@ impl<T: Transport> NbiClient<T> {
                 }
             }
             Err(NbiFailure::Rejected { .. }) => storage.names.note(name, Found::Rejected),
+            Err(NbiFailure::Unintelligible { .. }) => storage.names.note(name, Found::Garbled),
             Err(_) => {}
         }
         outcome
@@ -345,8 +346,9 @@ impl Reply {
 /// Of two reads of the same under different names: the one that can be acted on.
 ///
 /// Rows of ours under the second name count if they came alone or if the first brought none. A trouble that passes under the
-/// second name is reported rather than taken for "no rows", as the first name may be the wrong one; a second name that the NBI does not
-/// take says nothing.
+/// second name is reported rather than taken for "no rows", as the first name may be the wrong one, and a rule that is taken for absent
+/// is armed; so is an answer that nobody can read, until `names.rs` gives the name up. A second name that the NBI does not take says
+/// nothing.
 fn better(
     first: Result<Reply, NbiFailure>,
     second: Result<Reply, NbiFailure>,
@@ -366,7 +368,7 @@ fn better(
         Ok(second) if second.has_rows() && (!first.has_rows() || !second.filter_ignored) => {
             Ok(second)
         }
-        Ok(_) | Err(NbiFailure::Rejected { .. } | NbiFailure::Unintelligible { .. }) => Ok(first),
+        Ok(_) | Err(NbiFailure::Rejected { .. }) => Ok(first),
         Err(_) if first.has_rows() => Ok(first),
         Err(failure) => Err(failure),
     }
@@ -715,6 +717,24 @@ mod tests {
         assert_eq!(asked(&script), [FIRST, SECOND, SECOND]);
     }
 
+    /// A rule that is taken for absent is armed again, and its device flashed twice.
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_can_read_under_the_second_name_is_not_taken_for_no_rows() {
+        let garbage = || http(200, "<html><body>Please log in</body></html>");
+        let answers = (0..4).flat_map(|_| [code(404), garbage()]).take(7);
+        let (client, script) = client(answers);
+        for _ in 0..3 {
+            let read = client.call(&read_rule()).await;
+            assert!(
+                matches!(read, Err(NbiFailure::Unintelligible { .. })),
+                "{read:?}"
+            );
+        }
+        // None could ever be read: the NBI does not know the name.
+        assert_eq!(rows(&client.call(&read_rule()).await), (0, false));
+        assert_eq!(asked(&script).len(), 7);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn trouble_under_the_second_name_is_not_taken_for_no_rows() {
         let settings = NbiSettings {
@@ -797,7 +817,7 @@ mod tests {
                     client.call(&call).await,
                     Err(NbiFailure::Transient { .. })
                 ));
-                assert_eq!(asked(&script).len(), 1);
+                assert_eq!(asked(&script).len(), 7);
             }
         }
     }
@@ -807,7 +827,7 @@ mod tests {
         for answer in [code(400), http(200, "<html>"), code(401)] {
             let (client, script) = client([answer]);
             assert!(client.call(&disarm()).await.is_err());
-            assert_eq!(asked(&script).len(), 1);
+            assert_eq!(asked(&script).len(), 7);
         }
     }
 
@@ -819,7 +839,7 @@ mod tests {
             [http(504, "")],
         );
         assert!(client.call(&disarm()).await.is_err());
-        assert_eq!(asked(&script).len(), 1);
+        assert_eq!(asked(&script).len(), 7);
     }
 
     #[tokio::test(start_paused = true)]
@@ -843,7 +863,7 @@ mod tests {
             (retry_after, no_effect),
             (Some(SignedDuration::from_secs(30)), true)
         );
-        assert_eq!(asked(&script).len(), 1);
+        assert_eq!(asked(&script).len(), 7);
 
         // A pause of nothing does not make tries endless.
         let (client, script) = client_with(
@@ -887,7 +907,7 @@ mod tests {
             client.call(&cnr()).await,
             Err(NbiFailure::Transient { .. })
         ));
-        assert_eq!(asked(&script).len(), 1);
+        assert_eq!(asked(&script).len(), 7);
         let CircuitState::Open { until } = *circuit.borrow() else {
             panic!()
         };
@@ -917,7 +937,7 @@ mod tests {
             client.call(&read_results()).await,
             Err(NbiFailure::NotSent { .. })
         ));
-        assert_eq!(asked(&script).len(), 1);
+        assert_eq!(asked(&script).len(), 7);
     }
 
     #[tokio::test(start_paused = true)]

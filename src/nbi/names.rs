@@ -6,7 +6,8 @@
 //! name is used for reads and writes of the storage.
 //!
 //! A name under which rows of *others* came back is no filter: nothing is learnt from it, and no write falls back to it, as it
-//! could hit every row. No I/O here; `client.rs` does the asking.
+//! could hit every row. A name under which nobody can read the answer may be one that the NBI does not know, or a proxy's trouble of this
+//! moment: it is asked again some times before it counts as not known. No I/O here; `client.rs` does the asking.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -33,7 +34,13 @@ pub(crate) enum Found {
     Others,
     /// The NBI does not take this name.
     Rejected,
+    /// An answer that nobody can read.
+    Garbled,
 }
+
+/// So many answers that nobody can read, and none that somebody can: the NBI does not know the name. Fewer than a stage bears
+/// (`retry.unintelligible_max`).
+const GARBLED_MAX: u8 = 3;
 
 /// The names of one storage and what is known of them.
 #[derive(Debug)]
@@ -52,6 +59,10 @@ struct Known {
     other: Option<Found>,
     /// Whether a read under the other name ever brought rows of others.
     other_is_no_filter: bool,
+    /// How many answers under the other name nobody could read.
+    other_garbled: u8,
+    /// Whether an answer under the other name could ever be read.
+    other_is_known: bool,
 }
 
 impl QueryNames {
@@ -76,8 +87,9 @@ impl QueryNames {
     /// The name to read under when the first did not do.
     pub(crate) fn second_for_read(&self) -> Option<Name> {
         let known = self.known();
-        (self.other.is_some() && known.learnt.is_none() && known.other != Some(Found::Rejected))
-            .then_some(Name::Other)
+        let is_garbled = known.other_garbled >= GARBLED_MAX && !known.other_is_known;
+        let is_taken = known.other != Some(Found::Rejected) && !is_garbled;
+        (self.other.is_some() && known.learnt.is_none() && is_taken).then_some(Name::Other)
     }
 
     /// The name to update under when the first found no row.
@@ -107,12 +119,17 @@ impl QueryNames {
         if name == Name::Other {
             known.other = Some(found);
             known.other_is_no_filter |= found == Found::Others;
+            match found {
+                Found::Garbled => known.other_garbled = known.other_garbled.saturating_add(1),
+                Found::Ours | Found::Nothing | Found::Others => known.other_is_known = true,
+                Found::Rejected => {}
+            }
         }
         match found {
             Found::Ours => known.learnt = Some(name),
             // Learnt while ours was the only row there.
             Found::Others if known.learnt == Some(name) => known.learnt = None,
-            Found::Others | Found::Nothing | Found::Rejected => {}
+            Found::Others | Found::Nothing | Found::Rejected | Found::Garbled => {}
         }
     }
 
@@ -124,6 +141,23 @@ impl QueryNames {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_whose_answers_nobody_can_read_is_given_up_after_some_and_only_if_none_could_be_read()
+    {
+        let names = QueryNames::new("nbi.rule_query", "id");
+        for _ in 0..GARBLED_MAX {
+            assert_eq!(names.second_for_read(), Some(Name::Other));
+            names.note(Name::Other, Found::Garbled);
+        }
+        assert_eq!(names.second_for_read(), None);
+        let names = QueryNames::new("nbi.rule_query", "id");
+        names.note(Name::Other, Found::Nothing);
+        for _ in 0..2 * GARBLED_MAX {
+            names.note(Name::Other, Found::Garbled);
+            assert_eq!(names.second_for_read(), Some(Name::Other));
+        }
+    }
 
     #[test]
     fn the_other_of_the_documented_two_is_second() {
