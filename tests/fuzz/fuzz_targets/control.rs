@@ -85,7 +85,6 @@ fuzz_target!(|bytes: &[u8]| {
                 ..Incoming::default()
             },
             command,
-            is_accepted: command.is_some(),
             reason: if command.is_some() {
                 AnswerReason::Stands
             } else {

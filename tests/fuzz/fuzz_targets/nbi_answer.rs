@@ -35,7 +35,7 @@ fuzz_target!(|data: &[u8]| {
         priority: 1,
         description: None,
     };
-    let call = match kind % 8 {
+    let call = match kind % 9 {
         0 => NbiCall::ReadResults {
             rule_id: rule_id.clone(),
             cpe_id: cpe_id.clone(),
@@ -54,8 +54,12 @@ fuzz_target!(|data: &[u8]| {
         6 => NbiCall::SendConnectionRequest {
             cpe_id: cpe_id.clone(),
         },
-        _ => NbiCall::ReadVersion {
+        7 => NbiCall::ReadVersion {
             cpe_id: cpe_id.clone(),
+        },
+        _ => NbiCall::ListRules {
+            offset: usize::from(*extra),
+            limit: 100,
         },
     };
     let raw = RawAnswer {
@@ -89,7 +93,14 @@ fuzz_target!(|data: &[u8]| {
             assert!(matches!(call, NbiCall::ReadRule { .. }));
             assert!(rows.len() <= named(body, &[("id", "UPGRADE_x")]));
         }
-        Ok(NbiAnswer::RulesUnreadable) => assert!(matches!(call, NbiCall::ReadRule { .. })),
+        // Nothing is left out of a list: a rule that is not shown may be armed.
+        Ok(NbiAnswer::RuleList(_)) => assert!(matches!(call, NbiCall::ListRules { .. })),
+        Ok(NbiAnswer::RulesUnreadable) => {
+            assert!(matches!(
+                call,
+                NbiCall::ReadRule { .. } | NbiCall::ListRules { .. }
+            ));
+        }
         Ok(NbiAnswer::RuleExists) => assert!(matches!(call, NbiCall::CreateRule(_))),
         Ok(NbiAnswer::Version(version)) => {
             assert!(matches!(call, NbiCall::ReadVersion { .. }));
