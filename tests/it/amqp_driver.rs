@@ -626,8 +626,6 @@ async fn a_stop_leaves_nothing_unacknowledged_and_what_is_in_hand_can_end() {
 #[tokio::test]
 async fn two_copies_of_one_request_are_not_worked_on_at_the_same_time() {
     let (_vhost, driver, client) = bench().await;
-    // Until it takes more than one at a time, the second one would only come when the first is done.
-    tokio::time::sleep(Duration::from_secs(3)).await;
     submit(&client, "job-1").await;
     submit(&client, "job-1").await;
     let delivery = receive(&driver).await;

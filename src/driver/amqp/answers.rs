@@ -109,7 +109,6 @@ async fn answer(shared: &Shared, link: &Arc<Link>, batch: Vec<Original>) {
         let settler = Settler {
             acker: original.acker.clone(),
             link: Arc::clone(link),
-            opening: Arc::default(),
         };
         if !handover::publish_on(link, messages, &shared.telemetry).await {
             // The generation ended: the command comes again, and its answer has the same id.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use lapin::message::Delivery as Original;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
@@ -15,7 +14,6 @@ use lapin::{Channel, Consumer};
 use super::connection::CALL_TIMEOUT;
 use super::error::{BrokerError, bounded};
 use super::inbox::Item;
-use super::opening::Opening;
 use super::properties;
 use super::publish::{Target, short};
 use super::shared::{Link, Shared, Wanted};
@@ -69,7 +67,6 @@ pub(super) struct Intaker {
     pub(super) link: Arc<Link>,
     channel: Channel,
     pub(super) source: Source,
-    pub(super) opening: Arc<Opening>,
 }
 
 impl Intaker {
@@ -84,7 +81,6 @@ impl Intaker {
             link,
             channel,
             source,
-            opening: Arc::default(),
         }
     }
 
@@ -145,13 +141,29 @@ impl Intaker {
         }
     }
 
-    /// Consumes with one prefetch until another one is wanted. A new consumer begins with one delivery at a time; the rest of the prefetch
-    /// is a second consumer's, as another prefetch for the first would need its cancel, and the broker counts what is on the way then as
-    /// delivered.
+    /// Consumes with one prefetch until another one is wanted.
     async fn session(self: &Arc<Self>, prefetch: u16) -> Result<(), BrokerError> {
-        let is_opening = prefetch > 1 && !self.opening.is_over();
-        let mut first = self.consumer(if is_opening { 1 } else { prefetch }).await?;
-        let mut rest = None;
+        let settings = &self.shared.settings;
+        let queue = format!("{}.{}", settings.prefix, self.source.label());
+        let what = || format!("consume queue \"{queue}\"");
+        let qos = self
+            .channel
+            .basic_qos(prefetch, BasicQosOptions { global: false });
+        bounded(what, CALL_TIMEOUT, qos).await?;
+        // A name of its own each time: the broker counts what a cancelled consumer still holds against the next one of its name.
+        let tag = properties::cut(&format!("{}.{}", self.source.label(), uuid::Uuid::new_v4()));
+        let options = BasicConsumeOptions::default();
+        let consume =
+            self.channel
+                .basic_consume(short(&queue)?, tag.clone(), options, FieldTable::default());
+        let mut consumer =
+            bounded(what, CALL_TIMEOUT, consume)
+                .await
+                .map_err(|error| match error.code {
+                    Some(403) => error
+                        .with_remedy(format!("the user needs read on ^{}\\..*", settings.prefix)),
+                    _ => error,
+                })?;
         let mut wanted = self.shared.wanted.subscribe();
         let mut blocked = self.shared.blocked.subscribe();
         loop {
@@ -167,75 +179,18 @@ impl Intaker {
                 () = self.link.ending.ended() => return Ok(()),
                 _ = wanted.changed() => {}
                 _ = blocked.changed() => {}
-                () = self.opening.over(), if is_opening && rest.is_none() => {
-                    rest = Some(self.consumer(prefetch - 1).await?);
-                }
-                next = first.next() => self.take_next(next)?,
-                next = next_of(&mut rest) => self.take_next(next)?,
+                next = consumer.next() => match next {
+                    Some(Ok(original)) => self.take(original),
+                    Some(Err(error)) => return Err(BrokerError::of(what(), &error)),
+                    None => return Err(BrokerError::new(what(), "the broker cancelled the consumer (was the queue deleted?)")),
+                },
             }
         }
-        for consumer in [Some(first), rest].into_iter().flatten() {
-            self.cancel(consumer).await?;
-        }
-        Ok(())
-    }
-
-    /// A consumer of the queue that holds at most this many unsettled deliveries.
-    async fn consumer(&self, prefetch: u16) -> Result<Consumer, BrokerError> {
-        let settings = &self.shared.settings;
-        let qos = self
-            .channel
-            .basic_qos(prefetch, BasicQosOptions { global: false });
-        bounded(|| self.what(), CALL_TIMEOUT, qos).await?;
-        // A name of its own each time: the broker counts what a cancelled consumer still holds against the next one of its name.
-        let tag = properties::cut(&format!("{}.{}", self.source.label(), uuid::Uuid::new_v4()));
-        let consume = self.channel.basic_consume(
-            short(&self.queue())?,
-            tag,
-            BasicConsumeOptions::default(),
-            FieldTable::default(),
-        );
-        bounded(|| self.what(), CALL_TIMEOUT, consume)
-            .await
-            .map_err(|error| match error.code {
-                Some(403) => {
-                    error.with_remedy(format!("the user needs read on ^{}\\..*", settings.prefix))
-                }
-                _ => error,
-            })
-    }
-
-    fn queue(&self) -> String {
-        format!("{}.{}", self.shared.settings.prefix, self.source.label())
-    }
-
-    fn what(&self) -> String {
-        format!("consume queue \"{}\"", self.queue())
-    }
-
-    fn take_next(
-        self: &Arc<Self>,
-        next: Option<lapin::Result<Original>>,
-    ) -> Result<(), BrokerError> {
-        match next {
-            Some(Ok(original)) => {
-                self.take(original);
-                Ok(())
-            }
-            Some(Err(error)) => Err(BrokerError::of(self.what(), &error)),
-            None => Err(BrokerError::new(
-                self.what(),
-                "the broker cancelled the consumer (was the queue deleted?)",
-            )),
-        }
-    }
-
-    async fn cancel(self: &Arc<Self>, consumer: Consumer) -> Result<(), BrokerError> {
         let cancel = self
             .channel
-            .basic_cancel(consumer.tag(), BasicCancelOptions::default());
+            .basic_cancel(tag, BasicCancelOptions::default());
         bounded(
-            || format!("cancel the consumer of queue \"{}\"", self.queue()),
+            || format!("cancel the consumer of queue \"{queue}\""),
             CANCEL_TIMEOUT,
             cancel,
         )
@@ -275,14 +230,6 @@ impl Intaker {
                 }
             }
         }
-    }
-}
-
-/// The next delivery of a consumer; none ever, where there is no consumer.
-async fn next_of(consumer: &mut Option<Consumer>) -> Option<lapin::Result<Original>> {
-    match consumer {
-        Some(consumer) => consumer.next().await,
-        None => std::future::pending().await,
     }
 }
 

@@ -24,7 +24,6 @@ mod greeting;
 mod handover;
 mod inbox;
 mod ledger;
-mod opening;
 mod orders;
 mod properties;
 mod publish;

@@ -15,7 +15,6 @@ use tokio_util::task::TaskTracker;
 use super::connection::{CALL_TIMEOUT, Ending};
 use super::inbox::Inbox;
 use super::ledger::{Claim, Key, Ledger};
-use super::opening::Opening;
 use super::publish::Publisher;
 use super::settings::AmqpSettings;
 use crate::clock::Clock;
@@ -167,8 +166,6 @@ impl Token {
 pub(super) struct Settler {
     pub(super) acker: Acker,
     pub(super) link: Arc<Link>,
-    /// Of the consumer that it came through.
-    pub(super) opening: Arc<Opening>,
 }
 
 impl Settler {
@@ -188,7 +185,6 @@ impl Settler {
                     .acknowledged_at
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-                self.opening.acknowledged();
                 Ok(())
             }
             Ok(Ok(false)) => Err("the channel it came through is gone".to_owned()),

@@ -29,7 +29,6 @@ impl Intaker {
         Settler {
             acker: original.acker.clone(),
             link: Arc::clone(&self.link),
-            opening: Arc::clone(&self.opening),
         }
     }
 

@@ -41,42 +41,6 @@ async fn a_queue_deleted_under_its_consumer_is_declared_again() {
     bench.end().await;
 }
 
-/// A message that kills its worker reaches the delivery limit alone: what a worker takes beside it, it takes bit by bit.
-#[tokio::test]
-async fn a_message_that_kills_its_worker_takes_no_other_with_it() {
-    const LIMIT: usize = 3;
-    const INNOCENT: usize = 40;
-    let vhost = shared_vhost().await;
-    let policy = format!("/api/policies/{}/limit", vhost.name());
-    let limit = r#"{"pattern":"^upgrade\\.requests$","apply-to":"queues","definition":{"delivery-limit":3}}"#;
-    aside(move || Node::shared().api("PUT", &policy, Some(limit))).await;
-    let client = vhost.client().await;
-    let mut bench = Bench::on(&vhost).await;
-    bench.submit("poison").await;
-    let mut killed = 0;
-    let (mut is_first, mut over) = (true, 0);
-    while over < INNOCENT {
-        let delivery = bench.receive().await;
-        if delivery.work.job.order.job_id.as_str() == "poison" {
-            if std::mem::take(&mut is_first) {
-                for number in 0..INNOCENT {
-                    bench.submit(&format!("innocent-{number}")).await;
-                }
-            }
-            killed += 1;
-            bench.end().await;
-            bench = Bench::on(&vhost).await;
-            continue;
-        }
-        bench.finish(delivery).await;
-        over += 1;
-    }
-    assert_eq!(killed, LIMIT + 1);
-    bench.end().await;
-    super::bench::settles_at(&client, "upgrade.requests", 0).await;
-    super::bench::settles_at(&client, "upgrade.dead", 1).await;
-}
-
 #[tokio::test]
 async fn a_delay_queue_at_its_limit_refuses_until_the_limit_is_lifted() {
     if !is_long() {
