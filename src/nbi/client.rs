@@ -104,8 +104,13 @@ impl<T: Transport> NbiClient<T> {
         let Some(second) = storage.names.second_for_read().filter(|_| worth_a_second) else {
             return first.map(|reply| reply.answer);
         };
-        let second = self.read_under(second, call, storage).await;
-        better(first, second).map(|reply| reply.answer)
+        let mut again = self.read_under(second, call, storage).await;
+        let is_garbled = matches!(again, Err(NbiFailure::Unintelligible { .. }));
+        // Most such answers are a proxy's trouble of this moment.
+        if is_garbled && storage.names.second_for_read().is_some() {
+            again = self.read_under(second, call, storage).await;
+        }
+        better(first, again).map(|reply| reply.answer)
     }
 
     /// Reads under one name and takes note of what that shows.
@@ -721,9 +726,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_nobody_can_read_under_the_second_name_is_not_taken_for_no_rows() {
         let garbage = || http(200, "<html><body>Please log in</body></html>");
-        let answers = (0..4).flat_map(|_| [code(404), garbage()]).take(7);
+        let answers = [
+            code(404),
+            garbage(),
+            garbage(),
+            code(404),
+            garbage(),
+            code(404),
+        ];
         let (client, script) = client(answers);
-        for _ in 0..3 {
+        for _ in 0..2 {
             let read = client.call(&read_rule()).await;
             assert!(
                 matches!(read, Err(NbiFailure::Unintelligible { .. })),
@@ -732,7 +744,7 @@ mod tests {
         }
         // None could ever be read: the NBI does not know the name.
         assert_eq!(rows(&client.call(&read_rule()).await), (0, false));
-        assert_eq!(asked(&script).len(), 7);
+        assert_eq!(asked(&script).len(), 6);
     }
 
     #[tokio::test(start_paused = true)]
