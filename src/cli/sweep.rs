@@ -28,10 +28,10 @@ Examples:
 
 A rule counts if nbi.rule_id names it so. It is
   live      a job of its device is under way
-  young     the last event about its device is younger than --older-than
+  young     the last event about its device is younger than --older-than, or a job of it has time left
   kept      its job was told to leave it armed
-  orphan    the jobs that gave it its file are over, and no other is under way
-  unsure    the history does not say: no job of it, or trimmed, or a job without an outcome
+  orphan    a job with its file ended without having disarmed it, and no other is under way
+  unsure    the history does not say: no job of it, or one that put it away, or without an outcome; or trimmed
 The history is that of this broker and prefix. Rules of `nbi-upgrade run` and of other installations at
 the same NBI are not in it: they are unsure.
 
@@ -171,12 +171,7 @@ fn why(found: &Found) -> String {
 fn print_json(report: &Report) {
     for found in &report.found {
         let files: Vec<_> = found.armed.iter().map(|row| row.file.as_deref()).collect();
-        let done = found.done.as_ref().map(|done| match done {
-            Done::Disarmed => "disarmed",
-            Done::DisarmedUnder { .. } => "disarmed_under_a_job",
-            Done::LeftAlone(_) => "left_alone",
-            Done::Failed(_) => "failed",
-        });
+        let done = found.done.as_ref().map(Done::name);
         let since = match &found.verdict {
             Verdict::Orphan { since, .. } => Some(since.to_string()),
             Verdict::Live { .. }

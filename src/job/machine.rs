@@ -57,6 +57,8 @@ pub enum Step {
     SendConnectionRequest,
     /// `await_result`: has the device reported?
     ReadResults,
+    /// `await_result`: the device has worked for another job; does this job's rule stand still?
+    ReadRuleOfOther,
     /// `await_result`: wake a silent device again.
     ResendConnectionRequest,
     /// Paused, or just resumed: is the armed rule still ours, and armed?
@@ -104,6 +106,7 @@ impl Step {
             | Self::ReadRuleBeforeArming { .. }
             | Self::ReadRuleOfLateResult { .. }
             | Self::ReadRuleAfterArming
+            | Self::ReadRuleOfOther
             | Self::ReadRuleToPause
             | Self::ReadRuleBeforeDisarming => NbiCall::ReadRule { rule_id: rule_id() },
             Self::CreateRule { .. } => NbiCall::CreateRule(rule_spec(job, policy)),
@@ -253,6 +256,7 @@ fn follow(
         Step::ReadRuleAfterArming => create_rule::on_rule_after_arming(turn, answer),
         Step::SendConnectionRequest => connection_request::on_sent(turn, answer),
         Step::ReadResults => await_result::on_results(turn, answer),
+        Step::ReadRuleOfOther => await_result::on_rule_of_other(turn, answer),
         Step::ResendConnectionRequest => await_result::on_resent(turn, answer),
         Step::ReadRuleToPause => pause::on_rule(turn, answer),
         Step::DisarmToPause => pause::on_disarmed(turn, answer),

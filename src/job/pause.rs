@@ -46,7 +46,13 @@ pub fn on_rule(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Decisio
         Some(Owner::Ours | Owner::Unknown) if rules.iter().any(RuleRow::is_armed) => {
             disarm_or_go_on(turn)
         }
-        Some(Owner::Ours | Owner::Unknown) | None => rest(turn),
+        Some(Owner::Ours | Owner::Unknown) | None => {
+            // When, nobody says: after the device was last woken for it.
+            let progress = &turn.job.progress;
+            let woken = progress.connection_requested_at.or(progress.started_at);
+            let since = woken.unwrap_or(turn.inputs.now);
+            rest(turn, since)
+        }
     }
 }
 
@@ -66,17 +72,21 @@ fn disarm_or_go_on(turn: Turn<'_>) -> Decision {
 #[must_use]
 pub fn on_disarmed(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Decision {
     match answer {
-        Ok(NbiAnswer::Done | NbiAnswer::NoSuchRule) => rest(turn),
+        Ok(NbiAnswer::Done | NbiAnswer::NoSuchRule) => {
+            let now = turn.inputs.now;
+            rest(turn, now)
+        }
         Ok(other) => fail(turn, &unexpected(&other)),
         Err(failure) => fail(turn, &failure),
     }
 }
 
 /// Disarmed: a device that was at it in this moment still counts.
-fn rest(mut turn: Turn<'_>) -> Decision {
+fn rest(mut turn: Turn<'_>, disarmed_at: Timestamp) -> Decision {
     let until = rested_at(&turn, turn.inputs.now);
     turn.job.progress.rule = RuleState::Deactivated;
     turn.job.progress.rests_until = Some(until);
+    turn.job.progress.disarmed_at = Some(disarmed_at);
     if turn.job.progress.stage != Stage::AwaitResult {
         turn.enter(Stage::AwaitResult);
     }
@@ -121,18 +131,22 @@ pub fn rests_until(turn: &Turn<'_>) -> Option<Timestamp> {
     (turn.inputs.now < until && !has_rested && !is_newer).then_some(until)
 }
 
-/// Until when rules rest after a resume that says so: it speaks of all that was disarmed before it.
+/// Until when the rule rests after a resume that says so: it speaks of what was disarmed before it, by this job, or by a copy where this job
+/// was there already. It stands for long, and must not arm what was put away for another reason since.
 fn vouched(turn: &Turn<'_>) -> Option<Timestamp> {
-    match turn.inputs.standing {
-        Standing::Resumed {
-            at,
-            arm_again_after: Some(after),
-        } => Some(at.checked_add(after).unwrap_or(Timestamp::MAX)),
-        Standing::Resumed { .. }
-        | Standing::Clear
-        | Standing::Paused
-        | Standing::Cancelled { .. } => None,
-    }
+    let Standing::Resumed {
+        at,
+        arm_again_after: Some(after),
+    } = turn.inputs.standing
+    else {
+        return None;
+    };
+    let progress = &turn.job.progress;
+    let is_spoken_of = progress
+        .disarmed_at
+        .or(progress.started_at)
+        .is_some_and(|time| time <= at);
+    is_spoken_of.then(|| at.checked_add(after).unwrap_or(Timestamp::MAX))
 }
 
 /// When a device that took the file at this time, or before, has certainly reported.

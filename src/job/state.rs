@@ -319,6 +319,8 @@ pub struct Progress {
     pub rule: RuleState,
     /// A pause disarmed the rule, which is not armed again before this time; the device may be at it all the same.
     pub rests_until: Option<Timestamp>,
+    /// When a pause disarmed the rule; where it was found disarmed, when the device was last woken for it.
+    pub disarmed_at: Option<Timestamp>,
     /// The job is over and said so; a result that comes until then corrects it.
     pub watched_until: Option<Timestamp>,
     /// Whether it was said that the deadline can hardly be met.
@@ -348,6 +350,7 @@ impl Default for Progress {
             may_have_twin: false,
             rule: RuleState::NotCreated,
             rests_until: None,
+            disarmed_at: None,
             watched_until: None,
             in_jeopardy: false,
             connection_requested_at: None,

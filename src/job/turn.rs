@@ -569,7 +569,7 @@ impl<'a> Turn<'a> {
 const MOMENT: SignedDuration = SignedDuration::from_secs(1);
 
 /// How every tag of this worker begins.
-const TAG_PREFIX: &str = "nbi-upgrade job ";
+pub const TAG_PREFIX: &str = "nbi-upgrade job ";
 
 /// The tag that names a job in a rule's `description`.
 #[must_use]

@@ -36,6 +36,8 @@ struct Folded {
     page: HashMap<u128, Word>,
     page_before: HashMap<u128, Word>,
     page_begun: Option<Timestamp>,
+    /// The latest time that any message said.
+    latest: Timestamp,
     kept_for: SignedDuration,
     page_max: usize,
 }
@@ -47,6 +49,7 @@ impl Folded {
             page: HashMap::new(),
             page_before: HashMap::new(),
             page_begun: None,
+            latest: Timestamp::MIN,
             kept_for,
             page_max,
         }
@@ -59,7 +62,15 @@ impl Folded {
             .copied()
     }
 
+    /// Whoever wrote later in the stream did not write earlier, whatever its clock says: an order that looks older than it is would arm
+    /// rules again too early.
+    fn seen(&mut self, at: Timestamp) -> Timestamp {
+        self.latest = self.latest.max(at);
+        self.latest
+    }
+
     fn apply(&mut self, command: &Command, at: Timestamp) {
+        let at = self.seen(at);
         let begun = *self.page_begun.get_or_insert(at);
         if at.duration_since(begun) > self.kept_for || self.page.len() >= self.page_max {
             self.page_before = std::mem::take(&mut self.page);
@@ -115,7 +126,7 @@ fn next(word: Option<Word>, command: &Command, at: Timestamp) -> Option<Word> {
         (_, Verb::Cancel) => Some(Word::Cancelled(at)),
         (_, Verb::Pause) => Some(Word::Paused),
         (Some(Word::Paused), Verb::Resume) => Some(Word::Resumed(at, after)),
-        // What was resumed before, and is vouched for now.
+        // What was resumed before, and is vouched for from now on; a plain resume takes nothing back.
         (Some(Word::Resumed(..)), Verb::Resume) if after.is_some() => {
             Some(Word::Resumed(at, after))
         }
@@ -150,6 +161,12 @@ impl Orders {
     pub fn apply(&self, command: &Command, at: Timestamp, now: Timestamp) {
         let mut folded = self.0.write().unwrap_or_else(PoisonError::into_inner);
         folded.apply(command, at.min(now));
+    }
+
+    /// Takes note of the time of a message that is no command.
+    pub fn seen(&self, at: Timestamp, now: Timestamp) {
+        let mut folded = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        folded.seen(at.min(now));
     }
 
     /// Takes the place of what stood with what another reading gave: in one moment, so that nothing stands half.
@@ -298,5 +315,26 @@ mod tests {
             of(&folded, "n9999", None),
             Standing::Cancelled { at: at(124) }
         );
+    }
+
+    #[test]
+    fn a_slow_clock_does_not_make_an_order_older_than_what_stands_before_it() {
+        let command = |text: &str| Command::decode(text.as_bytes()).unwrap();
+        let orders = Orders::new(SignedDuration::from_hours(1));
+        orders.apply(&command(PAUSE_C), at(10), at(100));
+        orders.seen(at(30), at(100));
+        orders.apply(&command(VOUCHED_C), at(12), at(100));
+        let resumed = Standing::Resumed {
+            at: at(30),
+            arm_again_after: Some(SignedDuration::from_mins(30)),
+        };
+        assert_eq!(of(&orders.read(), "j", Some("c")), resumed);
+        // Nor does a fast one push it into the future.
+        orders.seen(at(500), at(100));
+        orders.apply(&command(VOUCHED_C), at(90), at(101));
+        let Standing::Resumed { at: seen, .. } = of(&orders.read(), "j", Some("c")) else {
+            panic!("it was resumed");
+        };
+        assert_eq!(seen, at(100));
     }
 }

@@ -130,13 +130,9 @@ pub fn read(body: &[u8]) -> Option<Told> {
     }))
 }
 
-/// The name of a rule's state that its job left armed as it was asked to.
-pub const KEPT: &str = "kept";
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::RuleState;
 
     #[test]
     fn events_that_matter_are_told_apart() {
@@ -179,6 +175,5 @@ mod tests {
             "spring true"
         );
         assert_eq!(read(b"nonsense"), None);
-        assert_eq!(KEPT, RuleState::Kept.name());
     }
 }

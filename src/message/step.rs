@@ -113,6 +113,8 @@ struct ProgressV1 {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rests_until: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    disarmed_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     watched_until: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "is_false")]
     in_jeopardy: bool,
@@ -336,6 +338,7 @@ fn progress_to_wire(progress: &Progress) -> ProgressV1 {
         may_have_twin: progress.may_have_twin,
         rule: progress.rule.name().to_owned(),
         rests_until: progress.rests_until,
+        disarmed_at: progress.disarmed_at,
         watched_until: progress.watched_until,
         in_jeopardy: progress.in_jeopardy,
         connection_requested_at: progress.connection_requested_at,
@@ -375,6 +378,7 @@ fn progress_of(wire: ProgressV1) -> Result<Progress, String> {
         may_have_twin: wire.may_have_twin,
         rule: named("rule", &wire.rule, RuleState::from_name(&wire.rule))?,
         rests_until: wire.rests_until,
+        disarmed_at: wire.disarmed_at,
         watched_until: wire.watched_until,
         in_jeopardy: wire.in_jeopardy,
         connection_requested_at: wire.connection_requested_at,

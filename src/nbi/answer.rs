@@ -160,7 +160,11 @@ pub fn judge_missing(call: &NbiCall, error: &TransportError) -> Judged {
     };
     Judged {
         outcome: Err(failure),
-        sign: Sign::Failing { retry_after: None },
+        sign: match (call, error) {
+            // It answers; a list is asked for in smaller pages then.
+            (NbiCall::ListRules { .. }, TransportError::TooLarge { .. }) => Sign::Alive,
+            _ => Sign::Failing { retry_after: None },
+        },
         filter_ignored: false,
     }
 }

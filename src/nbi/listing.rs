@@ -17,11 +17,14 @@ pub(super) fn listed(rows: &[Json<'_>]) -> Vec<ListedRule> {
         let row = RuleWire::read(value);
         ListedRule {
             id: row.id.unwrap_or_default().into_owned(),
+            // Shown, and not of one device alone: that of a device whose id is empty, which there is not.
             cpe_id: match value.field("condition") {
-                Json::Object(fields) if fields.len() == 1 => {
-                    text(value.field("condition").field("cpeid")).map(Into::into)
+                Json::Null => None,
+                condition @ Json::Object(fields) if fields.len() == 1 => {
+                    let cpe_id = text(condition.field("cpeid"));
+                    Some(cpe_id.unwrap_or_default().into_owned())
                 }
-                _ => None,
+                _ => Some(String::new()),
             },
             row: RuleRow {
                 enabled: row.enabled.unwrap_or(true),
@@ -55,8 +58,8 @@ mod tests {
             found,
             [
                 ("UPGRADE_A".to_owned(), Some("A".to_owned()), false),
-                ("B".to_owned(), None, true),
-                (String::new(), None, true),
+                ("B".to_owned(), Some(String::new()), true),
+                (String::new(), Some(String::new()), true),
                 (String::new(), None, true),
             ]
         );

@@ -10,6 +10,9 @@
 //! moment: it is asked again some times before it counts as not known. No I/O here; `client.rs` does the asking.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// The two names that the vendor's page uses.
 const DOCUMENTED: [&str; 2] = ["id", "campaignid"];
@@ -38,9 +41,11 @@ pub(crate) enum Found {
     Garbled,
 }
 
-/// So many answers that nobody can read, and none that somebody can: the NBI does not know the name. Fewer than a stage bears
-/// (`retry.unintelligible_max`).
-const GARBLED_MAX: u8 = 3;
+/// So many answers that nobody can read, none that somebody can, and for so long: the NBI does not know the name. Until then a rule that
+/// may stand under it is not taken for absent.
+const GARBLED_MAX: u32 = 10;
+/// A proxy's bad moment is over by then, and it would hardly spare the first name.
+const GARBLED_FOR: Duration = Duration::from_secs(600);
 
 /// The names of one storage and what is known of them.
 #[derive(Debug)]
@@ -60,7 +65,9 @@ struct Known {
     /// Whether a read under the other name ever brought rows of others.
     other_is_no_filter: bool,
     /// How many answers under the other name nobody could read.
-    other_garbled: u8,
+    other_garbled: u32,
+    /// Since when.
+    garbled_since: Option<Instant>,
     /// Whether an answer under the other name could ever be read.
     other_is_known: bool,
 }
@@ -87,7 +94,11 @@ impl QueryNames {
     /// The name to read under when the first did not do.
     pub(crate) fn second_for_read(&self) -> Option<Name> {
         let known = self.known();
-        let is_garbled = known.other_garbled >= GARBLED_MAX && !known.other_is_known;
+        let is_garbled = !known.other_is_known
+            && known.other_garbled >= GARBLED_MAX
+            && known
+                .garbled_since
+                .is_some_and(|since| since.elapsed() >= GARBLED_FOR);
         let is_taken = known.other != Some(Found::Rejected) && !is_garbled;
         (self.other.is_some() && known.learnt.is_none() && is_taken).then_some(Name::Other)
     }
@@ -120,7 +131,10 @@ impl QueryNames {
             known.other = Some(found);
             known.other_is_no_filter |= found == Found::Others;
             match found {
-                Found::Garbled => known.other_garbled = known.other_garbled.saturating_add(1),
+                Found::Garbled => {
+                    known.garbled_since.get_or_insert_with(Instant::now);
+                    known.other_garbled = known.other_garbled.saturating_add(1);
+                }
                 Found::Ours | Found::Nothing | Found::Others => known.other_is_known = true,
                 Found::Rejected => {}
             }
@@ -142,18 +156,20 @@ impl QueryNames {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_name_whose_answers_nobody_can_read_is_given_up_after_some_and_only_if_none_could_be_read()
-    {
+    #[tokio::test(start_paused = true)]
+    async fn a_name_whose_answers_nobody_can_read_is_given_up_after_some_time_and_only_if_none_could_be_read()
+     {
         let names = QueryNames::new("nbi.rule_query", "id");
         for _ in 0..GARBLED_MAX {
-            assert_eq!(names.second_for_read(), Some(Name::Other));
             names.note(Name::Other, Found::Garbled);
+            assert_eq!(names.second_for_read(), Some(Name::Other));
         }
+        tokio::time::advance(GARBLED_FOR).await;
         assert_eq!(names.second_for_read(), None);
         let names = QueryNames::new("nbi.rule_query", "id");
         names.note(Name::Other, Found::Nothing);
         for _ in 0..2 * GARBLED_MAX {
+            tokio::time::advance(GARBLED_FOR).await;
             names.note(Name::Other, Found::Garbled);
             assert_eq!(names.second_for_read(), Some(Name::Other));
         }

@@ -4,11 +4,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::known::{JobKnown, Known, Reach};
 use super::sweep::Settings;
-use crate::job::{CpeId, RuleRow};
-use crate::message::past::KEPT;
-
-/// What names a job in a rule's description, where rules are tagged.
-const TAG: &str = "nbi-upgrade job ";
+use crate::job::turn::TAG_PREFIX;
+use crate::job::{CpeId, RuleId, RuleRow, RuleState};
 
 /// A job ends at its deadline, or a little later where workers are late or the NBI is away.
 const LATE: SignedDuration = SignedDuration::from_hours(1);
@@ -21,7 +18,7 @@ pub enum Verdict {
         /// The job, or the campaign whose log says so.
         owner: String,
     },
-    /// The last word about its device is younger than [`Settings::older_than`].
+    /// The last word about its device is younger than [`Settings::older_than`], or a job that may have left it armed still has time.
     Young {
         /// The job it is about.
         job_id: String,
@@ -31,7 +28,7 @@ pub enum Verdict {
         /// The job.
         job_id: String,
     },
-    /// The jobs that its file is from are over, and no other is under way: nobody owns it.
+    /// The jobs that may have left it armed are over, and no other is under way: nobody owns it.
     Orphan {
         /// The last of them.
         job_id: String,
@@ -60,7 +57,11 @@ impl Verdict {
 }
 
 /// Judges the armed rows of one rule. What cannot be excluded counts against disarming.
+///
+/// A job owns a rule that it may have left armed, by its own word about how the rule ended. What a job says to have put away, and is armed,
+/// somebody else has armed since: by hand, or from another installation on the same NBI.
 pub(super) fn judge(
+    rule_id: &RuleId,
     cpe_id: &CpeId,
     armed: &[RuleRow],
     known: &Known,
@@ -100,23 +101,53 @@ pub(super) fn judge(
         let tagged = row
             .description
             .as_deref()
-            .and_then(|text| text.strip_prefix(TAG));
+            .and_then(|text| text.strip_prefix(TAG_PREFIX));
         let wrote_it = |(job_id, job): &(&str, &JobKnown)| match tagged {
             Some(tag) => *job_id == tag,
             None => row.file.as_deref() == Some(job.file.as_str()),
         };
-        let Some(owner) = jobs().filter(wrote_it).max_by_key(|(_, job)| job.last_at) else {
+        let left_it_armed = |(_, job): &(&str, &JobKnown)| {
+            let over = job.over.as_ref();
+            let state = over.and_then(|over| over.rule_state.as_deref());
+            let named = over.and_then(|over| over.rule_id.as_deref());
+            named.is_none_or(|named| named == rule_id.as_str())
+                && state.is_none_or(|state| {
+                    let state = RuleState::from_name(state);
+                    matches!(
+                        state,
+                        None | Some(RuleState::Armed | RuleState::CleanupFailed | RuleState::Kept)
+                    )
+                })
+        };
+        let mut owners_of_row: Vec<_> = jobs().filter(wrote_it).collect();
+        if let Some((job_id, _)) = owners_of_row.iter().max_by_key(|(_, job)| job.last_at)
+            && !owners_of_row.iter().any(left_it_armed)
+        {
+            return unsure(format!(
+                "job {job_id} put it away; somebody has armed it since"
+            ));
+        }
+        owners_of_row.retain(left_it_armed);
+        if owners_of_row.is_empty() {
             return unsure(match (tagged, &row.file) {
                 (Some(tag), _) => format!("it names job {tag}, of which the history knows nothing"),
                 (None, Some(file)) => format!("no job of the history gave this device {file}"),
                 (None, None) => "it shows no file, so whose it is cannot be told".to_owned(),
             });
-        };
-        owners.push(owner);
+        }
+        owners.extend(owners_of_row);
+    }
+    // A copy of it may be under way until then.
+    if let Some((job_id, _)) = owners
+        .iter()
+        .find(|(_, job)| job.deadline.is_some() && !is_over_time(job))
+    {
+        let job_id = (*job_id).to_owned();
+        return Verdict::Young { job_id };
     }
     let is_kept = |job: &JobKnown| {
         let over = job.over.as_ref();
-        over.and_then(|over| over.rule_state.as_deref()) == Some(KEPT)
+        over.and_then(|over| over.rule_state.as_deref()) == Some(RuleState::Kept.name())
     };
     if let Some((job_id, _)) = owners.iter().find(|(_, job)| is_kept(job)) {
         let job_id = (*job_id).to_owned();
@@ -125,9 +156,11 @@ pub(super) fn judge(
     let reaches_back = reach
         .from
         .is_some_and(|from| later(from, settings.job_timeout * 2) <= now);
-    if reach.is_trimmed && !reaches_back {
+    // Trimmed or not: a stream that was deleted and declared anew looks like a new one.
+    if !reaches_back {
         return unsure(
-            "the history was trimmed and reaches back less than twice job.timeout: an older job may be under way".to_owned(),
+            "the history reaches back less than twice job.timeout: an older job may be under way"
+                .to_owned(),
         );
     }
     match owners.iter().max_by_key(|(_, job)| job.last_at) {

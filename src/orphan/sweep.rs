@@ -66,6 +66,13 @@ pub struct Found {
     pub done: Option<Done>,
 }
 
+impl Found {
+    fn is_disarmed(&self) -> bool {
+        let done = self.done.as_ref();
+        done.is_some_and(|done| matches!(done, Done::Disarmed | Done::DisarmedUnder { .. }))
+    }
+}
+
 /// What became of a rule that was to be disarmed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Done {
@@ -80,6 +87,29 @@ pub enum Done {
     LeftAlone(String),
     /// It could not be disarmed, or not for certain.
     Failed(String),
+}
+
+impl Done {
+    /// The word for it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Disarmed => "disarmed",
+            Self::DisarmedUnder { .. } => "disarmed_under_a_job",
+            Self::LeftAlone(_) => "left_alone",
+            Self::Failed(_) => "failed",
+        }
+    }
+
+    /// What more there is to say: the reason, or the job that took the device up.
+    #[must_use]
+    pub fn why(&self) -> Option<&str> {
+        match self {
+            Self::Disarmed => None,
+            Self::DisarmedUnder { owner } => Some(owner),
+            Self::LeftAlone(why) | Self::Failed(why) => Some(why),
+        }
+    }
 }
 
 /// What a sweep has seen.
@@ -105,26 +135,17 @@ impl Report {
     /// Rules with this verdict that are armed still.
     #[must_use]
     pub fn left(&self, verdict: &str) -> usize {
-        let is_armed = |found: &&Found| {
-            !matches!(
-                found.done,
-                Some(Done::Disarmed | Done::DisarmedUnder { .. })
-            )
-        };
-        let all = self.found.iter().filter(is_armed);
-        all.filter(|found| found.verdict.name() == verdict).count()
+        let is_it = |found: &&Found| found.verdict.name() == verdict && !found.is_disarmed();
+        self.found.iter().filter(is_it).count()
     }
 
     /// Rules that were disarmed.
     #[must_use]
     pub fn disarmed(&self) -> usize {
-        let is_disarmed = |found: &&Found| {
-            matches!(
-                found.done,
-                Some(Done::Disarmed | Done::DisarmedUnder { .. })
-            )
-        };
-        self.found.iter().filter(is_disarmed).count()
+        self.found
+            .iter()
+            .filter(|found| found.is_disarmed())
+            .count()
     }
 }
 
@@ -210,7 +231,7 @@ impl<'a, N: Nbi, P: Past> Sweep<'a, N, P> {
             .map(|((rule_id, cpe_id), mut armed)| {
                 armed.sort();
                 Found {
-                    verdict: self.judge(&cpe_id, &armed),
+                    verdict: self.judge(&rule_id, &cpe_id, &armed),
                     rule_id,
                     cpe_id,
                     armed,
@@ -238,7 +259,7 @@ impl<'a, N: Nbi, P: Past> Sweep<'a, N, P> {
             .filter(|found| is_wanted(&found.verdict))
         {
             self.read_on().await?;
-            let verdict = self.judge(&found.cpe_id, &found.armed);
+            let verdict = self.judge(&found.rule_id, &found.cpe_id, &found.armed);
             found.done = Some(if is_wanted(&verdict) {
                 self.disarm_one(found).await
             } else {
@@ -248,7 +269,8 @@ impl<'a, N: Nbi, P: Past> Sweep<'a, N, P> {
         self.read_on().await?;
         for found in &mut report.found {
             if found.done == Some(Done::Disarmed)
-                && let Verdict::Live { owner } = self.judge(&found.cpe_id, &found.armed)
+                && let Verdict::Live { owner } =
+                    self.judge(&found.rule_id, &found.cpe_id, &found.armed)
             {
                 found.done = Some(Done::DisarmedUnder { owner });
             }
@@ -348,9 +370,17 @@ impl<'a, N: Nbi, P: Past> Sweep<'a, N, P> {
         Ok(())
     }
 
-    fn judge(&self, cpe_id: &CpeId, armed: &[RuleRow]) -> Verdict {
+    fn judge(&self, rule_id: &RuleId, cpe_id: &CpeId, armed: &[RuleRow]) -> Verdict {
         let now = (self.clock)();
-        judge(cpe_id, armed, &self.known, self.reach, &self.settings, now)
+        judge(
+            rule_id,
+            cpe_id,
+            armed,
+            &self.known,
+            self.reach,
+            &self.settings,
+            now,
+        )
     }
 
     fn limits_of_the_history(&self) -> Option<String> {

@@ -4,7 +4,8 @@
 //! `timestamp`, `level`, `message` and `target`, so that a log store finds `job_id` without knowing this program.
 
 use std::io::{self, IsTerminal};
-use std::sync::OnceLock;
+use std::sync::{OnceLock, mpsc};
+use std::time::Duration;
 
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::EnvFilter;
@@ -50,10 +51,21 @@ pub fn init_json(level: &str) -> Result<(), LogError> {
     Ok(())
 }
 
-/// Writes the lines that are gathered: before the process ends, and before anything else is written to standard error.
+/// Who reads the log may have stopped to; the end of the process does not wait longer for it.
+const FLUSHED_WITHIN: Duration = Duration::from_millis(500);
+
+/// Writes the lines that are gathered: before the process ends, and before anything else is written to standard error. Bounded by half a
+/// second.
 pub fn flush() {
-    if let Some(lines) = LINES.get() {
+    let Some(lines) = LINES.get() else { return };
+    let (done, written) = mpsc::channel::<()>();
+    let flushing = std::thread::Builder::new().spawn(move || {
         lines.flush();
+        drop(done);
+    });
+    if flushing.is_ok() {
+        // It ends when the other side is dropped.
+        written.recv_timeout(FLUSHED_WITHIN).ok();
     }
 }
 

@@ -55,6 +55,23 @@ async fn publish(client: &Client, text: &str, time: Timestamp) {
         .await;
 }
 
+#[tokio::test]
+async fn the_present_end_is_found_while_others_go_on_writing() {
+    let (vhost, client) = bench().await;
+    publish(&client, "before", Timestamp::now()).await;
+    let mut reader = read(&vhost.url(), Stream::Events, Start::First).await;
+    let writing = tokio::spawn(async move {
+        loop {
+            publish(&client, "meanwhile", Timestamp::now()).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let end = tokio::time::timeout(PATIENCE, reader.end()).await;
+    writing.abort();
+    let end = end.expect("it ends").expect("the stream stands");
+    assert!(end > 0, "what was there before is seen");
+}
+
 async fn next(reader: &mut StreamReader) -> Record {
     tokio::time::timeout(PATIENCE, reader.next())
         .await

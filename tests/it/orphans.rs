@@ -375,7 +375,8 @@ async fn a_history_that_is_trimmed_or_empty_excuses_no_disarming() {
         (30, false, "orphan"),
         (30, true, "orphan"),
         (1, true, "unsure"),
-        (1, false, "orphan"),
+        // As a stream that was deleted and declared anew looks.
+        (1, false, "unsure"),
     ] {
         let site = busy_site(Semantics::default());
         *site.reach.lock().unwrap() = Reach {
@@ -450,6 +451,70 @@ async fn nothing_is_written_where_the_nbi_ignores_its_filter() {
         |found| matches!(&found.done, Some(Done::Failed(why)) if why.contains("nbi.rule_query")),
     );
     assert_eq!(failed.count(), 4);
+}
+
+/// Whoever armed it since, by hand or from another installation, has not asked for it to be disarmed.
+#[tokio::test(start_paused = true)]
+async fn a_rule_that_its_job_put_away_belongs_to_whoever_armed_it_since() {
+    for (state, verdict) in [
+        ("deactivated", "unsure"),
+        ("deleted", "unsure"),
+        ("superseded", "unsure"),
+        ("not_created", "unsure"),
+        ("cleanup_failed", "orphan"),
+        ("armed", "orphan"),
+        ("kept", "kept"),
+    ] {
+        let site = Site::new(Semantics::default());
+        site.arm("UPGRADE_LOST", "LOST", "fw-2");
+        site.over("lost", "LOST", "fw-2", 5, state);
+        let report = sweep(&site, Some(false)).await;
+        assert_eq!(verdicts(&report), [("LOST", verdict)], "{state}");
+        assert_eq!(
+            report.disarmed(),
+            usize::from(verdict == "orphan"),
+            "{state}"
+        );
+    }
+    // One kept it on purpose; a later one with the same file came to nothing.
+    let site = Site::new(Semantics::default());
+    site.arm("UPGRADE_LOST", "LOST", "fw-2");
+    site.over("first", "LOST", "fw-2", 9, "kept");
+    site.over("second", "LOST", "fw-2", 5, "not_created");
+    assert_eq!(verdicts(&sweep(&site, None).await), [("LOST", "kept")]);
+    // It ended early, and a copy of it may be under way until its deadline.
+    let site = Site::new(Semantics::default());
+    site.arm("UPGRADE_LOST", "LOST", "fw-2");
+    let deadline = Some(start() + SignedDuration::from_hours(20));
+    site.tell("lost", "LOST", "fw-2", 6, What::Accepted { deadline });
+    let over = What::Over {
+        rule_id: Some("UPGRADE_LOST".to_owned()),
+        rule_state: Some("cleanup_failed".to_owned()),
+    };
+    site.tell("lost", "LOST", "fw-2", 5, over);
+    assert_eq!(verdicts(&sweep(&site, None).await), [("LOST", "young")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_for_more_than_its_device_is_somebody_elses() {
+    for condition in [
+        json!({"cpeid": "LOST", "model": "x"}),
+        json!({"cpeid": ["LOST", "ANOTHER"]}),
+        json!({"model": "x"}),
+        json!("LOST"),
+    ] {
+        let site = Site::new(Semantics::default());
+        site.over("lost", "LOST", "fw-2", 5, "cleanup_failed");
+        site.post_rule(&json!({
+            "id": "UPGRADE_LOST", "enabled": true, "automatic": true, "file": "fw-2", "condition": condition,
+        }));
+        let report = sweep(&site, Some(true)).await;
+        assert_eq!(
+            (report.found.len(), report.disarmed()),
+            (0, 0),
+            "{condition}"
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -265,7 +265,7 @@ fn asked() -> Map<String, Value> {
                 "content_type": "application/json",
                 "delivery_mode": 2,
                 "timestamp": "when it was given, in Unix seconds; else the time at which a worker reads it",
-                "message_id": "optional; names the order: sent again under the same it is answered once",
+                "message_id": "optional; names the order: every answer to it has the same id",
                 "correlation_id": "optional; comes back with the answer",
             },
         }),

@@ -101,11 +101,12 @@ pub(super) async fn follow(shared: Arc<Shared>, ending: Arc<Ending>, mut reader:
 
 /// A message that is no command changes nothing; who answers commands says so.
 fn apply(orders: &Orders, record: &Record, now: Timestamp) {
+    let at = record.published_at.unwrap_or(now);
     if record.kind.as_deref() == Some(MARK_TYPE) {
-        return;
+        return orders.seen(at, now);
     }
     if let Ok(command) = Command::decode(&record.body) {
-        orders.apply(&command, record.published_at.unwrap_or(now), now);
+        orders.apply(&command, at, now);
     }
 }
 

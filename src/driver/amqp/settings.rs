@@ -66,6 +66,9 @@ pub struct AmqpSettings {
     pub reply_to_allowed: Vec<String>,
     /// A campaign's counts are published this often, while they change.
     pub campaign_progress_interval: Duration,
+    /// How long the leader of campaigns holds a message before it gives it back and gets it again: less than the 30 minutes after which
+    /// the broker takes a delivery away.
+    pub campaign_held_max: Duration,
     /// TLS.
     pub tls: TlsSettings,
 }
@@ -90,6 +93,7 @@ impl Default for AmqpSettings {
             control_max_length_bytes: 100_000_000,
             reply_to_allowed: Vec::new(),
             campaign_progress_interval: Duration::from_secs(60),
+            campaign_held_max: Duration::from_secs(600),
             tls: TlsSettings::default(),
         }
     }

@@ -10,6 +10,7 @@ use futures_util::StreamExt;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Acker, Channel, Connection, Consumer};
+use tokio::time::Instant;
 
 use super::connection::{self, CALL_TIMEOUT, Purpose};
 use super::error::{BrokerError, bounded};
@@ -26,6 +27,8 @@ const ACKNOWLEDGED_AT_ONCE: u16 = 64;
 const SILENT_BEHIND: Duration = Duration::from_millis(500);
 /// The same where nothing came yet, as a stream's reader must be started first.
 const SILENT_AT_FIRST: Duration = Duration::from_secs(3);
+/// So long after the first of the last messages, all that were there at the beginning have come.
+const CATCHES_UP_WITHIN: Duration = Duration::from_secs(2);
 /// Reads one stream.
 #[derive(Debug)]
 pub struct StreamReader {
@@ -149,9 +152,9 @@ impl StreamReader {
 
     /// The offset behind the last message that is there now.
     ///
-    /// The broker does not tell; a second reader looks at the last messages until none follows for half a second. A message written
-    /// meanwhile may be missed or not, as always; one that was confirmed before is missed only by a broker that pauses for so long
-    /// in the middle of what it has.
+    /// The broker does not tell; a second reader looks at the last messages until none follows for half a second, or for two seconds where
+    /// others go on writing. A message written meanwhile may be missed or not, as always; one that was confirmed before is missed only by a
+    /// broker that pauses for so long in the middle of what it has.
     ///
     /// # Errors
     ///
@@ -167,11 +170,14 @@ impl StreamReader {
             }
         };
         let mut session = Session::begin(connection, settings, stream, Start::Last).await?;
-        let (mut end, mut patience) = (0, SILENT_AT_FIRST);
+        let (mut end, mut patience, mut until) = (0, SILENT_AT_FIRST, None);
         while let Ok(record) = tokio::time::timeout(patience, session.next(stream, settings)).await
         {
             end = record?.offset + 1;
             patience = SILENT_BEHIND;
+            if Instant::now() >= *until.get_or_insert_with(|| Instant::now() + CATCHES_UP_WITHIN) {
+                break;
+            }
         }
         connection::close_channel(&session.channel).await;
         Ok(end)

@@ -8,11 +8,11 @@ use super::super::decision::{Decision, Standing};
 use super::super::event::{JobEvent, WaitingFor};
 use super::super::fault::Fault;
 use super::super::machine::Step;
-use super::super::outcome::{Ending, Impact, Outcome, Reason};
+use super::super::outcome::{Ending, Impact, Outcome, Reason, RuleState};
 use super::super::pause;
 use super::super::retry::Retries;
 use super::super::state::{Exit, Stage, elapsed};
-use super::super::turn::{Turn, Verdict};
+use super::super::turn::{Owner, Turn, Verdict};
 use super::unexpected;
 
 /// The rows of one poll.
@@ -31,9 +31,40 @@ pub fn on_results(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> 
             faulted(turn, fault, row)
         }
         None if turn.job.progress.rests_until.is_some() => pause::rest_or_arm_again(turn),
+        None if tells_of_others(&turn, &rows) => {
+            let others: Vec<_> = rows
+                .into_iter()
+                .filter(|row| turn.is_tagged_by_other(row))
+                .collect();
+            turn.remember(&others);
+            turn.step(Step::ReadRuleOfOther)
+        }
         None if is_resend_due(&turn) => turn.step(Step::ResendConnectionRequest),
         None => poll_again(turn),
     }
+}
+
+/// The rule, when the device has reported for another job while this job's rule should have stood.
+///
+/// Two jobs that find no armed rule in the same moment may both write theirs, and both read it back before the other writes: the last write
+/// wins, and the first job would wait for nothing. Whether the device had begun for it nobody can tell, so it is not armed again.
+#[must_use]
+pub fn on_rule_of_other(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Decision {
+    let Ok(NbiAnswer::Rules { rows, .. }) = answer else {
+        return poll_again(turn);
+    };
+    if turn.owner_of_all(&rows) != Some(Owner::Other) {
+        return poll_again(turn);
+    }
+    turn.job.progress.rule = RuleState::Superseded;
+    let message = "another job wrote the rule in the same moment, and the device has worked for it";
+    let ending = turn.ending(
+        Outcome::Failed,
+        Reason::Superseded,
+        Impact::Possible,
+        message,
+    );
+    turn.end(ending)
 }
 
 /// A connection request to a silent device was sent, or not: the job waits on either way.
@@ -126,6 +157,15 @@ pub fn fault_ending(turn: &Turn<'_>, fault: Fault, row: Option<ResultRow>) -> En
     ending.fault = Some(fault);
     ending.result = row;
     ending
+}
+
+/// Whether the device has reported for another job since this job looked first.
+fn tells_of_others(turn: &Turn<'_>, rows: &[ResultRow]) -> bool {
+    rows.iter().any(|row| {
+        turn.is_tagged_by_other(row)
+            && !turn.job.progress.baseline.contains(&row.id, row.ts)
+            && turn.verdict_of(row).is_some()
+    })
 }
 
 fn is_resend_due(turn: &Turn<'_>) -> bool {

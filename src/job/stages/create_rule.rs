@@ -283,6 +283,7 @@ fn stands(mut turn: Turn<'_>) -> Decision {
     turn.job.progress.rule = RuleState::Armed;
     turn.job.progress.waited_for_other = false;
     turn.job.progress.rests_until = None;
+    turn.job.progress.disarmed_at = None;
     turn.enter(Stage::ConnectionRequest);
     turn.step(Step::SendConnectionRequest)
 }

@@ -67,6 +67,119 @@ fn a_pause_that_disarmed_and_could_not_say_so_is_found_out_after_the_resume() {
 }
 
 #[test]
+fn a_resume_that_vouched_speaks_of_nothing_that_was_disarmed_since() {
+    let policy = Policy::default();
+    let standing = Standing::Resumed {
+        at: at(-18_000),
+        arm_again_after: Some(SignedDuration::from_mins(30)),
+    };
+    let inputs = Inputs {
+        standing,
+        redelivered: true,
+        ..inputs(600)
+    };
+    // Somebody has disarmed the rule long after that resume, and the device may be at it.
+    let found = decide(
+        job(Stage::AwaitResult),
+        Step::ReadRuleToPause,
+        rules(&[our_rule(false)]),
+        inputs,
+        &policy,
+    );
+    expect_step(&found, "ReadResults");
+    let rests = decide(found.job, Step::ReadResults, results(&[]), inputs, &policy);
+    assert!(matches!(rests.next, Next::Wait { .. }), "{:?}", rests.next);
+    // What was disarmed before it is armed again.
+    let mut paused = rests.job;
+    paused.progress.disarmed_at = Some(at(-18_100));
+    let again = decide(paused, Step::ReadResults, results(&[]), inputs, &policy);
+    expect_step(&again, "ReadResultsBeforeArming");
+    // Nor may a copy that came since arm what it finds disarmed.
+    let mut copy = job(Stage::CreateRule);
+    copy.progress.may_have_twin = true;
+    for (begun, next) in [
+        (at(0), "Wait"),
+        (at(-20_000), "Step ReadResultsBeforeWriting"),
+    ] {
+        copy.progress.started_at = Some(begun);
+        let step = Step::ReadRuleBeforeArming { rows: vec![] };
+        let found = decide(
+            copy.clone(),
+            step,
+            rules(&[our_rule(false)]),
+            inputs,
+            &policy,
+        );
+        let seen = format!("{:?}", found.next);
+        let seen = if seen.starts_with("Wait") {
+            "Wait".to_owned()
+        } else {
+            describe(&found, noon())
+        };
+        assert_eq!(seen, next, "begun {begun}");
+    }
+}
+
+#[test]
+fn a_job_whose_rule_another_one_overwrote_ends_when_the_device_has_worked_for_that_one() {
+    let policy = Policy {
+        tag_rules: true,
+        ..Policy::default()
+    };
+    let mut theirs = success(60);
+    theirs.rule_description = Some("nbi-upgrade job another".to_owned());
+    let looked = |rows: &[ResultRow]| {
+        let step = Step::ReadResults;
+        decide(
+            job(Stage::AwaitResult),
+            step,
+            results(rows),
+            inputs(60),
+            &policy,
+        )
+    };
+    let decision = looked(&[theirs.clone()]);
+    expect_step(&decision, "ReadRuleOfOther");
+    let decide_on = |rule: RuleRow, step| {
+        decide(
+            decision.job.clone(),
+            step,
+            rules(&[rule]),
+            inputs(60),
+            &policy,
+        )
+    };
+    let ended = decide_on(other_rule(true), Step::ReadRuleOfOther);
+    expect_step(&ended, "ReadRuleBeforeDisarming");
+    let ended = decide(
+        ended.job,
+        Step::ReadRuleBeforeDisarming,
+        rules(&[other_rule(true)]),
+        inputs(60),
+        &policy,
+    );
+    assert_eq!(finished(&ended), ("failed", "superseded", "possible"));
+    // Its own rule stands: that job was before it. The same row is not looked into twice.
+    let on = decide_on(our_rule(true), Step::ReadRuleOfOther);
+    assert!(matches!(on.next, Next::Wait { .. }), "{:?}", on.next);
+    let again = decide(
+        on.job,
+        Step::ReadResults,
+        results(&[theirs.clone()]),
+        inputs(90),
+        &policy,
+    );
+    assert!(matches!(again.next, Next::Wait { .. }), "{:?}", again.next);
+    // An unfinished row of another job says nothing, and its own result counts as ever.
+    let mut unfinished = undecided(60);
+    unfinished
+        .rule_description
+        .clone_from(&theirs.rule_description);
+    assert!(matches!(looked(&[unfinished]).next, Next::Wait { .. }));
+    expect_step(&looked(&[theirs, success(30)]), "ReadRuleBeforeDisarming");
+}
+
+#[test]
 fn a_job_that_is_looked_at_right_before_its_deadline_is_not_looked_at_over_and_over() {
     let mut inputs = inputs(3_599);
     inputs.now += SignedDuration::from_millis(990);

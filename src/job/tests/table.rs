@@ -43,6 +43,7 @@ fn steps() -> Vec<(Stage, Step)> {
         (Stage::CreateRule, Step::ReadRuleAfterArming),
         (Stage::ConnectionRequest, Step::SendConnectionRequest),
         (Stage::AwaitResult, Step::ReadResults),
+        (Stage::AwaitResult, Step::ReadRuleOfOther),
         (Stage::AwaitResult, Step::ResendConnectionRequest),
         (Stage::AwaitResult, Step::ReadRuleToPause),
         (Stage::AwaitResult, Step::DisarmToPause),

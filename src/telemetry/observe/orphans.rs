@@ -37,6 +37,12 @@ impl Telemetry {
         }
     }
 
+    /// What became of one rule that was to be disarmed: `done` in a word, `why` where there is more to say.
+    pub fn orphan_handled(&self, rule_id: &str, cpe_id: &str, done: &str, why: Option<&str>) {
+        let why = why.map(cut);
+        tracing::warn!(target: TARGET, rule_id, cpe_id, done, why, "orphan rule handled");
+    }
+
     /// A sweep failed; what was seen before stands.
     pub fn sweep_failed(&self, error: &str) {
         let sweeps = &self.metrics.orphans.sweeps;

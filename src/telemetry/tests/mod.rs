@@ -204,6 +204,7 @@ fn sweeps(telemetry: &Telemetry) {
     telemetry.swept(&swept);
     (swept.orphans, swept.unsure, swept.disarmed, swept.is_whole) = (0, 0, 0, true);
     telemetry.swept(&swept);
+    telemetry.orphan_handled("UPGRADE_CPE1", "CPE1", "failed", Some("503"));
     telemetry.sweep_failed("503");
     telemetry.sweeps_elsewhere();
 }

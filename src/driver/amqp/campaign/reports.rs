@@ -58,7 +58,14 @@ impl Coordinator {
                 .is_some_and(|done| order.offset <= done);
             // Two coordinators may both have wanted it.
             let is_again = order.by_itself.is_some() && self.state.paused.is_some();
-            if is_done || is_again {
+            if order.by_itself.is_some() {
+                self.pause_ordered = None;
+            }
+            // What was ordered before the campaign ends a pause, and does nothing else.
+            let ends_nothing = order.verb == Verb::Resume
+                && self.state.paused.is_none()
+                && order.is_before(self.definition.began_at);
+            if is_done || is_again || ends_nothing {
                 continue;
             }
             let happened = match order.verb {
@@ -98,9 +105,9 @@ impl Coordinator {
         Ok(self.outlet.publish(vec![order]).await?)
     }
 
-    /// Ends the campaign. Where it is paused, so that another one of its name does not begin paused.
+    /// Ends the campaign. Where it is paused, or has ordered to be, it is resumed, so that another one of its name does not begin paused.
     pub(super) async fn conclude(&mut self, desk: &mut Desk, conclusion: Conclusion) -> Stop {
-        if self.state.paused.is_some() {
+        if self.state.paused.is_some() || self.pause_ordered.is_some() {
             let campaign_id = &self.definition.campaign_id;
             let order = self.outlet.order(Verb::Resume, campaign_id, None);
             if let Err(error) = self.outlet.publish(vec![order]).await {

@@ -17,8 +17,6 @@ use crate::campaign::{Admission, Conclusion, Device};
 use crate::message::campaign::{Happened, Summary};
 use crate::message::{CampaignRequest, campaign, headers};
 
-/// The broker takes a delivery away that is held for 30 minutes; until then it is given back and comes again.
-const HELD_MAX: Duration = Duration::from_secs(600);
 /// Between two rounds of devices whose keys are busy.
 const ROTATE: Duration = Duration::from_secs(5);
 
@@ -43,7 +41,7 @@ impl Coordinator {
             self.summaries
                 .try_send((self.definition.campaign_id.clone(), summary)),
         );
-        if desk.held_since.elapsed() >= HELD_MAX {
+        if desk.held_since.elapsed() >= self.outlet.shared.settings.campaign_held_max {
             desk.held_since = Instant::now();
             for (_, delivery) in desk.at_hand.drain(..) {
                 let back = delivery.acker.nack(BasicNackOptions {
@@ -150,7 +148,7 @@ impl Coordinator {
 
     /// Sends everything at hand to the end of the queue: all of it waits for its key, and others may be behind.
     async fn rotate(&self, desk: &mut Desk) -> Result<bool, Stop> {
-        if desk.rotated_at.elapsed() < ROTATE {
+        if desk.rotated_at.elapsed() < ROTATE || desk.ready == 0 {
             return Ok(false);
         }
         desk.rotated_at = Instant::now();
