@@ -98,7 +98,7 @@ impl Broker {
                         let chosen = chosen.filter(|(_, answer)| **answer == wanted);
                         chosen.map(|(device, _)| device.clone()).collect::<Vec<_>>()
                     };
-                    self.acknowledge(&of(Admission::Drop));
+                    self.acknowledge(&of(Admission::Drop), &mut life)?;
                     let starting = of(Admission::Start);
                     if starting.is_empty() {
                         continue;
@@ -130,34 +130,36 @@ impl Broker {
             devices: starting.to_vec(),
         };
         if flaw == Flaw::PublishBeforeLog {
-            life.step()?;
-            self.publish(starting);
+            self.publish(starting, life)?;
         }
         if flaw == Flaw::AckBeforeConfirm {
-            life.step()?;
-            self.acknowledge(starting);
+            self.acknowledge(starting, life)?;
         }
         life.step()?;
         self.log.push(release.clone());
         state.apply(&release, &plan(), noon());
         if flaw != Flaw::PublishBeforeLog {
-            life.step()?;
-            self.publish(starting);
+            self.publish(starting, life)?;
         }
-        life.step()?;
-        self.acknowledge(starting);
+        self.acknowledge(starting, life)?;
         state.settle(name);
         Ok(())
     }
 
-    fn publish(&mut self, devices: &[Device]) {
-        let now = self.now;
-        self.requests
-            .extend(devices.iter().map(|device| (now, device.cpe_id.clone())));
+    fn publish(&mut self, devices: &[Device], life: &mut Life) -> Result<(), Killed> {
+        for device in devices {
+            life.step()?;
+            self.requests.push((self.now, device.cpe_id.clone()));
+        }
+        Ok(())
     }
 
-    fn acknowledge(&mut self, devices: &[Device]) {
-        self.queue.retain(|waiting| !devices.contains(waiting));
+    fn acknowledge(&mut self, devices: &[Device], life: &mut Life) -> Result<(), Killed> {
+        for device in devices {
+            life.step()?;
+            self.queue.retain(|waiting| waiting != device);
+        }
+        Ok(())
     }
 
     /// What is not as it should be, once the queue is empty.
@@ -187,7 +189,7 @@ impl Broker {
 /// Every complaint of runs whose coordinators die after 0, 1, 2, … steps each.
 fn found(flaw: Flaw) -> BTreeSet<&'static str> {
     let mut found = BTreeSet::new();
-    for steps in 0..7 {
+    for steps in 0..40 {
         let mut broker = Broker::new();
         for kill in 0..KILLS {
             let died = broker.coordinate(&format!("c-{kill}"), flaw, Life(steps));

@@ -4,17 +4,14 @@
 use std::time::{Duration, Instant};
 
 use super::bench::aside;
+use super::soak::{BETWEEN_WORKERS, WORKERS, jobs, replace_a_worker, to_the_end};
 use crate::support::cluster::Cluster;
 use crate::support::site::{PREFIX, Plan, Site, is_long, requests};
 
-const WORKERS: usize = 3;
-const BETWEEN_WORKERS: Duration = Duration::from_secs(1);
 /// How long a killed node stays away.
 const AWAY: Duration = Duration::from_secs(5);
 /// How long a node is cut off: longer than the other two need to notice it.
 const APART: Duration = Duration::from_secs(75);
-/// Until the last job is over.
-const REST: Duration = Duration::from_secs(600);
 const SUBMITTED_AT_ONCE: usize = 1_000;
 
 /// Kills a worker every second and starts another, while something is done to the cluster.
@@ -29,10 +26,8 @@ async fn killing_workers(
     });
     let mut killed = 0;
     while !done.is_finished() {
-        let victim = fastrand::usize(..site.workers.len());
-        site.workers.swap_remove(victim).kill9().await;
+        replace_a_worker(site).await;
         killed += 1;
-        site.start_worker().await;
         site.results.take_until(BETWEEN_WORKERS, |_| false).await;
     }
     (done.await.unwrap(), killed)
@@ -49,7 +44,7 @@ async fn a_cluster_that_loses_nodes_loses_no_job() {
     if !is_long() {
         return;
     }
-    let jobs = super::soak::jobs();
+    let jobs = jobs();
     let begun = Instant::now();
     let mut cluster = aside(Cluster::start).await;
     let vhost = cluster.nodes[0].vhost();
@@ -117,20 +112,9 @@ async fn a_cluster_that_loses_nodes_loses_no_job() {
         "a node was cut off for {APART:?} with {before} jobs over and is back, {killed} workers killed; {} jobs are over",
         site.results.count_of_finals()
     );
-    let healed = Instant::now();
-    site.results
-        .take_until(REST, |all| all.count_of_finals() >= jobs)
-        .await;
-    let ok = site.results.count_of_finals();
+    let healed = to_the_end(&mut site, jobs).await;
     println!(
-        "attempted {jobs}, ok {ok}, lost {}, duplicated {} (events, same id), unexpected {} (jobs with two outcomes)",
-        jobs - ok,
-        site.results.repeats,
-        site.results.contradictory().len()
-    );
-    println!(
-        "{workers_killed} workers killed, all over {:.0?} after the last trouble: {:?}",
-        healed.elapsed(),
+        "{workers_killed} workers killed, all over {healed:.0?} after the last trouble: {:?}",
         site.results.outcomes()
     );
     site.reconnect().await;

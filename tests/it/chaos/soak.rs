@@ -6,8 +6,8 @@ use super::bench::aside;
 use crate::support::rabbit::Node;
 use crate::support::site::{Plan, Site, is_long, requests};
 
-const WORKERS: usize = 3;
-const BETWEEN_WORKERS: Duration = Duration::from_secs(1);
+pub(super) const WORKERS: usize = 3;
+pub(super) const BETWEEN_WORKERS: Duration = Duration::from_secs(1);
 const BETWEEN_BROKERS: Duration = Duration::from_secs(20);
 /// How long trouble is made; afterwards everything must finish by itself.
 const TROUBLE: Duration = Duration::from_secs(180);
@@ -21,6 +21,29 @@ pub(super) fn jobs() -> usize {
         .ok()
         .and_then(|text| text.parse().ok())
         .unwrap_or(10_000)
+}
+
+/// Kills one of the workers and starts another.
+pub(super) async fn replace_a_worker(site: &mut Site) {
+    let victim = fastrand::usize(..site.workers.len());
+    site.workers.swap_remove(victim).kill9().await;
+    site.start_worker().await;
+}
+
+/// Waits in quiet until all jobs are over, or for long enough, and prints the sums; how long that took.
+pub(super) async fn to_the_end(site: &mut Site, jobs: usize) -> Duration {
+    let calm = Instant::now();
+    site.results
+        .take_until(REST, |all| all.count_of_finals() >= jobs)
+        .await;
+    let ok = site.results.count_of_finals();
+    println!(
+        "attempted {jobs}, ok {ok}, lost {}, duplicated {} (events, same id), unexpected {} (jobs with two outcomes)",
+        jobs - ok,
+        site.results.repeats,
+        site.results.contradictory().len()
+    );
+    calm.elapsed()
 }
 
 #[tokio::test]
@@ -60,29 +83,16 @@ async fn ten_thousand_jobs_while_everything_is_killed() {
             brokers_killed += 1;
             next_broker = Instant::now() + BETWEEN_BROKERS;
         }
-        let victim = fastrand::usize(..site.workers.len());
-        site.workers.swap_remove(victim).kill9().await;
+        replace_a_worker(&mut site).await;
         workers_killed += 1;
-        site.start_worker().await;
         site.results
             .take_until(BETWEEN_WORKERS, |all| all.count_of_finals() >= jobs)
             .await;
     }
     let during = site.results.count_of_finals();
-    let calm = Instant::now();
-    site.results
-        .take_until(REST, |all| all.count_of_finals() >= jobs)
-        .await;
-    let ok = site.results.count_of_finals();
+    let calm = to_the_end(&mut site, jobs).await;
     println!(
-        "attempted {jobs}, ok {ok}, lost {}, duplicated {} (events, same id), unexpected {} (jobs with two outcomes)",
-        jobs - ok,
-        site.results.repeats,
-        site.results.contradictory().len()
-    );
-    println!(
-        "{workers_killed} workers and {brokers_killed} brokers killed; {during} jobs over in {TROUBLE:?} of trouble, all {:.0?} after it; {:?}",
-        calm.elapsed(),
+        "{workers_killed} workers and {brokers_killed} brokers killed; {during} jobs over in {TROUBLE:?} of trouble, all {calm:.0?} after it; {:?}",
         site.results.outcomes()
     );
     site.reconnect().await;
