@@ -250,10 +250,6 @@ impl<T: Transport> NbiClient<T> {
         let took = begun.elapsed();
         let under_way = turn.under_way();
         drop(turn);
-        let status = status_word(&sent);
-        self.telemetry
-            .nbi_answered(request.operation, &status, took);
-        self.telemetry.nbi_sent(&request.span(&status), took);
         let judged = match &sent {
             Ok(raw) => answer::judge(
                 call,
@@ -263,6 +259,10 @@ impl<T: Transport> NbiClient<T> {
             ),
             Err(error) => answer::judge_missing(call, error),
         };
+        let status = status_word(&sent, judged.sign);
+        self.telemetry
+            .nbi_answered(request.operation, &status, took);
+        self.telemetry.nbi_sent(&request.span(&status), took);
         admission.record(&judged);
         let seen = Seen {
             operation: request.operation,
@@ -388,9 +388,13 @@ fn end(call: &NbiCall, sign: Sign) -> End {
     }
 }
 
-/// What the metrics call the end of a request: the HTTP status, or a word from a closed set.
-fn status_word(sent: &Result<RawAnswer, TransportError>) -> String {
+/// What the metrics call the end of a request: the HTTP status, or a word from a closed set. A status of success counts for nothing
+/// where the body tells of a failure of the NBI, or is no answer at all.
+fn status_word(sent: &Result<RawAnswer, TransportError>, sign: Sign) -> String {
     match sent {
+        Ok(raw) if (200..300).contains(&raw.status) && !matches!(sign, Sign::Alive) => {
+            "unusable".to_owned()
+        }
         Ok(raw) => raw.status.to_string(),
         Err(error) => error.word().to_owned(),
     }
@@ -462,6 +466,20 @@ mod tests {
 
     fn asked(script: &Script) -> Vec<String> {
         std::mem::take(&mut *script.asked.lock().unwrap())
+    }
+
+    #[test]
+    fn a_status_of_success_with_a_failure_in_its_body_is_told_apart() {
+        let word = |answer: Result<RawAnswer, TransportError>, sign| status_word(&answer, sign);
+        let failing = Sign::Failing { retry_after: None };
+        assert_eq!(word(http(200, r#"{"code":503}"#), failing), "unusable");
+        assert_eq!(
+            word(http(201, r#"{"code":401}"#), Sign::Refused),
+            "unusable"
+        );
+        assert_eq!(word(http(200, "[]"), Sign::Alive), "200");
+        assert_eq!(word(http(503, ""), failing), "503");
+        assert_eq!(word(http(404, ""), Sign::Alive), "404");
     }
 
     fn http(status: u16, body: &str) -> Result<RawAnswer, TransportError> {

@@ -60,8 +60,9 @@ pub(super) const FIELDS: [&str; 19] = [
     "body",
 ];
 
-/// Where there was no HTTP status.
-pub(super) const STATUS_WORDS: [&str; 4] = ["timeout", "connect", "no_answer", "too_large"];
+/// Where there was no HTTP status, or one of success that the body belies.
+pub(super) const STATUS_WORDS: [&str; 5] =
+    ["timeout", "connect", "no_answer", "too_large", "unusable"];
 
 /// How a stage's attempt went.
 pub(super) const STAGE_RESULTS: [&str; 4] = ["ok", "retry", "wait", "failed"];

@@ -5,11 +5,15 @@ use nbi_upgrade::telemetry::names;
 
 use super::board::{Board, Panel};
 use super::promql::{
-    CONFIGURATION_FAULTS, average, max, of, per_minute, quantile, rate, sum, with, within,
+    CONFIGURATION_FAULTS, average, in_queues, max, of, per_minute, quantile, rate, sum, with,
+    within,
 };
 
 /// Failures that say something about devices, files or the NBI: an upgrade that another job took over is none.
 const FAILED: &str = r#"outcome="failed",reason!="superseded""#;
+
+/// What failures are a share of.
+const OVER: &str = r#"outcome=~"completed|failed",reason!="superseded""#;
 
 pub(super) fn board() -> Board {
     let mut board = Board::new(
@@ -31,13 +35,7 @@ pub(super) fn board() -> Board {
 
 fn danger(board: &mut Board) {
     let failed = sum("", &within("15m", &with(names::JOBS_FINISHED, FAILED)));
-    let over = sum(
-        "",
-        &within(
-            "15m",
-            &with(names::JOBS_FINISHED, r#"outcome=~"completed|failed""#),
-        ),
-    );
+    let over = sum("", &within("15m", &with(names::JOBS_FINISHED, OVER)));
     let configuration = with(
         names::DEVICE_FAULTS,
         &format!("code=~\"{CONFIGURATION_FAULTS}\""),
@@ -104,7 +102,7 @@ fn danger(board: &mut Board) {
         "none",
         "Messages in the dead-letter queue: requests and steps that nobody could carry out. Look: nbi-upgrade dead list.",
     )
-    .query(max("", &with(names::QUEUE_MESSAGES, r#"queue="dead""#)), "messages")
+    .query(in_queues("", r#"queue="dead""#), "messages")
     .alarms(1.0)
     .without_data("unknown"));
     board.add(
@@ -202,13 +200,7 @@ fn alerts(board: &mut Board) {
 
 /// Waiting in the broker, and in hand. What a worker has prefetched and not begun is in neither.
 fn in_flight() -> String {
-    let waiting = sum(
-        "",
-        &max(
-            "queue",
-            &with(names::QUEUE_MESSAGES, r#"queue=~"steps|delay""#),
-        ),
-    );
+    let waiting = in_queues("", r#"queue=~"steps|delay""#);
     format!("{waiting} + {}", sum("", &of(names::DELIVERIES_IN_HAND)))
 }
 
@@ -241,22 +233,16 @@ fn flow(board: &mut Board) {
         "short",
         "Jobs in the broker and in hand. Waiting to begin: requests that no worker has taken yet. Due: steps whose time has come; many of them mean that workers cannot keep up.",
     )
-    .query(max("", &with(names::QUEUE_MESSAGES, r#"queue="delay""#)), "in flight, asleep")
-    .query(max("", &with(names::QUEUE_MESSAGES, r#"queue="steps""#)), "in flight, due")
+    .query(in_queues("", r#"queue="delay""#), "in flight, asleep")
+    .query(in_queues("", r#"queue="steps""#), "in flight, due")
     .query(sum("", &of(names::DELIVERIES_IN_HAND)), "in hand")
-    .query(max("", &with(names::QUEUE_MESSAGES, r#"queue="requests""#)), "waiting to begin")
+    .query(in_queues("", r#"queue="requests""#), "waiting to begin")
     .colour("in flight, asleep", "blue")
     .colour("in flight, due", "orange")
     .colour("in hand", "green")
     .colour("waiting to begin", "purple"));
     let failed = sum("", &rate(&with(names::JOBS_FINISHED, FAILED)));
-    let over = sum(
-        "",
-        &rate(&with(
-            names::JOBS_FINISHED,
-            r#"outcome=~"completed|failed""#,
-        )),
-    );
+    let over = sum("", &rate(&with(names::JOBS_FINISHED, OVER)));
     board.add(
         8,
         8,

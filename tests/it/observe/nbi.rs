@@ -89,7 +89,7 @@ pub(super) fn board() -> Board {
     board.add(8, 9, Panel::lines(
         "Failing calls by operation",
         "percentunit",
-        "Share of calls without a usable answer: 4xx but 404, 5xx, no connection, no answer in time.",
+        "Share of calls without a usable answer: 4xx but 404, 5xx, no connection, no answer in time, or a failure told in the body of a 200 (unusable).",
     )
     .query(
         format!(
@@ -120,7 +120,7 @@ pub(super) fn board() -> Board {
         Panel::stacked(
             "Answers that are none, by status",
             "reqps",
-            "Calls a second by HTTP status, or by what happened instead of an answer.",
+            "Calls a second by HTTP status, or by what happened instead of an answer. unusable: a status of success with a failure in its body, or with something that is no answer.",
         )
         .query(sum("status", &rate(&with(&calls, ERRORS))), "{{status}}")
         .without_data("none"),

@@ -1,5 +1,7 @@
 //! Queries over the metrics, with the dashboards' variables in them.
 
+use nbi_upgrade::telemetry::names;
+
 /// Every series of a dashboard is one of the chosen workers'.
 const CHOSEN: &str = r#"job=~"$job",instance=~"$instance""#;
 
@@ -49,6 +51,18 @@ pub(super) fn average(query: &str) -> String {
 /// The minimum of all.
 pub(super) fn min(query: &str) -> String {
     aggregated("min", "", query)
+}
+
+/// Messages of the queues with these labels, by these labels or of all: every worker of a fleet asks, and the largest answer is the latest
+/// that anybody knows; fleets add up.
+pub(super) fn in_queues(by: &str, labels: &str) -> String {
+    let fleet = of(names::INSTANCE_INFO);
+    let known = with(names::QUEUE_MESSAGES, labels);
+    let of_fleets = max(
+        "prefix, queue",
+        &format!("{known} * on (job, instance) group_left (prefix) {fleet}"),
+    );
+    sum(by, &of_fleets)
 }
 
 fn aggregated(how: &str, by: &str, query: &str) -> String {

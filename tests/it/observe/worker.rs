@@ -3,7 +3,7 @@
 use nbi_upgrade::telemetry::names;
 
 use super::board::{Board, Panel};
-use super::promql::{max, min, of, quantile, rate, sum, with, within};
+use super::promql::{in_queues, max, min, of, quantile, rate, sum, with, within};
 
 pub(super) fn board() -> Board {
     let mut board = Board::new(
@@ -130,7 +130,7 @@ fn messages(board: &mut Board) {
             "short",
             "Messages ready, as last asked. delay: all delay queues together.",
         )
-        .query(max("queue", &of(names::QUEUE_MESSAGES)), "{{queue}}")
+        .query(in_queues("queue", r#"queue!="""#), "{{queue}}")
         .colour("dead", "red"),
     );
     board.add(

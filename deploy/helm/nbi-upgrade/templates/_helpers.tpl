@@ -96,15 +96,21 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
-{{/* Volumes and mounts of worker and topology job; `secret` is the one with amqp-url. */}}
+{{/* Volumes and mounts of worker and topology job; `broker` is the Secret with amqp-url. nbi-password is the worker's in both. */}}
 {{- define "nbi-upgrade.volumes" -}}
 - name: config
   configMap:
     name: {{ include "nbi-upgrade.fullname" .root }}
 - name: secrets
-  secret:
-    secretName: {{ .secret }}
+  projected:
     defaultMode: 0440
+    sources:
+      - secret:
+          name: {{ .broker }}
+          items: [{ key: amqp-url, path: amqp-url }]
+      - secret:
+          name: {{ include "nbi-upgrade.secret" .root }}
+          items: [{ key: nbi-password, path: nbi-password }]
 {{- range $part, $tls := .root.Values.tls }}
 {{- if $tls.existingSecret }}
 - name: tls-{{ $part }}
@@ -112,6 +118,22 @@ capabilities:
     secretName: {{ $tls.existingSecret }}
     defaultMode: 0440
 {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Where a pod may run. */}}
+{{- define "nbi-upgrade.placement" -}}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
 
