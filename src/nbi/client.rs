@@ -388,13 +388,10 @@ fn end(call: &NbiCall, sign: Sign) -> End {
     }
 }
 
-/// What the metrics call the end of a request: the HTTP status, or a word from a closed set. A status of success counts for nothing
-/// where the body tells of a failure of the NBI, or is no answer at all.
+/// What the metrics call the end of a request: the HTTP status, unless the body belies it, or a word from a closed set.
 fn status_word(sent: &Result<RawAnswer, TransportError>, sign: Sign) -> String {
     match sent {
-        Ok(raw) if (200..300).contains(&raw.status) && !matches!(sign, Sign::Alive) => {
-            "unusable".to_owned()
-        }
+        Ok(raw) if raw.status < 300 && sign != Sign::Alive => "unusable".to_owned(),
         Ok(raw) => raw.status.to_string(),
         Err(error) => error.word().to_owned(),
     }
