@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
 use lapin::uri::{AMQPScheme, AMQPUri};
-use lapin::{Channel, Connect, Connection, ConnectionProperties, ErrorKind, runtime};
+use lapin::{
+    Channel, Connect, Connection, ConnectionProperties, ConnectionStatus, ErrorKind, runtime,
+};
 use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
 
@@ -53,6 +55,11 @@ impl Ending {
     pub(super) fn reason(&self) -> String {
         self.reason.get().cloned().unwrap_or_default()
     }
+}
+
+/// Whether an error on a connection's event stream has ended one of its channels only: the library tells both there.
+pub(super) fn is_of_a_channel(error: &lapin::Error, status: &ConnectionStatus) -> bool {
+    error.is_amqp_soft_error() && status.connected()
 }
 
 /// What a connection is for; part of its name on the broker.

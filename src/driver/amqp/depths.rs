@@ -6,12 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lapin::Channel;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
+use lapin::{Channel, Connection};
 
 use super::campaign;
-use super::connection::{CALL_TIMEOUT, Ending};
+use super::connection::{self, CALL_TIMEOUT, Ending};
 use super::delay::Rung;
 use super::error::{BrokerError, bounded};
 use super::publish::short;
@@ -20,13 +20,17 @@ use super::shared::Shared;
 /// Twenty small questions in this time are nothing to a broker, and a graph needs no more.
 const ASKED_EVERY: Duration = Duration::from_secs(15);
 
-/// Asks until the generation ends. An answer that does not come harms nothing but the graph; a queue that is not there closes the
-/// channel, which ends the generation, and the next one declares the queue again.
-pub(super) async fn follow(channel: Channel, shared: Arc<Shared>, ending: Arc<Ending>) {
+/// Asks until the generation ends. An answer that does not come harms nothing but the graph; a queue that is not there ends the
+/// generation, and the next one declares the queue again.
+pub(super) async fn follow(connection: Arc<Connection>, shared: Arc<Shared>, ending: Arc<Ending>) {
     let asking = async {
+        let mut channel = None;
         loop {
-            if let Err(error) = ask(&channel, &shared).await {
+            if let Err(error) = look(&connection, &mut channel, &shared).await {
                 shared.telemetry.queues_unknown(&error.to_string());
+                if error.code == Some(404) && error.is_permanent() {
+                    return ending.end(error.to_string());
+                }
             }
             tokio::time::sleep(ASKED_EVERY).await;
         }
@@ -35,6 +39,22 @@ pub(super) async fn follow(channel: Channel, shared: Arc<Shared>, ending: Arc<En
         () = ending.ended() => {}
         () = asking => {}
     }
+}
+
+/// Asks once, through a new channel where a refusal has closed the last one.
+async fn look(
+    connection: &Connection,
+    channel: &mut Option<Channel>,
+    shared: &Shared,
+) -> Result<(), BrokerError> {
+    let open = match channel
+        .take()
+        .filter(|channel| channel.status().connected())
+    {
+        Some(open) => open,
+        None => connection::channel(connection, "depths").await?,
+    };
+    ask(channel.insert(open), shared).await
 }
 
 async fn ask(channel: &Channel, shared: &Shared) -> Result<(), BrokerError> {

@@ -6,6 +6,7 @@
 
 use lapin::options::{
     BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+    QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Connection};
@@ -132,11 +133,11 @@ async fn look_around(settings: &AmqpSettings, connection: &Connection, all: &mut
             }
         }
     }
-    all.push(permission(
-        "configure",
-        configure.map_or(Ok(()), Err),
-        settings,
-    ));
+    let configured = match configure {
+        Some(error) => Err(error),
+        None => may_configure(settings, connection).await,
+    };
+    all.push(permission("configure", configured, settings));
     all.push(permission(
         "write",
         may_write(settings, connection).await,
@@ -227,12 +228,33 @@ fn permission(
     };
     let found = match which {
         "configure" if settings.topology == TopologyMode::Check => {
-            "not needed with amqp.topology = \"check\"".to_owned()
+            format!("on {prefix}.campaign.*; more is not needed with amqp.topology = \"check\"")
         }
         "write" => format!("on {prefix}.* and on the default exchange"),
         _ => format!("on {prefix}.*"),
     };
     Probed::new(what, result.map(|()| found))
+}
+
+/// Declares what the broker must refuse, where campaigns have queues of their own, which nobody could declare beforehand.
+async fn may_configure(
+    settings: &AmqpSettings,
+    connection: &Connection,
+) -> Result<(), BrokerError> {
+    let name = format!("{}.campaign.nbi-upgrade-check", settings.prefix);
+    let channel = connection::channel(connection, "permissions").await?;
+    let mut impossible = FieldTable::default();
+    impossible.insert("x-message-ttl".into(), AMQPValue::LongString("none".into()));
+    let options = QueueDeclareOptions {
+        durable: true,
+        ..QueueDeclareOptions::default()
+    };
+    let declared = channel.queue_declare(short(&name)?, options, impossible);
+    let action = || format!("declare queues of campaigns, such as {name}");
+    refusal(
+        bounded(action, CALL_TIMEOUT, declared).await.map(|_| ()),
+        settings,
+    )
 }
 
 /// Publishes what the broker must refuse, wherever a worker publishes.
@@ -304,7 +326,7 @@ fn refusal(answer: Result<(), BrokerError>, settings: &AmqpSettings) -> Result<(
         Err(error) if error.code == Some(403) => {
             let remedy = format!(
                 "grant it: rabbitmqctl set_permissions -p VHOST USER {}",
-                topology::permissions(&settings.prefix)
+                topology::permissions(&settings.prefix, settings.topology)
             );
             Err(error.with_remedy(remedy))
         }

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::connection::{self, CALL_TIMEOUT, Ending, Purpose};
+use super::connection::{self, CALL_TIMEOUT, Ending, Purpose, is_of_a_channel};
 use super::error::{BrokerError, bounded};
 use super::properties;
 use super::publish::{Outgoing, Publisher, Target, short};
@@ -47,7 +47,7 @@ impl Requester {
         let connection = connection::connect_any(&settings, Purpose::Requesting).await?;
         let ending = Arc::new(Ending::default());
         let (blocked_sender, blocked) = watch::channel(None);
-        let mut events = connection.events_listener();
+        let (mut events, status) = (connection.events_listener(), connection.status().clone());
         let mut tasks = JoinSet::new();
         let watched = Arc::clone(&ending);
         tasks.spawn(async move {
@@ -57,6 +57,7 @@ impl Requester {
                         drop(blocked_sender.send_replace(Some(reason)))
                     }
                     lapin::Event::ConnectionUnblocked => drop(blocked_sender.send_replace(None)),
+                    lapin::Event::Error(error) if is_of_a_channel(&error, &status) => {}
                     lapin::Event::Error(error) => watched.end(super::error::text(&error)),
                     _ => {}
                 }

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff;
 use futures_util::{Stream, StreamExt};
-use lapin::{Channel, Connection, Event};
+use lapin::{Channel, Connection, ConnectionStatus, Event};
 use secrecy::SecretString;
 use tokio::task::JoinSet;
 
 use super::campaign;
-use super::connection::{self, Ending, Purpose};
+use super::connection::{self, Ending, Purpose, is_of_a_channel};
 use super::consume::{Intaker, Source};
 use super::depths;
 use super::error::{self, BrokerError};
@@ -179,6 +179,7 @@ async fn build(
     for connection in [&publishing, &*consuming] {
         watchers.spawn(watch(
             connection.events_listener(),
+            connection.status().clone(),
             Arc::clone(shared),
             Arc::clone(ending),
         ));
@@ -218,9 +219,8 @@ async fn build(
             source,
         ));
     }
-    let asking = connection::channel(&consuming, "depths").await?;
     watchers.spawn(depths::follow(
-        asking,
+        Arc::clone(&consuming),
         Arc::clone(shared),
         Arc::clone(ending),
     ));
@@ -234,13 +234,21 @@ async fn build(
     })
 }
 
-/// Follows a connection's events until the generation ends. A blocked connection is waited out.
-async fn watch(events: impl Stream<Item = Event> + Send, shared: Arc<Shared>, ending: Arc<Ending>) {
+/// Follows a connection's events until the generation ends. A blocked connection is waited out, and what ends one channel alone is for
+/// whoever uses that to notice.
+async fn watch(
+    events: impl Stream<Item = Event> + Send,
+    status: ConnectionStatus,
+    shared: Arc<Shared>,
+    ending: Arc<Ending>,
+) {
     tokio::pin!(events);
     loop {
         let event = tokio::select! {
-            event = events.next() => event,
+            biased;
+            // What is told after the end would outlive the connection.
             () = ending.ended() => return,
+            event = events.next() => event,
         };
         match event {
             Some(Event::ConnectionBlocked(reason)) => {
@@ -251,6 +259,7 @@ async fn watch(events: impl Stream<Item = Event> + Send, shared: Arc<Shared>, en
                 shared.telemetry.broker_blocked(None);
                 shared.blocked.send_replace(None);
             }
+            Some(Event::Error(error)) if is_of_a_channel(&error, &status) => {}
             Some(Event::Error(error)) => ending.end(error::text(&error)),
             Some(_) => {}
             None => ending.end("the connection's events ended"),

@@ -410,13 +410,17 @@ fn permission(object: &Object, mode: TopologyMode, prefix: &str) -> String {
     };
     format!(
         "the user needs {wanted} here; all that is needed: configure ^{prefix}\\..*, write ^({prefix}\\..*|amq\\.default)$, \
-         read ^{prefix}\\..*; or, with amqp.topology = \"check\", objects that somebody else declared"
+         read ^{prefix}\\..*; or, with amqp.topology = \"check\", objects that somebody else declared, and configure ^{prefix}\\.campaign\\..*"
     )
 }
 
-/// What `rabbitmqctl set_permissions` must be told at the end for a user who may do everything: configure, write, read.
-pub(super) fn permissions(prefix: &str) -> String {
-    format!("'^{prefix}\\..*' '^({prefix}\\..*|amq\\.default)$' '^{prefix}\\..*'")
+/// What `rabbitmqctl set_permissions` must be told at the end for a worker: configure, write, read.
+pub(super) fn permissions(prefix: &str, mode: TopologyMode) -> String {
+    let configure = match mode {
+        TopologyMode::Declare => format!("^{prefix}\\..*"),
+        TopologyMode::Check => format!("^{prefix}\\.campaign\\..*"),
+    };
+    format!("'{configure}' '^({prefix}\\..*|amq\\.default)$' '^{prefix}\\..*'")
 }
 
 /// The text between `before` and the next quote.

@@ -161,15 +161,25 @@ async fn check_says_who_is_not_let_in_and_what_they_may_not_do() {
             assert!(!is_failing || !remedy.is_empty(), "{user} {which}: {text}");
         }
     }
-    // Who only looks needs no configure permission.
-    let user = url(node.user(
-        &site.vhost,
-        "worker",
-        &format!(
-            r#"{{"configure":"","write":"^({PREFIX}\\..*|amq\\.default)$","read":"{all_of_ours}"}}"#
-        ),
-    ));
-    let all = checked(&site, 0, &["--set", &user, "--set", "amqp.topology=check"]).await;
-    assert!(all["broker permission: configure"].1.contains("not needed"));
+    // Who only looks needs it for the queues of campaigns, which nobody could declare beforehand.
+    for (user, campaigns, status) in [
+        ("worker", format!("^{PREFIX}\\\\.campaign\\\\..*"), 0),
+        ("no-campaigns", "^$".to_owned(), 1),
+    ] {
+        let permissions = format!(
+            r#"{{"configure":"{campaigns}","write":"^({PREFIX}\\..*|amq\\.default)$","read":"{all_of_ours}"}}"#
+        );
+        let user = url(node.user(&site.vhost, user, &permissions));
+        let arguments = ["--set", &user, "--set", "amqp.topology=check"];
+        let all = checked(&site, status, &arguments).await;
+        let (state, text, remedy) = &all["broker permission: configure"];
+        assert_eq!(state == "failed", status == 1, "{text}");
+        let said = if status == 0 { text } else { remedy };
+        assert!(said.contains("campaign"), "{text}; {remedy}");
+    }
+    let left = site
+        .client()
+        .depth_if_there("fleet.campaign.nbi-upgrade-check");
+    assert_eq!(left.await, None, "it looks and makes nothing");
     site.delete_vhost().await;
 }

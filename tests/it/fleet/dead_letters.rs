@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::processes::until;
 use crate::support::rabbit::Node;
-use crate::support::site::{PATIENCE, PREFIX, Plan, Site, request};
+use crate::support::site::{GRACE, PATIENCE, PREFIX, Plan, Site, request};
 
 fn dead() -> String {
     format!("{PREFIX}.dead")
@@ -122,7 +122,7 @@ async fn a_letter_that_others_look_at_again_and_again_is_not_dropped() {
 
 #[tokio::test]
 async fn a_queue_of_dead_letters_that_stands_from_before_stays() {
-    let site = Site::begin(0, Plan::default()).await;
+    let mut site = Site::begin(0, Plan::default()).await;
     site.client().delete(&dead()).await;
     let quorum = AMQPValue::LongString("quorum".into());
     let earlier = [("x-queue-type", quorum)];
@@ -138,6 +138,11 @@ async fn a_queue_of_dead_letters_that_stands_from_before_stays() {
     bury(&site, &body, "invalid_request", "requests").await;
     let listed = site.run(&["dead", "list", "--output", "json"]).await;
     assert_eq!(listed.expect(0).json()[0]["job_id"], "job-1");
+    // A worker, which declares it too, takes the refusal for what it is.
+    site.start_worker().await;
+    site.workers[0].ready().await;
+    assert_eq!(site.workers[0].metric("broker_reconnects_total").await, 0.0);
+    site.workers.remove(0).stop(GRACE).await;
     // In any other form it is not taken for ours.
     site.client().delete(&dead()).await;
     let other = [("x-queue-type", AMQPValue::LongString("classic".into()))];

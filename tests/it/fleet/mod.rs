@@ -16,6 +16,7 @@ mod nbi_away; // an NBI that is down, and one that refuses the password
 mod one_device; // two jobs for one device, at the same moment at two workers
 mod orders; // cancel, pause, resume, the emergency stop
 mod orphans; // rules that no job owns
+mod refusals; // what the broker refuses to one, and what others' queues do
 mod restarts; // workers killed and rolled
 mod switches; // every answer to the vendor's open questions
 mod whole; // many jobs from end to end

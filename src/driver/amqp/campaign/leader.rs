@@ -99,6 +99,8 @@ pub(super) struct Leader<'a> {
     pub(super) is_everything_paused: bool,
     /// A request whose campaign is being made.
     pub(super) beginning: Option<(CampaignRequest, Delivery)>,
+    /// The campaign whose coordinator was given the last request.
+    pub(super) accepting: Option<CampaignId>,
     pub(super) coordinators: JoinSet<(CampaignId, Result<Ended, BrokerError>)>,
     pub(super) summaries: (mpsc::Sender<Told>, mpsc::Receiver<Told>),
     pub(super) held_since: Instant,
@@ -116,6 +118,7 @@ impl<'a> Leader<'a> {
             orders: Vec::new(),
             is_everything_paused: false,
             beginning: None,
+            accepting: None,
             coordinators: JoinSet::new(),
             summaries: mpsc::channel(INPUTS),
             held_since: Instant::now(),
@@ -153,11 +156,13 @@ impl<'a> Leader<'a> {
                     let Ok((campaign_id, ended)) = ended else {
                         return Err(BrokerError::new("coordinate a campaign", "its coordinator panicked"));
                     };
-                    self.coordinator_ended(campaign_id, ended).await?;
-                    // A request may have been in its hands: it comes again.
-                    if let Some((channel, _)) = requests.take() {
+                    // A request may have been in its hands: it comes again. One in the hands of another is left there.
+                    if self.accepting.as_ref() == Some(&campaign_id)
+                        && let Some((channel, _)) = requests.take()
+                    {
                         connection::close_channel(&channel).await;
                     }
+                    self.coordinator_ended(campaign_id, ended).await?;
                 }
                 order = control.next() => {
                     let record = order?;
@@ -262,6 +267,7 @@ impl<'a> Leader<'a> {
             .take_if(|(request, _)| request.definition.campaign_id == campaign_id)
         {
             let input = Input::Accept(Box::new((request, request_delivery)));
+            self.accepting = Some(campaign_id.clone());
             drop(inputs.send(input).await);
         }
         let led = Led {

@@ -44,6 +44,7 @@ impl Leader<'_> {
         };
         let differences = led.definition.differences(&request.definition);
         if differences.is_empty() {
+            self.accepting = Some(campaign_id.clone());
             let input = Input::Accept(Box::new((request, delivery)));
             drop(led.inputs.send(input).await);
             return Ok(());
