@@ -183,6 +183,53 @@ async fn an_unequal_argument_is_named_with_its_remedy() {
 }
 
 #[tokio::test]
+async fn a_stream_that_stands_with_another_age_or_size_is_not_waited_for_to_be_empty() {
+    let vhost = Node::shared().vhost();
+    let ours = settings(&vhost.url());
+    topology::declare_once(&ours).await.unwrap();
+    let older = |events: &str, control: &str| AmqpSettings {
+        events_max_age: events.to_owned(),
+        control_max_age: control.to_owned(),
+        ..ours.clone()
+    };
+    let larger = AmqpSettings {
+        events_max_length_bytes: ours.events_max_length_bytes * 2,
+        ..ours.clone()
+    };
+    let (events, control) = (&ours.events_max_age, &ours.control_max_age);
+    for (settings, wanted) in [
+        (
+            older("99D", control),
+            ["\"upgrade.events\"", "x-max-age", "its history is lost"],
+        ),
+        (
+            larger,
+            [
+                "\"upgrade.events\"",
+                "x-max-length-bytes",
+                "put the old value back",
+            ],
+        ),
+        (
+            older(events, "99D"),
+            [
+                "\"upgrade.control\"",
+                "x-max-age",
+                "all standing cancellations and pauses are lost",
+            ],
+        ),
+    ] {
+        let text = topology::declare_once(&settings)
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(wanted.iter().all(|wanted| text.contains(wanted)), "{text}");
+        // A stream is never empty.
+        assert!(!text.contains("once it is empty"), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn a_missing_permission_is_named_and_no_password_is_printed() {
     let node = Node::shared();
     let vhost = node.vhost();

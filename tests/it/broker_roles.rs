@@ -314,6 +314,21 @@ async fn a_job_passes_from_publisher_to_worker_to_consumer_with_the_rights_of_ea
         !status.success() && log.contains("ACCESS_REFUSED"),
         "{status}: {log}"
     );
+    // In an emergency the credentials at hand are often a worker's.
+    let pause = ["pause", "--all"];
+    let mut pausing = Process::start(
+        directory.path(),
+        &pause,
+        &environment(node, WORKER),
+        Stdio::null(),
+    );
+    let status = pausing.ended(PATIENCE).await;
+    let log = pausing.log().join("\n");
+    assert!(
+        status.code() == Some(1)
+            && log.contains("use the role upgrade-operator (deploy/rabbitmq); nothing was sent"),
+        "{status}: {log}"
+    );
 
     // Dead letters are an operator's; nobody else sees them.
     let listing = |role| {

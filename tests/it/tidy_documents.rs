@@ -126,7 +126,15 @@ fn toml(documents: &[Document]) -> Vec<String> {
     let mut complaints = Vec::new();
     // Secrets stand in files that are read at once.
     let secrets = tempfile::tempdir().unwrap();
-    std::fs::write(secrets.path().join("nbi-password"), "secret").unwrap();
+    for (name, secret) in [
+        ("nbi-password", "secret"),
+        (
+            "amqp-url-operator",
+            "amqps://upgrade-operator:secret@rabbitmq.example.com/upgrade",
+        ),
+    ] {
+        std::fs::write(secrets.path().join(name), secret).unwrap();
+    }
     for document in documents {
         for block in document.blocks_of("toml") {
             let block = block.replace("/run/secrets", secrets.path().to_str().unwrap());

@@ -123,8 +123,8 @@ impl Requester {
 
     /// Listens to events under these routing keys (`upgrade.completed.#`), from now on: subscribe before the first publish.
     ///
-    /// The queue is exclusive and goes with the connection. Its name begins with the prefix, so that the permissions of a worker are
-    /// enough. The receiver ends when the connection does.
+    /// The queue is exclusive and goes with the connection. Its name begins with `<prefix>.listener.`: who may declare nothing there, as
+    /// the shipped role of a worker, is refused. The receiver ends when the connection does.
     ///
     /// # Errors
     ///
@@ -156,7 +156,13 @@ impl Requester {
             CALL_TIMEOUT,
             declared,
         )
-        .await?
+        .await
+        .map_err(|error| match error.code {
+            Some(403) => error.with_remedy(
+                "only some users may listen: use the role upgrade-operator (deploy/rabbitmq); nothing was sent",
+            ),
+            _ => error,
+        })?
         .name()
         .clone();
         for (exchange, key) in bindings {

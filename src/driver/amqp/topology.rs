@@ -369,10 +369,7 @@ fn with_remedy(
                 (Some(argument), None) => format!("with {argument}, which must not be set"),
                 (None, _) => "in another form".to_owned(),
             };
-            format!(
-                "queue \"{name}\" stands {which}: change the configuration to what stands, or delete the queue once it is empty \
-                 and let it be declared again"
-            )
+            format!("queue \"{name}\" stands {which}: {}", equal_again(arguments, name, prefix))
         }
         (Some(406), Object::Exchange { name, .. }) => {
             format!(
@@ -393,6 +390,21 @@ fn with_remedy(
         _ => return error,
     };
     error.with_remedy(remedy)
+}
+
+/// What to do about a queue that stands with other arguments. A stream is never empty, and what is in it is gone with it.
+fn equal_again(arguments: &[(&str, Argument)], name: &str, prefix: &str) -> String {
+    if !arguments.contains(&("x-queue-type", text("stream"))) {
+        return "change the configuration to what stands, or delete the queue once it is empty and let it be declared again".to_owned();
+    }
+    let lost = if name == format!("{prefix}.control") {
+        "all standing cancellations and pauses are lost: give them again before a worker starts"
+    } else {
+        "its history is lost"
+    };
+    format!(
+        "put the old value back, or stop the workers, delete the stream ({lost}) and declare it again"
+    )
 }
 
 fn permission(object: &Object, mode: TopologyMode, prefix: &str) -> String {
