@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use console::Style;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::columns::{Cell, Columns};
@@ -28,14 +28,17 @@ Examples:
 
 A rule counts if nbi.rule_id names it so. It is
   live      a job of its device is under way
-  young     the last event about its device is younger than --older-than, or a job of it has time left
+  young     the last event about its device is younger than --older-than, or a job that may have left it armed
+            has time left, and an hour more. It may flash its device meanwhile: if that must not be, disarm it
+            in the NBI. `not before` says when it can be an orphan
   kept      its job was told to leave it armed
   orphan    a job with its file ended without having disarmed it, and no other is under way
   unsure    the history does not say: no job of it, or one that put it away, or without an outcome; or trimmed
 The history is that of this broker and prefix. Rules of `nbi-upgrade run` and of other installations at
 the same NBI are not in it: they are unsure.
 
-Exit status: 0 no orphan is left armed, 1 one is, or not all could be seen, 2 wrong usage or configuration.")]
+Exit status: 0 nothing is left armed that should not be, 1 an orphan is, or a young rule that its job left
+armed, or not all could be seen, 2 wrong usage or configuration.")]
 pub(super) struct Sweep {
     /// Disarms the orphans, each after another look.
     #[arg(long)]
@@ -81,6 +84,7 @@ impl Sweep {
         disarmed.context("not every orphan was looked at")?;
         let all_is_well = report.is_whole
             && report.left("orphan") == 0
+            && report.left_by_jobs() == 0
             && !report.found.iter().any(|found| {
                 matches!(
                     found.done,
@@ -109,19 +113,12 @@ fn print_text(report: &Report) {
     if !report.found.is_empty() {
         let mut columns = Columns::new(&["RULE", "DEVICE", "VERDICT", "LAST (UTC)", "WHY"]);
         for found in &report.found {
-            let since = match &found.verdict {
-                Verdict::Orphan { since, .. } => short_time(Some(*since)),
-                Verdict::Live { .. }
-                | Verdict::Young { .. }
-                | Verdict::Kept { .. }
-                | Verdict::Unsure { .. } => short_time(None),
-            };
             let (word, style) = word(found);
             columns.push(vec![
                 found.rule_id.as_str().into(),
                 found.cpe_id.as_str().into(),
                 Cell::styled(word, style),
-                since.into(),
+                short_time(since(found)).into(),
                 why(found).into(),
             ]);
         }
@@ -139,6 +136,21 @@ fn print_text(report: &Report) {
     ));
     if left > 0 {
         output::note("`nbi-upgrade sweep --disarm` disarms what has no owner");
+    }
+    if report.left_by_jobs() > 0 {
+        let young = output::count(report.left_by_jobs(), "young rule");
+        output::note(&format!(
+            "{young} left armed by a job: the device may flash meanwhile; if that must not be, disarm it in the NBI (`enabled` and \
+             `automatic` false), else sweep again after the time named"
+        ));
+    }
+}
+
+/// When the last was told of its device, where that matters.
+fn since(found: &Found) -> Option<Timestamp> {
+    match &found.verdict {
+        Verdict::Orphan { since, .. } | Verdict::Young { since, .. } => Some(*since),
+        Verdict::Live { .. } | Verdict::Kept { .. } | Verdict::Unsure { .. } => None,
     }
 }
 
@@ -162,8 +174,20 @@ fn why(found: &Found) -> String {
         (_, Verdict::Live { owner }) => owner.clone(),
         (
             _,
-            Verdict::Young { job_id } | Verdict::Kept { job_id } | Verdict::Orphan { job_id, .. },
-        ) => job_id.clone(),
+            Verdict::Young {
+                job_id,
+                left: Some(left),
+                until,
+                ..
+            },
+        ) => format!(
+            "job {job_id} left it armed ({left}); not before {}",
+            output::to_the_second(*until)
+        ),
+        (_, Verdict::Young { job_id, until, .. }) => {
+            format!("{job_id}; not before {}", output::to_the_second(*until))
+        }
+        (_, Verdict::Kept { job_id } | Verdict::Orphan { job_id, .. }) => job_id.clone(),
         (_, Verdict::Unsure { why }) => why.clone(),
     }
 }
@@ -172,22 +196,23 @@ fn print_json(report: &Report) {
     for found in &report.found {
         let files: Vec<_> = found.armed.iter().map(|row| row.file.as_deref()).collect();
         let done = found.done.as_ref().map(Done::name);
-        let since = match &found.verdict {
-            Verdict::Orphan { since, .. } => Some(since.to_string()),
+        let since = since(found).map(|since| since.to_string());
+        let not_before = match &found.verdict {
+            Verdict::Young { until, .. } => Some(until.to_string()),
             Verdict::Live { .. }
-            | Verdict::Young { .. }
             | Verdict::Kept { .. }
+            | Verdict::Orphan { .. }
             | Verdict::Unsure { .. } => None,
         };
         let line = json!({
             "rule_id": found.rule_id.as_str(), "cpe_id": found.cpe_id.as_str(), "files": files, "verdict": found.verdict.name(),
-            "why": why(found), "since": since, "done": done,
+            "why": why(found), "since": since, "not_before": not_before, "done": done,
         });
         output::line(&line.to_string());
     }
     let line = json!({"summary": {
         "rules_seen": report.seen, "armed": report.found.len(), "armed_of_others": report.others, "orphans": report.left("orphan"),
-        "unsure": report.left("unsure"), "disarmed": report.disarmed(), "is_whole": report.is_whole, "events": report.events,
+        "left_by_jobs": report.left_by_jobs(), "unsure": report.left("unsure"), "disarmed": report.disarmed(), "is_whole": report.is_whole, "events": report.events,
         "history_from": report.reach.from.map(|from| from.to_string()), "history_is_trimmed": report.reach.is_trimmed,
         "notes": report.notes,
     }});

@@ -20,8 +20,14 @@ pub enum Verdict {
     },
     /// The last word about its device is younger than [`Settings::older_than`], or a job that may have left it armed still has time.
     Young {
-        /// The job it is about.
+        /// The job that left it armed, else the last one.
         job_id: String,
+        /// How that job says to have left it: `cleanup_failed` or `armed`. `None`: no job says so.
+        left: Option<String>,
+        /// When the last was told of the device.
+        since: Timestamp,
+        /// It is young at least until then.
+        until: Timestamp,
     },
     /// Its job was told to leave it armed (`cleanup` = `keep`).
     Kept {
@@ -92,9 +98,9 @@ pub(super) fn judge(
     let Some((last_id, last)) = jobs().max_by_key(|(_, job)| job.last_at) else {
         return unsure("the history has no job of this device".to_owned());
     };
+    let young = || young(rule_id, known, cpe_id, (last_id, last), settings);
     if later(last.last_at, settings.older_than) > now {
-        let job_id = last_id.to_owned();
-        return Verdict::Young { job_id };
+        return young();
     }
     let mut owners = Vec::new();
     for row in armed {
@@ -107,10 +113,11 @@ pub(super) fn judge(
             None => row.file.as_deref() == Some(job.file.as_str()),
         };
         let left_it_armed = |(_, job): &(&str, &JobKnown)| {
-            let over = job.over.as_ref();
-            let state = over.and_then(|over| over.rule_state.as_deref());
-            let named = over.and_then(|over| over.rule_id.as_deref());
-            named.is_none_or(|named| named == rule_id.as_str())
+            let state = job
+                .over
+                .as_ref()
+                .and_then(|over| over.rule_state.as_deref());
+            may_have_left(job, rule_id)
                 && state.is_none_or(|state| {
                     let state = RuleState::from_name(state);
                     matches!(
@@ -138,12 +145,11 @@ pub(super) fn judge(
         owners.extend(owners_of_row);
     }
     // A copy of it may be under way until then.
-    if let Some((job_id, _)) = owners
+    if owners
         .iter()
-        .find(|(_, job)| job.deadline.is_some() && !is_over_time(job))
+        .any(|(_, job)| job.deadline.is_some() && !is_over_time(job))
     {
-        let job_id = (*job_id).to_owned();
-        return Verdict::Young { job_id };
+        return young();
     }
     let is_kept = |job: &JobKnown| {
         let over = job.over.as_ref();
@@ -169,6 +175,45 @@ pub(super) fn judge(
             since: job.last_at,
         },
         None => unsure("it is not armed".to_owned()),
+    }
+}
+
+/// Whether the rule may be that of this job, by its own word.
+fn may_have_left(job: &JobKnown, rule_id: &RuleId) -> bool {
+    let named = job.over.as_ref().and_then(|over| over.rule_id.as_deref());
+    named.is_none_or(|named| named == rule_id.as_str())
+}
+
+fn young(
+    rule_id: &RuleId,
+    known: &Known,
+    cpe_id: &CpeId,
+    (last_id, last): (&str, &JobKnown),
+    settings: &Settings,
+) -> Verdict {
+    let left = |job: &JobKnown| {
+        let state = job.over.as_ref()?.rule_state.as_deref()?;
+        let is_left = matches!(
+            RuleState::from_name(state),
+            Some(RuleState::Armed | RuleState::CleanupFailed)
+        );
+        (is_left && may_have_left(job, rule_id)).then(|| state.to_owned())
+    };
+    let leaving = || {
+        known
+            .jobs_of(cpe_id.as_str())
+            .filter(|(_, job)| left(job).is_some())
+    };
+    let deadlines = leaving().filter_map(|(_, job)| Some(later(job.deadline?, LATE)));
+    let until = deadlines.fold(later(last.last_at, settings.older_than), Timestamp::max);
+    let (job_id, job) = leaving()
+        .max_by_key(|(_, job)| job.last_at)
+        .unwrap_or((last_id, last));
+    Verdict::Young {
+        job_id: job_id.to_owned(),
+        left: left(job),
+        since: last.last_at,
+        until,
     }
 }
 

@@ -399,7 +399,12 @@ async fn a_topic_permission_keeps_a_consumer_to_its_campaign() {
     for (key, is_allowed) in [
         ("upgrade.*.spring-2026", true),
         ("upgrade.completed.spring-2026", true),
+        // With the events of the campaign itself, which have one word more.
+        ("upgrade.#.spring-2026", true),
+        ("upgrade.campaign.*.spring-2026", true),
         ("#", false),
+        ("upgrade.*.#", false),
+        ("upgrade.#.autumn-2026", false),
         ("upgrade.#", false),
         ("upgrade.*.autumn-2026", false),
         ("upgrade.*.spring-20262", false),

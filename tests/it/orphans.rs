@@ -9,7 +9,9 @@ use nbi_upgrade::job::{NbiAnswer, NbiCall, NbiFailure};
 use nbi_upgrade::message::past::{Told, ToldJob, What};
 use nbi_upgrade::nbi::wire::Verb;
 use nbi_upgrade::nbi::{Nbi, NbiClient, NbiSettings};
-use nbi_upgrade::orphan::{Done, Naming, Past, Reach, Report, Settings, Sweep, SweepError};
+use nbi_upgrade::orphan::{
+    Done, Naming, Past, Reach, Report, Settings, Sweep, SweepError, Verdict,
+};
 use nbi_upgrade::simulator::{
     Call, Filter, HttpStatus, InProcessSettings, InProcessTransport, Put, ReadingRules, RowOrder,
     Semantics, SharedSimulator, Simulator, SimulatorSettings,
@@ -257,6 +259,32 @@ async fn what_nobody_owns_is_disarmed_and_nothing_else_whatever_the_vendor_means
             }
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_young_rule_that_its_job_left_armed_says_so_and_when_it_can_be_disarmed() {
+    let site = Site::new(Semantics::default());
+    for device in ["LEFT", "PUT_AWAY"] {
+        site.arm(&format!("UPGRADE_{device}"), device, "fw-2");
+    }
+    // Its deadline is in an hour: an hour later it is over for certain.
+    site.over("left", "LEFT", "fw-2", 0, "cleanup_failed");
+    site.over("put-away", "PUT_AWAY", "fw-2", 0, "deactivated");
+    let report = sweep(&site, Some(false)).await;
+    let verdicts: Vec<_> = report.found.iter().map(|found| &found.verdict).collect();
+    let young = |job_id: &str, left: Option<&str>, hours: i64| Verdict::Young {
+        job_id: job_id.to_owned(),
+        left: left.map(str::to_owned),
+        since: start(),
+        until: start() + SignedDuration::from_hours(hours),
+    };
+    let wanted = [
+        &young("left", Some("cleanup_failed"), 2),
+        &young("put-away", None, 1),
+    ];
+    assert_eq!(verdicts, wanted);
+    assert_eq!(report.left_by_jobs(), 1);
+    assert_eq!(site.armed().len(), 2);
 }
 
 #[tokio::test(start_paused = true)]

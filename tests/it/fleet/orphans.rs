@@ -135,8 +135,20 @@ async fn an_orphan_is_found_and_disarmed_and_the_rules_of_live_jobs_and_of_other
         (&json!(1), &json!(true)),
         "{summary}"
     );
-    let (_, rules, _) = sweep(&site, &["--older-than", "24h"]).await;
-    assert_eq!(rules, expected("young -"));
+    let (status, rules, summary) = sweep(&site, &["--older-than", "24h"]).await;
+    assert_eq!(
+        (status, rules, &summary["left_by_jobs"]),
+        (Some(1), expected("young -"), &json!(1)),
+        "a rule that its job left armed is not well"
+    );
+    let told = site.run(&["sweep", "--older-than", "24h"]).await;
+    assert!(
+        told.out
+            .contains("left it armed (cleanup_failed); not before "),
+        "{}",
+        told.out
+    );
+    assert!(told.err.contains("disarm it in the NBI"), "{}", told.err);
     assert_eq!(armed(&site).await, all, "a look changes nothing");
 
     // One of the workers sees it as well, and leaves it to people.
