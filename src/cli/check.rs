@@ -27,13 +27,15 @@ const DESCRIPTION_MAX: usize = 32 << 20;
 const OFFSET_ADVISED: SignedDuration = SignedDuration::from_secs(5);
 const OFFSET_MAX: SignedDuration = SignedDuration::from_secs(60);
 
-/// Checks everything that can be checked.
+/// Checks everything that can be checked, as a worker.
 #[derive(Debug, Clone, Copy, clap::Args)]
 #[command(after_help = "\
 Examples:
   nbi-upgrade check --config nbi-upgrade.toml
   nbi-upgrade check --nbi-openapi
   nbi-upgrade check --output json | jq 'select(.state != \"ok\")'
+
+It asks for the rights of a worker: run it with a worker's configuration and user.
 
 Exit status: 0 all is well or only advised against, 1 something failed, 2 the configuration is wrong.")]
 pub(super) struct Check {

@@ -21,6 +21,7 @@ Examples:
   nbi-upgrade cancel order-4711                      this job
   nbi-upgrade cancel --campaign spring-2026          all jobs of a campaign
 
+Names of campaigns are not checked, as an order may come before its campaign: look with `status --campaign`.
 A job that has not armed its rule ends at once. Another one is disarmed at its next look at the NBI (await_result.max, 5 minutes by
 default, at the latest); its event says in `impact` whether the device may have begun. The order also holds for jobs that come later.
 
@@ -50,6 +51,7 @@ Examples:
   nbi-upgrade pause --campaign spring-2026           this campaign
   nbi-upgrade pause --all                            the emergency stop
 
+Names of campaigns are not checked: look with `status --campaign`.
 A pause arms no rule, and disarms those of devices that have not begun, at the next look of each job. What a device has begun goes on.
 
 Exit status: 0 the order stands, 1 not answered in time.")]
@@ -71,6 +73,7 @@ Examples:
 After a resume a disarmed rule stays so, as its device may have begun unseen, and some never report. With --arm-again-after you say that
 a device without a result by then has not begun: take more than the slowest needs. job.flash_time_max says the same of every pause.
 `resume --all` ends the emergency stop of `pause --all`; campaigns that are paused by themselves stay so.
+Names of campaigns are not checked: look with `status --campaign`.
 
 Exit status: 0 the order stands, 1 not answered in time.")]
 pub(super) struct Resume {

@@ -16,7 +16,7 @@ use super::requeue::Requeue;
 use crate::app;
 use crate::config::Config;
 use crate::driver::amqp::{AmqpSettings, DeadLetters, Letter};
-use crate::message::Named;
+use crate::message::{DeadLetter, Named};
 
 /// Looks at dead letters, sends them back or removes them.
 #[derive(Debug, clap::Subcommand)]
@@ -31,12 +31,23 @@ pub(super) enum Dead {
     Drop(Remove),
 }
 
+/// Why letters are dead: by us, by the broker, or for a reason that nobody says.
+const REASONS: [&str; 7] = [
+    DeadLetter::INVALID_REQUEST,
+    DeadLetter::MALFORMED_STEP,
+    "delivery_limit",
+    "rejected",
+    "expired",
+    "maxlen",
+    "unknown",
+];
+
 /// Which letters.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Which letters")]
 pub(super) struct Filter {
-    /// Only with this reason: `invalid_request`, `malformed_step`, `delivery_limit`.
-    #[arg(long, value_name = "REASON")]
+    /// Only with this reason; a worker gives the first two, the broker the others.
+    #[arg(long, value_name = "REASON", value_parser = REASONS)]
     reason: Option<String>,
     /// Only those of this job.
     #[arg(long, value_name = "ID")]

@@ -84,7 +84,7 @@ impl Sweep {
         disarmed.context("not every orphan was looked at")?;
         let all_is_well = report.is_whole
             && report.left("orphan") == 0
-            && report.left_by_jobs() == 0
+            && left_by_jobs(&report) == 0
             && !report.found.iter().any(|found| {
                 matches!(
                     found.done,
@@ -137,13 +137,19 @@ fn print_text(report: &Report) {
     if left > 0 {
         output::note("`nbi-upgrade sweep --disarm` disarms what has no owner");
     }
-    if report.left_by_jobs() > 0 {
-        let young = output::count(report.left_by_jobs(), "young rule");
+    if left_by_jobs(report) > 0 {
+        let young = output::count(left_by_jobs(report), "young rule");
         output::note(&format!(
             "{young} left armed by a job: the device may flash meanwhile; if that must not be, disarm it in the NBI (`enabled` and \
              `automatic` false), else sweep again after the time named"
         ));
     }
+}
+
+/// Young rules that a job says to have left armed.
+fn left_by_jobs(report: &Report) -> usize {
+    let is_it = |found: &&Found| matches!(found.verdict, Verdict::Young { left: Some(_), .. });
+    report.found.iter().filter(is_it).count()
 }
 
 /// When the last was told of its device, where that matters.
@@ -212,7 +218,7 @@ fn print_json(report: &Report) {
     }
     let line = json!({"summary": {
         "rules_seen": report.seen, "armed": report.found.len(), "armed_of_others": report.others, "orphans": report.left("orphan"),
-        "left_by_jobs": report.left_by_jobs(), "unsure": report.left("unsure"), "disarmed": report.disarmed(), "is_whole": report.is_whole, "events": report.events,
+        "left_by_jobs": left_by_jobs(report), "unsure": report.left("unsure"), "disarmed": report.disarmed(), "is_whole": report.is_whole, "events": report.events,
         "history_from": report.reach.from.map(|from| from.to_string()), "history_is_trimmed": report.reach.is_trimmed,
         "notes": report.notes,
     }});

@@ -139,13 +139,6 @@ impl Report {
         self.found.iter().filter(is_it).count()
     }
 
-    /// Young rules that a job says to have left armed.
-    #[must_use]
-    pub fn left_by_jobs(&self) -> usize {
-        let is_it = |found: &&Found| matches!(found.verdict, Verdict::Young { left: Some(_), .. });
-        self.found.iter().filter(is_it).count()
-    }
-
     /// Rules that were disarmed.
     #[must_use]
     pub fn disarmed(&self) -> usize {

@@ -68,7 +68,7 @@ pub(super) const STATUS_WORDS: [&str; 5] =
 pub(super) const STAGE_RESULTS: [&str; 4] = ["ok", "retry", "wait", "failed"];
 
 /// Why messages go to the dead letters.
-pub(super) const DEAD_REASONS: [&str; 2] = ["invalid_request", "unreadable_step"];
+pub(super) const DEAD_REASONS: [&str; 2] = ["invalid_request", "malformed_step"];
 
 /// Where the devices of a campaign stand.
 pub(super) const CAMPAIGN_STATES: [&str; 5] =

@@ -289,6 +289,10 @@ fn wrong_usage_is_status_2_and_says_what_is_right() {
             "--yes",
         ),
         (&["dead", "show", "7", "--all"][..], "--all"),
+        (
+            &["dead", "list", "--reason", "unreadable_step"][..],
+            "malformed_step",
+        ),
         (&["healthcheck", "--path", "x"][..], "--path must begin"),
     ] {
         let finished = run(arguments).expect(2);

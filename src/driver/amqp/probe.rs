@@ -233,6 +233,13 @@ fn permission(
         "write" => format!("on {prefix}.* and on the default exchange"),
         _ => format!("on {prefix}.*"),
     };
+    // Who runs it as another user should not be led to grant that user a worker's rights.
+    let result = result.map_err(|error| match error.remedy.clone() {
+        Some(remedy) if error.code == Some(403) => {
+            error.with_remedy(format!("a worker needs it: {remedy}"))
+        }
+        _ => error,
+    });
     Probed::new(what, result.map(|()| found))
 }
 
@@ -288,7 +295,7 @@ async fn may_write(settings: &AmqpSettings, connection: &Connection) -> Result<(
             let confirm = bounded(action, CALL_TIMEOUT, confirm).await?;
             bounded(action, CALL_TIMEOUT, confirm).await.map(|_| ())
         };
-        refusal(published.await, settings)?;
+        refusal(published.await, settings, connection)?;
     }
     Ok(())
 }
@@ -314,18 +321,25 @@ async fn may_read(settings: &AmqpSettings, connection: &Connection) -> Result<()
             impossible,
         );
         let consumed = bounded(action, CALL_TIMEOUT, consume).await.map(|_| ());
-        refusal(consumed, settings)?;
+        refusal(consumed, settings, connection)?;
         connection::close_channel(&channel).await;
     }
     Ok(())
 }
 
 /// Only "not permitted" is news: a missing object is told elsewhere, and any other refusal is what was asked for.
-fn refusal(answer: Result<(), BrokerError>, settings: &AmqpSettings) -> Result<(), BrokerError> {
+fn refusal(
+    answer: Result<(), BrokerError>,
+    settings: &AmqpSettings,
+    connection: &Connection,
+) -> Result<(), BrokerError> {
     match answer {
         Err(error) if error.code == Some(403) => {
+            let status = connection.status();
             let remedy = format!(
-                "grant it: rabbitmqctl set_permissions -p VHOST USER {}",
+                "rabbitmqctl set_permissions -p {} {} {}",
+                shell_word(&status.vhost().to_string()),
+                shell_word(&status.username()),
                 topology::permissions(&settings.prefix, settings.topology)
             );
             Err(error.with_remedy(remedy))
@@ -333,4 +347,9 @@ fn refusal(answer: Result<(), BrokerError>, settings: &AmqpSettings) -> Result<(
         Err(error) if error.code.is_none() => Err(error),
         Err(_) | Ok(()) => Ok(()),
     }
+}
+
+/// A name as one word for a shell.
+fn shell_word(name: &str) -> String {
+    format!("'{}'", name.replace('\'', r"'\''"))
 }

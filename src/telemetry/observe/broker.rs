@@ -94,7 +94,7 @@ impl Telemetry {
         self.metrics
             .broker
             .dead_lettered
-            .with_label_values(&["unreadable_step"])
+            .with_label_values(&["malformed_step"])
             .inc();
         tracing::error!(target: TARGET, error = cut(error), "step dead-lettered");
     }

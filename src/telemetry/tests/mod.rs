@@ -426,7 +426,7 @@ fn what_happens_is_counted() {
         ("messages_published_total{exchange=\"delay\"}", 1.0),
         ("publish_confirm_seconds_count{exchange=\"delay\"}", 1.0),
         ("dead_lettered_total{reason=\"invalid_request\"}", 1.0),
-        ("dead_lettered_total{reason=\"unreadable_step\"}", 1.0),
+        ("dead_lettered_total{reason=\"malformed_step\"}", 1.0),
         ("steps_parked_total", 1.0),
         ("duplicates_dropped_total", 1.0),
         ("hand_overs_failed_total", 1.0),

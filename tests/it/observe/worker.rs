@@ -186,7 +186,7 @@ fn troubles(board: &mut Board) {
     .query(sum("", &within("$__rate_interval", &of(names::PANICS))), "panics")
     .query(sum("", &within("$__rate_interval", &of(names::HAND_OVERS_FAILED))), "hand-overs failed")
     .query(sum("", &within("$__rate_interval", &reason("invalid_request"))), "invalid requests")
-    .query(sum("", &within("$__rate_interval", &reason("unreadable_step"))), "unreadable steps")
+    .query(sum("", &within("$__rate_interval", &reason("malformed_step"))), "malformed steps")
     .query(sum("", &within("$__rate_interval", &of(names::STEPS_PARKED))), "steps parked")
     .query(sum("", &within("$__rate_interval", &of(names::REPLIES_FAILED))), "replies failed")
     .query(sum("", &within("$__rate_interval", &of(names::RELEASED))), "jobs given back"));
