@@ -19,7 +19,7 @@ const MOD_LINES_MAX: usize = 120;
 const LONGER: [(&str, usize, &str); 10] = [
     (
         "src/driver/amqp/topology.rs",
-        440,
+        450,
         "every object as data, with what to say where the broker refuses it",
     ),
     (

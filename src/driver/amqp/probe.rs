@@ -261,6 +261,7 @@ async fn may_configure(
     refusal(
         bounded(action, CALL_TIMEOUT, declared).await.map(|_| ()),
         settings,
+        connection,
     )
 }
 
