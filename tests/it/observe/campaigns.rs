@@ -164,6 +164,12 @@ fn devices(board: &mut Board) {
     );
 }
 
+/// Of campaigns that have devices: `other` is shown where there are more than twenty.
+fn there(by_campaign: &str) -> String {
+    let devices = sum("campaign", &of(names::CAMPAIGN_DEVICES));
+    format!("{by_campaign} and on (campaign) {devices} > 0")
+}
+
 fn holds(board: &mut Board) {
     // The gravest of what holds a campaign.
     let ranked = [
@@ -183,7 +189,7 @@ fn holds(board: &mut Board) {
         "What holds each campaign",
         "places taken: max_in_flight. closed: not_before or the window. held: the emergency stop, or the leader cannot ask the NBI. paused: by an order. STOPPED ITSELF: too many devices failed.",
     )
-    .query(max("campaign", &ranked.join(" or ")), "{{campaign}}")
+    .query(there(&max("campaign", &ranked.join(" or "))), "{{campaign}}")
     .value_is(0, "nothing", "green")
     .value_is(1, "places taken", "blue")
     .value_is(2, "closed", "text")
@@ -196,10 +202,10 @@ fn holds(board: &mut Board) {
         9,
         Panel::states("Jeopardy", "Whether a campaign's deadline can be met.")
             .query(
-                max(
+                there(&max(
                     "campaign",
                     &format!("clamp_max({}, 1)", condition("in_jeopardy")),
-                ),
+                )),
                 "{{campaign}}",
             )
             .value_is(0, "in time, or no deadline", "green")
