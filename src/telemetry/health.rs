@@ -13,6 +13,7 @@ struct State {
     broker_was_connected: bool,
     broker_trouble: Option<String>,
     broker_blocks: Option<String>,
+    events_trouble: Option<String>,
     circuit_trouble: Option<String>,
     is_stopping: bool,
     is_paused: bool,
@@ -76,6 +77,16 @@ impl Health {
         self.lock().broker_blocks = reason.map(str::to_owned);
     }
 
+    /// Why no queue takes events, or `None` as one has taken an event. Says whether that is news.
+    pub(super) fn events_unrouted(&self, reason: Option<&str>) -> bool {
+        let mut state = self.lock();
+        let is_news = state.events_trouble.is_some() != reason.is_some();
+        if is_news {
+            state.events_trouble = reason.map(str::to_owned);
+        }
+        is_news
+    }
+
     pub(super) fn circuit_opened(&self, reason: &str) {
         self.lock().circuit_trouble = Some(reason.to_owned());
     }
@@ -106,6 +117,12 @@ impl Health {
             missing.push(Missing {
                 what: "broker",
                 why,
+            });
+        }
+        if let Some(reason) = &state.events_trouble {
+            missing.push(Missing {
+                what: "broker",
+                why: reason.clone(),
             });
         }
         if let Some(reason) = &state.circuit_trouble {

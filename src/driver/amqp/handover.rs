@@ -20,11 +20,9 @@ use crate::job::state::Order;
 use crate::message::EventMessage;
 use crate::telemetry::Telemetry;
 
-/// How long a hand-over is tried before the delivery goes back: long, as going back counts towards the delivery limit.
-const PUBLISH_WITHIN: Duration = Duration::from_secs(600);
-/// Refusals for this long end the generation: a broker whose queue is no longer limited goes on refusing the channels it refused
-/// before (seen on 3.10), and only a new channel asks again.
-const REFUSED_MAX: Duration = Duration::from_secs(60);
+/// How long a hand-over is tried before the delivery goes back: long, as going back counts towards the delivery limit, but less than the
+/// half hour after which the broker takes it away.
+const PUBLISH_WITHIN: Duration = Duration::from_secs(1_500);
 /// Pauses after a refusal grow from this…
 const REFUSED_PAUSE_MIN: Duration = Duration::from_millis(500);
 /// …to this.
@@ -145,7 +143,6 @@ async fn publish(shared: &Shared, mut messages: Vec<Outgoing>) -> Result<(), Dri
         target: "the broker".to_owned(),
         message: "not connected".to_owned(),
     };
-    let mut refused = Refused::default();
     while !messages.is_empty() {
         let left = deadline.saturating_duration_since(Instant::now());
         let Some(link) = shared.link_within(left).await else {
@@ -157,7 +154,7 @@ async fn publish(shared: &Shared, mut messages: Vec<Outgoing>) -> Result<(), Dri
                 target: message.target.name(&shared.settings.prefix),
                 message: error.to_string(),
             };
-            refused.note(error, &link);
+            note_refusal(error, &link).await;
             if Instant::now() + pause >= deadline || matches!(error, PublishError::BadName(_)) {
                 return Err(last);
             }
@@ -182,13 +179,12 @@ pub(super) async fn publish_on(
     telemetry: &Telemetry,
 ) -> bool {
     let mut pause = REFUSED_PAUSE_MIN;
-    let mut refused = Refused::default();
     loop {
         let failed = publish_once(link, messages, telemetry).await;
         let Some((_, error)) = failed.first() else {
             return true;
         };
-        refused.note(error, link);
+        note_refusal(error, link).await;
         tokio::select! {
             biased;
             () = link.ending.ended() => return false,
@@ -201,27 +197,10 @@ pub(super) async fn publish_on(
     }
 }
 
-/// Since when the broker refuses a hand-over, and by which generation.
-#[derive(Debug, Default)]
-struct Refused(Option<(usize, Instant)>);
-
-impl Refused {
-    /// Ends a generation that was refused for too long.
-    fn note(&mut self, error: &PublishError, link: &Link) {
-        if *error != PublishError::Nacked {
-            self.0 = None;
-            return;
-        }
-        let now = Instant::now();
-        match self.0 {
-            Some((number, since)) if number == link.number => {
-                if now.duration_since(since) >= REFUSED_MAX {
-                    link.ending
-                        .end(format!("{error}, for {} s", REFUSED_MAX.as_secs()));
-                }
-            }
-            _ => self.0 = Some((link.number, now)),
-        }
+/// A refusal may be one of the channel alone.
+async fn note_refusal(error: &PublishError, link: &Link) {
+    if *error == PublishError::Nacked {
+        link.publisher.asks_anew().await;
     }
 }
 
@@ -236,15 +215,25 @@ pub(super) async fn publish_once(
     for (message, answer) in messages.into_iter().zip(answers) {
         let Err(error) = answer else { continue };
         match (&message.target, &error) {
-            (
-                Target::Reply(queue),
-                PublishError::Returned(_) | PublishError::Nacked | PublishError::BadName(_),
-            ) => {
+            (Target::Reply(queue), error) if concerns_the_reply_alone(error, link) => {
                 telemetry.reply_failed(queue, &error.to_string());
                 continue;
             }
+            (target @ Target::Results(_), PublishError::Returned(_)) => {
+                let prefix = link.publisher.prefix();
+                let reason = format!(
+                    "nothing is bound to {}: bind queue \"{prefix}.events\" to it with key \"#\"",
+                    target.name(prefix)
+                );
+                if link.publisher.declares() {
+                    // The next generation binds the queue again.
+                    link.ending.end(reason);
+                } else {
+                    telemetry.events_unrouted(&reason);
+                }
+            }
             (target, PublishError::Returned(why)) => {
-                // An object is missing: the next generation declares it again.
+                // An object is missing: the next generation declares it again, or says so.
                 link.ending.end(format!(
                     "{} is missing ({why})",
                     target.name(link.publisher.prefix())
@@ -258,6 +247,15 @@ pub(super) async fn publish_once(
         failed.push((message, error));
     }
     failed
+}
+
+/// What a requester's own queue does is his matter; what ended the generation is not.
+fn concerns_the_reply_alone(error: &PublishError, link: &Link) -> bool {
+    match error {
+        PublishError::Returned(_) | PublishError::Nacked | PublishError::BadName(_) => true,
+        PublishError::TimedOut(_) => !link.ending.is_over(),
+        PublishError::NotRequested | PublishError::Lost(_) => false,
+    }
 }
 
 /// The message for its next try.

@@ -2,23 +2,27 @@
 //!
 //! One channel in confirm mode on a connection of its own, shared by all tasks: many publishes wait for their confirms at the same time,
 //! bounded by a window. Only an ack without a returned message counts: a nack, an unroutable message, a missing confirm and silence are
-//! errors. Silence ends the generation, as its outcome is unknown; while the broker blocks publishers, silence is only waited out.
+//! errors. Silence ends the generation, as its outcome is unknown; while the broker blocks publishers, silence is only waited out. The queue
+//! of a requester is nobody's business but his: its silence is a failed reply and nothing more.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel, Confirmation, PublisherConfirm};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm};
 use tokio::sync::{Semaphore, watch};
 
 use super::connection::{self, Ending};
 use super::delay::Rung;
 use super::error::{self, BrokerError, bounded};
+use super::settings::{AmqpSettings, TopologyMode};
 use crate::telemetry::Telemetry;
 
 /// Publishes that wait for their confirm at a time: throughput is flat above, only latency grows.
 const WINDOW: u32 = 256;
+/// Patience with a requester's own queue, behind the confirms of everything else: a job waits for it.
+const REPLY_WITHIN: Duration = Duration::from_secs(5);
 
 /// Where a message goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,7 +111,7 @@ pub(super) enum PublishError {
     /// The broker refused it; a queue is full. The broker's matter; tried again later.
     #[error("the broker refused the message (a queue behind it is full)")]
     Nacked,
-    /// No queue took it: an object is missing. Our generation ends and declares everything again.
+    /// No queue took it: an object or a binding is missing.
     #[error("no queue took the message ({0})")]
     Returned(String),
     /// The channel is not in confirm mode: a fault of this program.
@@ -119,7 +123,7 @@ pub(super) enum PublishError {
     /// The connection ended first; the outcome is unknown.
     #[error("the connection ended before the confirm ({0})")]
     Lost(String),
-    /// The broker was silent; the outcome is unknown. The generation ends.
+    /// The broker was silent; the outcome is unknown. The generation ends, unless it was a reply.
     #[error("no confirm within {} s", .0.as_secs_f32())]
     TimedOut(Duration),
 }
@@ -137,10 +141,14 @@ pub(super) fn short(text: &str) -> Result<ShortString, BrokerError> {
 /// The publishing channel of one generation.
 #[derive(Debug)]
 pub(super) struct Publisher {
-    channel: Channel,
+    connection: Arc<Connection>,
+    /// The channel, and since when it is open.
+    channel: Mutex<(Arc<Channel>, Instant)>,
     window: Semaphore,
     timeout: Duration,
+    anew_after: Duration,
     prefix: String,
+    declares: bool,
     ending: Arc<Ending>,
     blocked: watch::Receiver<Option<String>>,
     telemetry: Arc<Telemetry>,
@@ -153,29 +161,52 @@ impl Publisher {
     ///
     /// [`BrokerError`] when the broker refuses or is silent.
     pub(super) async fn open(
-        broker: &lapin::Connection,
-        settings: &super::AmqpSettings,
+        connection: Arc<Connection>,
+        settings: &AmqpSettings,
         ending: Arc<Ending>,
         blocked: watch::Receiver<Option<String>>,
         telemetry: Arc<Telemetry>,
     ) -> Result<Self, BrokerError> {
-        let channel = connection::channel(broker, "publishing").await?;
-        let selected = channel.confirm_select(ConfirmSelectOptions::default());
-        bounded(
-            || "turn publisher confirms on".to_owned(),
-            connection::CALL_TIMEOUT,
-            selected,
-        )
-        .await?;
+        let channel = confirming(&connection).await?;
         Ok(Self {
-            channel,
+            connection,
+            channel: Mutex::new((Arc::new(channel), Instant::now())),
             window: Semaphore::new(WINDOW as usize),
             timeout: settings.publish_timeout,
+            anew_after: settings.refused_anew_after,
             prefix: settings.prefix.clone(),
+            declares: settings.topology == TopologyMode::Declare,
             ending,
             blocked,
             telemetry,
         })
+    }
+
+    fn channel(&self) -> (Arc<Channel>, Instant) {
+        let current = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
+        (Arc::clone(&current.0), current.1)
+    }
+
+    /// After a refusal: a new channel in the place of one that has been open for a while, once nothing is under way on that. A broker whose
+    /// queue is no longer limited goes on refusing the channels that it refused before (seen on 3.10), and only a new one asks again.
+    ///
+    /// What is in hand stays so, which the end of the generation would make the broker count. Where it fails, the next refusal tries again.
+    pub(super) async fn asks_anew(&self) {
+        if self.channel().1.elapsed() < self.anew_after {
+            return;
+        }
+        let Ok(_everything) = self.window.acquire_many(WINDOW).await else {
+            return;
+        };
+        let (refused, since) = self.channel();
+        if since.elapsed() < self.anew_after {
+            return;
+        }
+        if let Ok(fresh) = confirming(&self.connection).await {
+            *self.channel.lock().unwrap_or_else(PoisonError::into_inner) =
+                (Arc::new(fresh), Instant::now());
+            connection::close_channel(&refused).await;
+        }
     }
 
     /// Publishes one message and awaits its confirm.
@@ -200,27 +231,41 @@ impl Publisher {
                 .collect();
         };
         let begun = Instant::now();
+        let (channel, _) = self.channel();
         let mut confirms = Vec::with_capacity(messages.len());
         for message in messages {
-            confirms.push(self.write(message).await);
+            confirms.push(Some(self.write(&channel, message).await));
         }
-        let mut answers = Vec::with_capacity(messages.len());
-        for (message, confirm) in messages.iter().zip(confirms) {
-            let answer = match confirm {
-                Ok(confirm) => self.confirmed(confirm).await,
-                Err(error) => Err(error),
-            };
-            if answer.is_ok() {
-                self.telemetry
-                    .published(message.target.label(), begun.elapsed());
+        let mut answers: Vec<_> = messages
+            .iter()
+            .map(|_| Err(PublishError::NotRequested))
+            .collect();
+        // Replies last: what waits for one of them must not keep the others' confirms waiting.
+        for are_replies in [false, true] {
+            for (index, message) in messages.iter().enumerate() {
+                if matches!(message.target, Target::Reply(_)) != are_replies {
+                    continue;
+                }
+                answers[index] = match confirms[index].take() {
+                    Some(Ok(confirm)) => self.confirmed(confirm, are_replies).await,
+                    Some(Err(error)) => Err(error),
+                    None => Err(PublishError::NotRequested),
+                };
+                if answers[index].is_ok() {
+                    self.telemetry
+                        .published(message.target.label(), begun.elapsed());
+                }
             }
-            answers.push(answer);
         }
         answers
     }
 
     /// Writes the frames.
-    async fn write(&self, message: &Outgoing) -> Result<PublisherConfirm, PublishError> {
+    async fn write(
+        &self,
+        channel: &Channel,
+        message: &Outgoing,
+    ) -> Result<PublisherConfirm, PublishError> {
         let (exchange, key) = message.target.address(&self.prefix);
         let name = |text: &str| {
             ShortString::try_new(text).map_err(|error| PublishError::BadName(error.to_string()))
@@ -229,19 +274,33 @@ impl Publisher {
             mandatory: true,
             immediate: false,
         };
-        let written = self.channel.basic_publish(
+        let written = channel.basic_publish(
             name(&exchange)?,
             name(&key)?,
             options,
             &message.body,
             message.properties.clone(),
         );
-        self.patiently(written).await
+        self.patiently(self.timeout, written)
+            .await
+            .inspect_err(|error| self.ends_by(error))
     }
 
     /// Awaits the broker's word.
-    async fn confirmed(&self, confirm: PublisherConfirm) -> Result<(), PublishError> {
-        match self.patiently(confirm).await? {
+    async fn confirmed(
+        &self,
+        confirm: PublisherConfirm,
+        is_reply: bool,
+    ) -> Result<(), PublishError> {
+        let confirmation = if is_reply {
+            self.patiently(REPLY_WITHIN.min(self.timeout), confirm)
+                .await?
+        } else {
+            self.patiently(self.timeout, confirm)
+                .await
+                .inspect_err(|error| self.ends_by(error))?
+        };
+        match confirmation {
             Confirmation::Ack(None) => Ok(()),
             Confirmation::Ack(Some(returned)) => Err(PublishError::Returned(format!(
                 "{} {}",
@@ -252,29 +311,29 @@ impl Publisher {
         }
     }
 
-    /// Awaits a call; silence ends the generation unless the broker has said that it blocks publishers.
+    /// Awaits a call until the generation ends, and for at most this long while the broker takes messages. A call that fails ends it.
     async fn patiently<T>(
         &self,
+        limit: Duration,
         call: impl Future<Output = lapin::Result<T>>,
     ) -> Result<T, PublishError> {
-        tokio::pin!(call);
-        loop {
-            tokio::select! {
-                biased;
-                outcome = &mut call => {
-                    return outcome.map_err(|error| {
-                        self.ending.end(format!("publishing failed: {}", error::text(&error)));
-                        PublishError::Lost(error::text(&error))
-                    });
-                }
-                () = self.ending.ended() => return Err(PublishError::Lost(self.ending.reason())),
-                () = tokio::time::sleep(self.timeout) => {
-                    if self.blocked.borrow().is_none() {
-                        self.ending.end(format!("no confirm within {} s", self.timeout.as_secs_f32()));
-                        return Err(PublishError::TimedOut(self.timeout));
-                    }
-                }
-            }
+        tokio::select! {
+            biased;
+            outcome = within(limit, self.blocked.clone(), call) => match outcome {
+                None => Err(PublishError::TimedOut(limit)),
+                Some(outcome) => outcome.map_err(|error| {
+                    self.ending.end(format!("publishing failed: {}", error::text(&error)));
+                    PublishError::Lost(error::text(&error))
+                }),
+            },
+            () = self.ending.ended() => Err(PublishError::Lost(self.ending.reason())),
+        }
+    }
+
+    /// Silence ends the generation.
+    fn ends_by(&self, error: &PublishError) {
+        if matches!(error, PublishError::TimedOut(_)) {
+            self.ending.end(error.to_string());
         }
     }
 
@@ -283,8 +342,72 @@ impl Publisher {
         &self.prefix
     }
 
+    /// Whether the next generation declares and binds what is missing.
+    pub(super) fn declares(&self) -> bool {
+        self.declares
+    }
+
     /// Closes the channel within the bound of a close.
     pub(super) async fn close(&self) {
-        connection::close_channel(&self.channel).await;
+        connection::close_channel(&self.channel().0).await;
+    }
+}
+
+/// A channel in confirm mode.
+async fn confirming(connection: &Connection) -> Result<Channel, BrokerError> {
+    let channel = connection::channel(connection, "publishing").await?;
+    let selected = channel.confirm_select(ConfirmSelectOptions::default());
+    let what = || "turn publisher confirms on".to_owned();
+    bounded(what, connection::CALL_TIMEOUT, selected).await?;
+    Ok(channel)
+}
+
+/// Awaits something for at most this long; `None`: it did not come. The time begins anew when the broker begins or ends to block
+/// publishers, and stands still while it does.
+async fn within<T>(
+    limit: Duration,
+    mut blocked: watch::Receiver<Option<String>>,
+    call: impl Future<Output = T>,
+) -> Option<T> {
+    tokio::pin!(call);
+    loop {
+        let is_blocked = blocked.borrow_and_update().is_some();
+        tokio::select! {
+            biased;
+            outcome = &mut call => return Some(outcome),
+            Ok(()) = blocked.changed() => {}
+            () = tokio::time::sleep(limit), if !is_blocked => return None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Until when silence is borne, in seconds, where the broker blocks publishers from one time to another.
+    async fn patience(blocks: f32, unblocks: f32) -> f32 {
+        let begun = tokio::time::Instant::now();
+        let (sender, blocked) = watch::channel(None);
+        let blocking = async {
+            tokio::time::sleep(Duration::from_secs_f32(blocks)).await;
+            sender.send_replace(Some("memory".to_owned()));
+            tokio::time::sleep(Duration::from_secs_f32(unblocks - blocks)).await;
+            sender.send_replace(None);
+            std::future::pending::<()>().await;
+        };
+        let silence = std::future::pending::<()>();
+        tokio::select! {
+            answer = within(Duration::from_secs(30), blocked, silence) => assert_eq!(answer, None),
+            () = blocking => {}
+        }
+        begun.elapsed().as_secs_f32()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_of_a_confirm_begins_anew_when_the_broker_takes_messages_again() {
+        assert!((59.0..61.0).contains(&patience(1.0, 29.9).await));
+        assert!((129.0..131.0).contains(&patience(29.0, 100.0).await));
+        assert!((29.0..31.0).contains(&patience(40.0, 50.0).await));
     }
 }

@@ -31,7 +31,7 @@ const BUFFER: usize = 256;
 #[derive(Debug)]
 pub struct Requester {
     pub(super) settings: AmqpSettings,
-    pub(super) connection: Connection,
+    pub(super) connection: Arc<Connection>,
     pub(super) publisher: Publisher,
     ending: Arc<Ending>,
     tasks: JoinSet<()>,
@@ -44,7 +44,7 @@ impl Requester {
     ///
     /// [`BrokerError`] of the last broker tried.
     pub async fn connect(settings: AmqpSettings) -> Result<Self, BrokerError> {
-        let connection = connection::connect_any(&settings, Purpose::Requesting).await?;
+        let connection = Arc::new(connection::connect_any(&settings, Purpose::Requesting).await?);
         let ending = Arc::new(Ending::default());
         let (blocked_sender, blocked) = watch::channel(None);
         let (mut events, status) = (connection.events_listener(), connection.status().clone());
@@ -65,7 +65,7 @@ impl Requester {
         });
         let telemetry = Arc::new(Telemetry::default());
         let publisher = Publisher::open(
-            &connection,
+            Arc::clone(&connection),
             &settings,
             Arc::clone(&ending),
             blocked,

@@ -155,7 +155,7 @@ fn unblocked(shared: &Shared) {
 struct Built {
     link: Arc<Link>,
     intakers: Vec<Intaker>,
-    publishing: Connection,
+    publishing: Arc<Connection>,
     consuming: Arc<Connection>,
     /// Deliveries in hand are settled through these after their consumers have ended, and dropping a channel closes it.
     _channels: Vec<Channel>,
@@ -175,8 +175,8 @@ async fn build(
         connection::connect(settings, url, Purpose::Consuming),
     )?;
     let mut watchers = JoinSet::new();
-    let consuming = Arc::new(consuming);
-    for connection in [&publishing, &*consuming] {
+    let (publishing, consuming) = (Arc::new(publishing), Arc::new(consuming));
+    for connection in [&publishing, &consuming] {
         watchers.spawn(watch(
             connection.events_listener(),
             connection.status().clone(),
@@ -187,7 +187,7 @@ async fn build(
     topology::apply(&consuming, settings, settings.topology).await?;
     let blocked = shared.blocked.subscribe();
     let publisher = Publisher::open(
-        &publishing,
+        Arc::clone(&publishing),
         settings,
         Arc::clone(ending),
         blocked,

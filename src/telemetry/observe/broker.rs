@@ -48,6 +48,16 @@ impl Telemetry {
             .with_label_values(&[exchange])
             .observe(took.as_secs_f64());
         tracing::trace!(target: TARGET, exchange, duration_ms = took.as_secs_f64() * 1_000.0, "message published");
+        if exchange == "results" && self.health.events_unrouted(None) {
+            tracing::info!(target: TARGET, "events reach a queue again");
+        }
+    }
+
+    /// No queue takes events: jobs stay in hand until one does.
+    pub fn events_unrouted(&self, reason: &str) {
+        if self.health.events_unrouted(Some(cut(reason))) {
+            tracing::warn!(target: TARGET, reason = cut(reason), "events reach no queue");
+        }
     }
 
     /// So many messages are ready in a queue; `delay` stands for all delay queues together.

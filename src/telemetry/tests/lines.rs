@@ -210,6 +210,7 @@ fn texts_of_others_stay_within_their_line() {
         telemetry.reply_failed(EVIL, EVIL);
         telemetry.broker_lost(EVIL, EVIL, Duration::ZERO);
         telemetry.broker_blocked(Some(EVIL));
+        telemetry.events_unrouted(EVIL);
         telemetry.circuit_opened(EVIL);
         let fault = FaultPolicy::default()
             .fault_in(&format!("FaultCode 9010 {EVIL}"))
@@ -229,7 +230,7 @@ fn texts_of_others_stay_within_their_line() {
         );
     });
     let text = buffer.text();
-    assert_eq!(text.lines().count(), 9, "{text}");
+    assert_eq!(text.lines().count(), 10, "{text}");
     let mut others = text.chars().filter(|c| c.is_control() && *c != '\n');
     assert_eq!(others.next(), None, "{text:?}");
 }

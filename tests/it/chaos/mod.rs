@@ -5,6 +5,7 @@ mod bench; // the driver, a client and the telemetry of one vhost
 mod alarms; // memory alarms
 mod cluster; // three nodes: killed, cut off
 mod lateness; // delay queues after a broker was killed
+mod others; // queues of others: full, unbound, silent
 mod queues; // queues deleted, full, held for too long
 mod soak; // everything at once, for long
 mod steps; // steps that panic, steps that never end
