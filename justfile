@@ -41,7 +41,7 @@ bench *arguments:
 bench-pieces:
     cargo bench --bench hot_path
 
-# Draws the pictures of docs/dashboards.md from a run of ten minutes; `just pictures draw` only draws anew.
+# Draws the pictures of docs/dashboards.md from a run of six minutes; `just pictures draw` only draws anew.
 pictures *draw:
     bash tests/pictures/make {{ draw }}
 

@@ -2,7 +2,7 @@
 //!
 //! `observe/` has the calls and is the only place that logs or counts; `metrics.rs` lists every metric, [`names`] what they are called;
 //! [`health`] is what readiness knows; [`http`] serves both; [`log`] sets up the log lines, [`trace`] says which trace they belong to.
-//! No label takes a device, a job or a campaign.
+//! No label takes a device or a job. A campaign is a label for the first twenty that are active; the others are counted as one.
 
 mod campaigns;
 mod observe;
