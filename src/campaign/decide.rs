@@ -185,11 +185,17 @@ fn trips(plan: &Plan, state: &State) -> Option<(PauseReason, String)> {
             && failed as f64 * 100.0 >= abort.percent * finished as f64;
         is_met.then(|| {
             let message = format!(
-                "{failed} of {finished} devices failed ({}), which is {} % or more",
+                "{failed} of {finished} finished devices failed ({}): {} %; the limit is {} %",
                 abort.failure.name(),
+                rounded(failed as f64 * 100.0 / finished as f64),
                 abort.percent
             );
             (PauseReason::Abort, message)
         })
     })
+}
+
+/// To a tenth, which is enough to be told.
+fn rounded(percent: f64) -> f64 {
+    (percent * 10.0).round() / 10.0
 }

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use console::Style;
 use jiff::SignedDuration;
-use serde_json::json;
 
+use super::finding::{Finding, State};
 use super::output::{self, Format, Status};
 use super::{Common, load};
 use crate::config::{Config, NbiAccess};
@@ -35,107 +34,34 @@ Examples:
   nbi-upgrade check --nbi-openapi
   nbi-upgrade check --output json | jq 'select(.state != \"ok\")'
 
-It asks for the rights of a worker: run it with a worker's configuration and user.
+It asks for the rights of a worker: run it with a worker's configuration and
+user.
 
-Exit status: 0 all is well or only advised against, 1 something failed, 2 the configuration is wrong.")]
+Exit status: 0 all is well or only advised against, 1 something failed, 2 the
+configuration is wrong.")]
 pub(super) struct Check {
     /// Reads the NBI's own description (/v1/doc/swagger.json) and says which calls and fields that the worker uses are in it.
     #[arg(long)]
     nbi_openapi: bool,
 }
 
-/// How a thing is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Ok,
-    Advice,
-    Failed,
-}
-
-impl State {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Advice => "advice",
-            Self::Failed => "failed",
-        }
-    }
-
-    fn mark(self) -> (&'static str, Style) {
-        match self {
-            Self::Ok => ("ok", Style::new().green()),
-            Self::Advice => ("note", Style::new().yellow()),
-            Self::Failed => ("FAIL", Style::new().red().bold()),
-        }
-    }
-}
-
-/// What a check found.
-#[derive(Debug)]
-struct Finding {
-    what: String,
-    state: State,
-    text: String,
-    remedy: Option<String>,
-}
-
-impl Finding {
-    fn ok(what: &str, text: impl Into<String>) -> Self {
-        Self {
-            what: what.to_owned(),
-            state: State::Ok,
-            text: text.into(),
-            remedy: None,
-        }
-    }
-
-    fn advice(what: &str, text: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self {
-            state: State::Advice,
-            remedy: Some(remedy.into()),
-            ..Self::ok(what, text)
-        }
-    }
-
-    fn failed(what: &str, text: impl Into<String>, remedy: Option<&str>) -> Self {
-        Self {
-            state: State::Failed,
-            remedy: remedy.map(str::to_owned),
-            ..Self::ok(what, text)
-        }
-    }
-
-    fn print(&self, format: Format) {
-        if format == Format::Json {
-            let line = json!({"check": self.what, "ok": self.state != State::Failed, "state": self.state.name(),
-                "text": self.text, "remedy": self.remedy});
-            return output::line(&line.to_string());
-        }
-        let (mark, style) = self.state.mark();
-        let text = output::wrapped(&format!("{}: {}", self.what, self.text), INDENT);
-        output::line(&format!("{}  {text}", style.apply_to(format!("{mark:<4}"))));
-        if let Some(remedy) = &self.remedy {
-            let text = output::wrapped(&format!("→ {remedy}"), INDENT + 2);
-            output::line(&format!("{:INDENT$}{text}", ""));
-        }
-    }
-}
-
-/// Width of the mark and what is between.
-const INDENT: usize = 6;
-
 impl Check {
     /// The status says whether all is well.
     pub(super) async fn run(self, common: &Common, format: Format) -> anyhow::Result<Status> {
         let config = load(common)?;
-        let mut all = vec![Finding::ok("configuration", "every key is valid")];
-        all[0].print(format);
+        let mut all = Vec::new();
         let mut tell = |findings: Vec<Finding>| {
             for finding in &findings {
                 finding.print(format);
             }
             all.extend(findings);
         };
+        let missing = missing(&config);
+        let is_complete = missing.is_empty();
+        tell(missing);
+        if is_complete {
+            tell(vec![Finding::ok("configuration", "every key is valid")]);
+        }
         tell(broker(&config).await);
         tell(self.nbi(&config).await);
         let count = |state| all.iter().filter(|finding| finding.state == state).count();
@@ -151,17 +77,16 @@ impl Check {
                 count(State::Ok)
             ));
         }
-        Ok(if failed == 0 {
-            Status::Done
-        } else {
-            Status::Failed
+        Ok(match failed {
+            _ if !is_complete => Status::Usage,
+            0 => Status::Done,
+            _ => Status::Failed,
         })
     }
 
     async fn nbi(self, config: &Config) -> Vec<Finding> {
-        let access = match config.require_nbi() {
-            Ok(access) => access,
-            Err(error) => return vec![Finding::failed("NBI", error.to_string(), None)],
+        let Ok(access) = config.require_nbi() else {
+            return Vec::new();
         };
         let transport = match app::nbi_transport(config, &access, DESCRIPTION_MAX) {
             Ok(transport) => transport,
@@ -214,10 +139,21 @@ impl Check {
     }
 }
 
+/// The keys that are not set and that a worker needs. What needs one of them is not looked at.
+fn missing(config: &Config) -> Vec<Finding> {
+    let error = config.require_both().err();
+    let faults = error.into_iter().flat_map(|error| error.faults);
+    faults
+        .map(|fault| {
+            let text = format!("{}: {}", fault.key, fault.problem);
+            Finding::failed("configuration", text, Some(&fault.remedy))
+        })
+        .collect()
+}
+
 async fn broker(config: &Config) -> Vec<Finding> {
-    let urls = match config.require_amqp() {
-        Ok(urls) => urls,
-        Err(error) => return vec![Finding::failed("broker", error.to_string(), None)],
+    let Ok(urls) = config.require_amqp() else {
+        return Vec::new();
     };
     let settings = AmqpSettings {
         urls,

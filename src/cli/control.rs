@@ -21,11 +21,14 @@ Examples:
   nbi-upgrade cancel order-4711                      this job
   nbi-upgrade cancel --campaign spring-2026          all jobs of a campaign
 
-Names of campaigns are not checked, as an order may come before its campaign: look with `status --campaign`.
-A job that has not armed its rule ends at once. Another one is disarmed at its next look at the NBI (await_result.max, 5 minutes by
-default, at the latest); its event says in `impact` whether the device may have begun. The order also holds for jobs that come later.
+A job that has not armed its rule ends at once. Another one is disarmed at its
+next look at the NBI (await_result.max, 5 minutes by default, at the latest);
+its event says in `impact` whether the device may have begun. The order also
+holds for jobs that come later: names of campaigns are not checked, look with
+`status --campaign`.
 
-Exit status: 0 the order stands, 1 refused (the job is over) or not answered in time.")]
+Exit status: 0 the order stands, 1 refused (the job is over) or not answered
+in time.")]
 pub(super) struct Cancel {
     #[command(flatten)]
     what: JobOrCampaign,
@@ -51,8 +54,9 @@ Examples:
   nbi-upgrade pause --campaign spring-2026           this campaign
   nbi-upgrade pause --all                            the emergency stop
 
+A pause arms no rule, and disarms those of devices that have not begun, at the
+next look of each job. What a device has begun goes on.
 Names of campaigns are not checked: look with `status --campaign`.
-A pause arms no rule, and disarms those of devices that have not begun, at the next look of each job. What a device has begun goes on.
 
 Exit status: 0 the order stands, 1 not answered in time.")]
 pub(super) struct Pause {
@@ -70,10 +74,12 @@ Examples:
   nbi-upgrade resume --campaign spring-2026 --arm-again-after 30m
   nbi-upgrade resume --all                           the end of the emergency stop
 
-After a resume a disarmed rule stays so, as its device may have begun unseen, and some never report. With --arm-again-after you say that
-a device without a result by then has not begun: take more than the slowest needs. job.flash_time_max says the same of every pause.
-`resume --all` ends the emergency stop of `pause --all`; campaigns that are paused by themselves stay so.
-Names of campaigns are not checked: look with `status --campaign`.
+After a resume a disarmed rule stays so, as its device may have begun unseen,
+and some never report. With --arm-again-after you say that a device without a
+result by then has not begun: take more than the slowest needs.
+job.flash_time_max says the same of every pause. `resume --all` ends the
+emergency stop of `pause --all`; campaigns that are paused by themselves stay
+so. Names of campaigns are not checked: look with `status --campaign`.
 
 Exit status: 0 the order stands, 1 not answered in time.")]
 pub(super) struct Resume {
@@ -217,10 +223,10 @@ fn arm_again_after(text: &str) -> Result<SignedDuration, String> {
     control::arm_again_after(text)
 }
 
-fn job_id(text: &str) -> Result<JobId, String> {
+pub(super) fn job_id(text: &str) -> Result<JobId, String> {
     JobId::parse(text).map_err(|error| error.to_string())
 }
 
-fn campaign_id(text: &str) -> Result<CampaignId, String> {
+pub(super) fn campaign_id(text: &str) -> Result<CampaignId, String> {
     CampaignId::parse(text).map_err(|error| error.to_string())
 }

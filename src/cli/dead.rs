@@ -133,8 +133,9 @@ Examples:
   nbi-upgrade dead list --reason invalid_request --error firmware_url
   nbi-upgrade dead list --output json | jq -r .job_id
 
-Looking takes a letter and gives it back to its old place. A letter that was looked at a few times is
-replaced by a copy with the same id, so that the broker's delivery limit never drops it.")]
+Looking takes a letter and gives it back to its old place. A letter that was
+looked at a few times is replaced by a copy with the same id, so that the
+broker's delivery limit never drops it.")]
 pub(super) struct List {
     #[command(flatten)]
     filter: Filter,

@@ -30,7 +30,9 @@ use crate::{app, clock};
 #[command(after_help = "\
 Examples:
   nbi-upgrade demo
-  nbi-upgrade demo --devices 500 --output json")]
+  nbi-upgrade demo --devices 500 --output json
+
+It reads no configuration: --config and --set change nothing here.")]
 pub(super) struct Demo {
     /// Devices in the fleet.
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]

@@ -106,12 +106,16 @@ impl Follow {
         self.bar.finish_and_clear();
         let unfinished = self.open.len();
         if self.format == Format::Text {
-            let rest = if unfinished > 0 {
-                format!(", {unfinished} without an outcome")
-            } else {
-                String::new()
+            let rest = (unfinished > 0).then(|| format!("{unfinished} without an outcome"));
+            let told = match (self.counts.is_empty(), rest) {
+                (true, Some(rest)) => rest,
+                (_, rest) => [Some(self.summary()), rest]
+                    .into_iter()
+                    .flatten()
+                    .collect::<Vec<_>>()
+                    .join(", "),
             };
-            (self.say)(&format!("{}{rest}", self.summary()));
+            (self.say)(&told);
         }
         if self.all_completed && unfinished == 0 {
             Status::Done

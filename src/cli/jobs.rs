@@ -204,7 +204,19 @@ fn one_job(
     incoming: &Incoming<'_>,
     now: Timestamp,
 ) -> Result<(String, Vec<String>), Rejection> {
-    let work = codec.decode_request(incoming, now)?;
+    let work = codec
+        .decode_request(incoming, now)
+        .map_err(|mut rejection| {
+            // A campaign has other fields throughout: that it is one says all.
+            if rejection
+                .faults
+                .iter()
+                .any(|fault| fault.field == "devices")
+            {
+                rejection.faults.retain(|fault| fault.field == "devices");
+            }
+            rejection
+        })?;
     let job_id = work.job.order.job_id.to_string();
     Ok((job_id.clone(), vec![job_id]))
 }
@@ -236,7 +248,7 @@ fn text_of(path: &Path) -> anyhow::Result<String> {
         text
     } else {
         std::fs::read_to_string(path)
-            .with_context(|| format!("failed to read {}", path.display()))?
+            .map_err(|error| Usage(format!("failed to read {}: {error}", path.display())))?
     };
     // Spreadsheets put a mark of the byte order first.
     Ok(match text.strip_prefix('\u{feff}') {

@@ -12,6 +12,7 @@ mod columns;
 mod control;
 mod dead;
 mod demo;
+mod finding;
 mod follow;
 mod healthcheck;
 mod jobs;
@@ -54,7 +55,8 @@ Examples:
   nbi-upgrade status JOB_ID                          what became of a job
   nbi-upgrade check                                  what is wrong, with the remedy
 
-Every key of the configuration can be given in three places, and the later one wins:
+Every key of the configuration can be given in three places, and the later one
+wins:
   --config FILE                                      nbi.url in a TOML file
   NBI_UPGRADE_NBI__URL=https://...                   the environment
   --set nbi.url=https://...                          a flag
@@ -89,7 +91,8 @@ Examples:
   nbi-upgrade worker --config /etc/nbi-upgrade.toml
   NBI_UPGRADE_LOG__FORMAT=text nbi-upgrade worker --set amqp.prefetch=64
 
-Start as many as you like. SIGTERM or Ctrl-C finishes what is in hand and gives the rest back; a second one ends at once.")]
+Start as many as you like. SIGTERM or Ctrl-C finishes what is in hand and
+gives the rest back; a second one ends at once.")]
     Worker,
     /// Shows a fleet upgrading in this process: simulated NBI, simulated devices, local queue. Nothing to install.
     Demo(demo::Demo),

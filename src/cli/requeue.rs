@@ -26,8 +26,9 @@ Examples:
   nbi-upgrade dead requeue --reason delivery_limit
   nbi-upgrade dead requeue --error firmware_url --wait 1m
 
-Each letter goes back to the queue it came from, as it was, without the headers about its death. It is removed
-here only when the broker has confirmed it there. A request that was wrong is still wrong: requeue it when the
+Each letter goes back to the queue it came from, as it was, without the
+headers about its death. It is removed here only when the broker has confirmed
+it there. A request that was wrong is still wrong: requeue it when the
 configuration was at fault, else send a corrected one and drop the letter.")]
 pub(super) struct Requeue {
     #[command(flatten)]

@@ -8,14 +8,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow};
 use console::Term;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::follow::Follow;
 use super::jobs::{Request, Source, refuse};
-use super::output::{self, Format, Status, plain};
+use super::output::{self, Format, Status, Usage, plain};
 use crate::config::Config;
 use crate::driver::journal::Journal;
 use crate::driver::local::{LocalDriver, Properties};
@@ -37,11 +37,13 @@ Examples:
   nbi-upgrade run --journal jobs.jsonl.journal            goes on with what is in the journal
   nbi-upgrade run --cpe-id 001122-ABC --firmware-url https://files.example/fw-2.bin
 
-Events go to standard output, one JSON document a line; on a terminal only what did not complete is shown.
-Ctrl-C finishes what is in hand and says how to go on. Run the same file again to go on, also after a crash:
-no job is lost and none is carried out twice. A file whose jobs are all done prints their outcomes again; delete
-the journal, or use new job ids, to begin anew. A deadline counts from a request's requested_at: for a file that
-takes long, give a larger job.timeout.")]
+Events go to standard output, one JSON document a line; on a terminal only
+what did not complete is shown. Ctrl-C finishes what is in hand and says how
+to go on. Run the same file again to go on, also after a crash: no job is lost
+and none is carried out twice. A file whose jobs are all done prints their
+outcomes again; delete the journal, or use new job ids, to begin anew. A
+deadline counts from a request's requested_at: for a file that takes long,
+give a larger job.timeout.")]
 pub(super) struct Run {
     #[command(flatten)]
     source: Source,
@@ -66,6 +68,7 @@ impl Run {
         let requests = if self.source.is_given() || self.journal.is_none() {
             self.source.read(&codec)?
         } else {
+            self.refuse_no_journal()?;
             Vec::new()
         };
         refuse_repeats(&requests)?;
@@ -83,9 +86,12 @@ impl Run {
         };
         let plan = plan(requests, kept, journal.as_ref()).await?;
         if plan.job_ids.is_empty() {
-            bail!(
-                "there are no jobs in the journal; name a file of requests: nbi-upgrade run JOBS"
-            );
+            let path = self.journal_path().unwrap_or_default();
+            return Err(Usage(format!(
+                "there are no jobs in the journal {}; name the file of requests with it: nbi-upgrade run JOBS --journal {0}",
+                path.display()
+            ))
+            .into());
         }
         let broken = journal.as_ref().map(Journal::broken).unwrap_or_default();
         let concurrency = usize::from(self.concurrency);
@@ -144,6 +150,17 @@ impl Run {
             output::note(&self.parting(unfinished));
         }
         Ok(status)
+    }
+
+    /// A journal that is to be taken up must be there; a slip of the keyboard must not make one.
+    fn refuse_no_journal(&self) -> Result<(), Usage> {
+        match &self.journal {
+            Some(path) if !path.exists() => Err(Usage(format!(
+                "the journal {} does not exist; name one that a run has made, or a file of requests: nbi-upgrade run JOBS",
+                path.display()
+            ))),
+            _ => Ok(()),
+        }
     }
 
     fn journal_path(&self) -> Option<PathBuf> {

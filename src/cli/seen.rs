@@ -58,6 +58,30 @@ impl Seen {
         }
     }
 
+    /// What it says besides, for one line: its message, each fault of what was refused, the counts of a campaign.
+    pub(super) fn told(&self) -> String {
+        let data = &self.event["data"];
+        let errors = data["errors"]
+            .as_array()
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let errors = errors.iter().filter_map(|error| {
+            let (field, message) = (error["field"].as_str()?, error["message"].as_str()?);
+            Some(format!("{field}: {message}"))
+        });
+        let errors = errors.collect::<Vec<_>>().join("; ");
+        let counts = ["waiting", "in_flight", "completed", "failed", "cancelled"].map(|name| {
+            let count = data["counts"][name].as_u64().filter(|count| *count > 0)?;
+            Some(format!("{count} {}", name.replace('_', " ")))
+        });
+        let counts = counts.into_iter().flatten().collect::<Vec<_>>().join(", ");
+        let message = self.text("message").unwrap_or_default().to_owned();
+        let parts = [message, errors, counts]
+            .into_iter()
+            .filter(|part| !part.is_empty());
+        parts.collect::<Vec<_>>().join("; ")
+    }
+
     /// How its word looks.
     pub(super) fn style(&self) -> Style {
         match self.text("outcome") {
@@ -75,4 +99,38 @@ pub(super) fn short_time(time: Option<Timestamp>) -> String {
         || "-".to_owned(),
         |time| time.strftime("%m-%d %H:%M:%S").to_string(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn told(data: &Value) -> String {
+        let event = json!({"type": "upgrade.any", "data": data});
+        Seen::parse(event.to_string().as_bytes()).unwrap().told()
+    }
+
+    #[test]
+    fn an_event_tells_why_and_how_many() {
+        let errors = json!([{"field": "cpe_id", "message": "is missing"}, {"field": "force", "message": "must be true or false"}]);
+        assert_eq!(
+            told(&json!({"errors": errors})),
+            "cpe_id: is missing; force: must be true or false"
+        );
+        assert_eq!(
+            told(
+                &json!({"message": "the order is not valid", "errors": [{"field": "all", "message": "x"}]})
+            ),
+            "the order is not valid; all: x"
+        );
+        let counts =
+            json!({"waiting": 3, "in_flight": 2, "completed": 0, "failed": 1, "released": 3});
+        assert_eq!(
+            told(&json!({"counts": counts})),
+            "3 waiting, 2 in flight, 1 failed"
+        );
+        assert_eq!(told(&json!({})), "");
+    }
 }

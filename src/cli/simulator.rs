@@ -128,21 +128,40 @@ fn named<T: Copy + std::fmt::Debug>(flag: &str, text: &str, all: &[T]) -> anyhow
         .iter()
         .find(|value| format!("{value:?}").to_ascii_lowercase() == wanted);
     found.copied().ok_or_else(|| {
+        let values: Vec<_> = all
+            .iter()
+            .map(|value| kebab(&format!("{value:?}")))
+            .collect();
         output::Usage(format!(
-            "{flag} {text:?} is not known; its help names the values"
+            "{flag} {text:?} is not known; give {}",
+            values.join(", ")
         ))
         .into()
     })
 }
 
+/// `SameAsCode` as it is typed: `same-as-code`.
+fn kebab(name: &str) -> String {
+    let mut typed = String::new();
+    for character in name.chars() {
+        if character.is_ascii_uppercase() && !typed.is_empty() {
+            typed.push('-');
+        }
+        typed.push(character.to_ascii_lowercase());
+    }
+    typed
+}
+
 impl Simulator {
     pub(super) async fn run(self, format: Format) -> anyhow::Result<Status> {
         let semantics = self.semantics.semantics()?;
-        if !(0.0..=1.0).contains(&self.trouble) || self.time_scale <= 0.0 {
-            return Err(output::Usage(
-                "--trouble must be from 0 to 1, --time-scale above 0".to_owned(),
-            )
-            .into());
+        if !(0.0..=1.0).contains(&self.trouble) {
+            let wrong = format!("--trouble is {}; give a share from 0 to 1", self.trouble);
+            return Err(output::Usage(wrong).into());
+        }
+        if self.time_scale <= 0.0 || !self.time_scale.is_finite() {
+            let wrong = format!("--time-scale is {}; give a factor above 0", self.time_scale);
+            return Err(output::Usage(wrong).into());
         }
         let fleet = if self.mixed {
             Fleet::mixed(self.seed)

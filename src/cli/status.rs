@@ -9,11 +9,16 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
 use super::columns::{Cell, Columns};
+use super::control::{campaign_id, job_id};
 use super::output::{self, Format, Status as ExitStatus, Usage, plain};
 use super::seen::{Seen, short_time};
 use super::watch;
 use crate::config::Config;
 use crate::driver::amqp::stream::Start;
+use crate::job::{CampaignId, JobId};
+
+/// The type of an answer to an order that stands.
+const STANDS: &str = "upgrade.control.accepted";
 
 /// Tells of a job or a campaign.
 #[derive(Debug, clap::Args)]
@@ -23,87 +28,101 @@ Examples:
   nbi-upgrade status --campaign spring
   nbi-upgrade status order-4711 --since 2026-06-01T00:00:00Z --output json
 
-The history reaches back as far as events.retention says; it is read once from the beginning, or from --since.
-Exit status: 0 something is known, 1 nothing is.")]
+The history reaches back as far as events.retention says; it is read once from
+the beginning, or from --since. Exit status: 0 something is known, 1 nothing
+is.")]
 pub(super) struct Status {
-    /// The job.
-    #[arg(
-        value_name = "JOB_ID",
-        required_unless_present = "campaign",
-        conflicts_with = "campaign"
-    )]
-    job_id: Option<String>,
-    /// A campaign: its jobs in numbers.
-    #[arg(long, alias = "campaign-id", value_name = "ID")]
-    campaign: Option<String>,
+    #[command(flatten)]
+    what: What,
     /// Reads the history only from this time on (RFC 3339), which is quicker.
     #[arg(long, value_name = "TIME")]
     since: Option<Timestamp>,
 }
 
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct What {
+    /// The job.
+    #[arg(value_name = "JOB_ID", value_parser = job_id)]
+    job_id: Option<JobId>,
+    /// A campaign: its jobs in numbers.
+    #[arg(long, alias = "campaign-id", value_name = "ID", value_parser = campaign_id)]
+    campaign: Option<CampaignId>,
+}
+
+/// What the history says.
+#[derive(Debug, Default)]
+struct History {
+    /// Every event of the job or campaign, each once, in order.
+    events: Vec<Seen>,
+    /// Whether the last order about everything was a pause.
+    is_all_paused: bool,
+}
+
 impl Status {
     pub(super) async fn run(self, config: Config, format: Format) -> anyhow::Result<ExitStatus> {
         let start = self.since.map_or(Start::First, Start::Time);
-        match (&self.job_id, &self.campaign) {
+        match (&self.what.job_id, &self.what.campaign) {
             (Some(job_id), _) => {
-                let events = self.read(&config, start, "job_id", job_id).await?;
-                Ok(tell_job(job_id, &events, &config, format))
+                let job_id = job_id.as_str();
+                let history = read(&config, start, "job_id", job_id).await?;
+                Ok(tell_job(job_id, &history, &config, format))
             }
             (None, Some(campaign)) => {
-                let events = self.read(&config, start, "campaign_id", campaign).await?;
-                Ok(tell_campaign(campaign, &events, format))
+                let campaign = campaign.as_str();
+                let history = read(&config, start, "campaign_id", campaign).await?;
+                Ok(tell_campaign(campaign, &history.events, format))
             }
             (None, None) => Err(Usage("name a job or a campaign".to_owned()).into()),
         }
     }
+}
 
-    /// Every event whose field has this value, each once, in order.
-    async fn read(
-        &self,
-        config: &Config,
-        start: Start,
-        field: &str,
-        value: &str,
-    ) -> anyhow::Result<Vec<Seen>> {
-        let mut reader = watch::open(config, start).await?;
-        let bar = ProgressBar::new_spinner();
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {pos} events read") {
-            bar.set_style(style);
-        }
-        let end = reader
-            .end()
-            .await
-            .context("failed to find the end of the history")?;
-        let mut ids = HashSet::new();
-        let mut events = Vec::new();
-        while let Some(record) = reader
-            .next_before(end)
-            .await
-            .context("failed to read the history")?
-        {
-            bar.inc(1);
-            // Cheaper than taking every event apart.
-            if !contains(&record.body, value.as_bytes()) {
-                continue;
-            }
-            if let Some(seen) = Seen::parse(&record.body)
-                && seen.text(field) == Some(value)
-                && ids.insert(seen.id().to_owned())
-            {
-                events.push(seen);
-            }
-        }
-        bar.finish_and_clear();
-        reader.close().await;
-        Ok(events)
+/// Reads the events whose field has this value, and what was ordered about everything.
+async fn read(config: &Config, start: Start, field: &str, value: &str) -> anyhow::Result<History> {
+    let mut reader = watch::open(config, start).await?;
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {pos} events read") {
+        bar.set_style(style);
     }
+    let end = reader
+        .end()
+        .await
+        .context("failed to find the end of the history")?;
+    let mut ids = HashSet::new();
+    let mut history = History::default();
+    while let Some(record) = reader
+        .next_before(end)
+        .await
+        .context("failed to read the history")?
+    {
+        bar.inc(1);
+        // Cheaper than taking every event apart.
+        let may_be_an_order = contains(&record.body, STANDS.as_bytes());
+        if !may_be_an_order && !contains(&record.body, value.as_bytes()) {
+            continue;
+        }
+        let Some(seen) = Seen::parse(&record.body) else {
+            continue;
+        };
+        if seen.kind() == "control.accepted" && seen.event["data"]["all"] == true {
+            history.is_all_paused = seen.text("command") == Some("pause");
+        }
+        if seen.text(field) == Some(value) && ids.insert(seen.id().to_owned()) {
+            history.events.push(seen);
+        }
+    }
+    bar.finish_and_clear();
+    reader.close().await;
+    Ok(history)
 }
 
 fn contains(text: &[u8], wanted: &[u8]) -> bool {
     wanted.is_empty() || text.windows(wanted.len()).any(|window| window == wanted)
 }
 
-fn tell_job(job_id: &str, events: &[Seen], config: &Config, format: Format) -> ExitStatus {
+fn tell_job(job_id: &str, history: &History, config: &Config, format: Format) -> ExitStatus {
+    let events = &history.events;
     let last_word = events.iter().find(|seen| seen.is_final());
     let Some(latest) = last_word.or_else(|| events.last()) else {
         if format == Format::Json {
@@ -111,9 +130,9 @@ fn tell_job(job_id: &str, events: &[Seen], config: &Config, format: Format) -> E
         }
         output::note(&format!(
             "the history has no event of job {}: it was not submitted, not yet taken by a worker, or is older than \
-             events.retention ({:#}); `nbi-upgrade dead list --job-id` shows whether it died",
+             events.retention ({}); `nbi-upgrade dead list --job-id {0}` shows whether it died",
             plain(job_id),
-            config.events.retention
+            kept_for(config.events.retention)
         ));
         return ExitStatus::Failed;
     };
@@ -152,6 +171,16 @@ fn tell_job(job_id: &str, events: &[Seen], config: &Config, format: Format) -> E
             field(name, Some(&output::wrapped(&value, INDENT)));
         }
     }
+    if last_word.is_none() {
+        let deadline = events.iter().rev().find_map(|seen| seen.text("deadline"));
+        let deadline = deadline.map(|text| {
+            text.parse()
+                .map_or_else(|_| plain(text), output::to_the_second)
+        });
+        field("deadline", deadline.as_deref());
+        let paused = "everything is paused; `nbi-upgrade resume --all` ends it";
+        field("held", history.is_all_paused.then_some(paused));
+    }
     let stages = data["stages"]
         .as_array()
         .map(Vec::as_slice)
@@ -171,6 +200,16 @@ fn tell_job(job_id: &str, events: &[Seen], config: &Config, format: Format) -> E
     }
     columns.print();
     ExitStatus::Done
+}
+
+/// A retention as it is written in the configuration.
+fn kept_for(retention: SignedDuration) -> String {
+    let hours = retention.as_hours();
+    if hours % 24 == 0 && retention == SignedDuration::from_hours(hours) {
+        format!("{}d", hours / 24)
+    } else {
+        format!("{retention:#}")
+    }
 }
 
 /// Width of a field's name and what is between.
@@ -362,6 +401,13 @@ mod tests {
             (7_260_000, "2 h 1 min"),
         ] {
             assert_eq!(spoken(SignedDuration::from_millis(millis)), text);
+        }
+    }
+
+    #[test]
+    fn a_retention_is_told_as_it_is_written() {
+        for (hours, text) in [(168, "7d"), (720, "30d"), (36, "36h")] {
+            assert_eq!(kept_for(SignedDuration::from_hours(hours)), text);
         }
     }
 

@@ -30,10 +30,13 @@ A line of jobs.jsonl:
   {\"job_id\":\"order-4711\",\"cpe_id\":\"001122-ABC\",\"firmware_url\":\"https://files.example/fw-2.bin\",
    \"requested_at\":\"2026-06-01T02:07:15Z\"}   (on one line)
 
-A line may be a campaign: {\"campaign_id\":\"spring\",\"devices\":[\"001122-ABC\",…],\"firmware_url\":…,\"pace\":{\"starts_per_minute\":60}}
+A line may be a campaign:
+  {\"campaign_id\":\"spring\",\"devices\":[\"001122-ABC\",…],
+   \"firmware_url\":…,\"pace\":{\"starts_per_minute\":60}}   (on one line)
 Its jobs are <campaign_id>:<cpe_id>; docs/campaigns.md has the fields.
 
-Keep requested_at when you send a request again: by it a job that is done is known as done.")]
+Keep requested_at when you send a request again: by it a job that is done is
+known as done.")]
 pub(super) struct Submit {
     #[command(flatten)]
     source: Source,

@@ -28,17 +28,21 @@ Examples:
 
 A rule counts if nbi.rule_id names it so. It is
   live      a job of its device is under way
-  young     the last event about its device is younger than --older-than, or a job that may have left it armed
-            has time left, and an hour more. It may flash its device meanwhile: if that must not be, disarm it
+  young     the last event about its device is younger than --older-than, or
+            a job that may have left it armed has time left, and an hour more.
+            It may flash its device meanwhile: if that must not be, disarm it
             in the NBI. `not before` says when it can be an orphan
   kept      its job was told to leave it armed
-  orphan    a job with its file ended without having disarmed it, and no other is under way
-  unsure    the history does not say: no job of it, or one that put it away, or without an outcome; or trimmed
-The history is that of this broker and prefix. Rules of `nbi-upgrade run` and of other installations at
-the same NBI are not in it: they are unsure.
+  orphan    a job with its file ended without having disarmed it, and no other
+            is under way
+  unsure    the history does not say: no job of it, or one that put it away,
+            or without an outcome; or trimmed
+The history is that of this broker and prefix. Rules of `nbi-upgrade run` and
+of other installations at the same NBI are not in it: they are unsure.
 
-Exit status: 0 nothing is left armed that should not be, 1 an orphan is, or a young rule that its job left
-armed, or not all could be seen, 2 wrong usage or configuration.")]
+Exit status: 0 nothing is left armed that should not be, 1 an orphan is, or a
+young rule that its job left armed, or not all could be seen, 2 wrong usage or
+configuration.")]
 pub(super) struct Sweep {
     /// Disarms the orphans, each after another look.
     #[arg(long)]

@@ -17,14 +17,16 @@ Examples:
   nbi-upgrade topology declare
   nbi-upgrade topology declare --set amqp.prefix=lab --set amqp.url=amqp://admin:secret@rabbitmq.example.com/%2f
 
-Declaring again does nothing. A worker declares by itself unless amqp.topology is \"check\".")]
+Declaring again does nothing. A worker declares by itself unless amqp.topology
+is \"check\".")]
     Declare,
     /// Looks whether everything stands; changes nothing.
     #[command(after_help = "\
 Examples:
   nbi-upgrade topology check
 
-`nbi-upgrade check` says more: every fault instead of the first, permissions, and the NBI.")]
+`nbi-upgrade check` says more: every fault instead of the first, permissions,
+and the NBI.")]
     Check,
 }
 
@@ -39,7 +41,7 @@ impl Topology {
             Self::Declare => (topology::declare_once(&settings).await, "declared"),
             Self::Check => (topology::check_once(&settings).await, "checked"),
         };
-        did.context("the topology does not stand")?;
+        did.with_context(|| format!("the topology could not be {verb}"))?;
         let count = topology::objects(&settings).len();
         match format {
             Format::Text => output::line(&format!(

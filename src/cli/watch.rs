@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use clap::builder::PossibleValuesParser;
 use console::{pad_str, truncate_str};
 use lru::LruCache;
 
@@ -15,6 +16,7 @@ use crate::app;
 use crate::config::Config;
 use crate::driver::amqp::AmqpSettings;
 use crate::driver::amqp::stream::{Start, Stream, StreamReader};
+use crate::message::EventKind;
 
 /// Repeats come soon after the first.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(10_000).expect("it is not 0");
@@ -35,8 +37,8 @@ Examples:
   nbi-upgrade watch --campaign spring --outcome failed
   nbi-upgrade watch --from 2026-06-01T02:00:00Z --no-follow --output json | jq -r .subject
 
-An event that was published twice is shown once. Times are in UTC. The history reaches back as far as
-events.retention says. Ctrl-C ends it.")]
+An event that was published twice is shown once. Times are in UTC. The history
+reaches back as far as events.retention says. Ctrl-C ends it.")]
 pub(super) struct Watch {
     /// Where to begin: first (the oldest that is kept), last (a little before the end), next, or a time (RFC 3339).
     #[arg(long, value_name = "WHERE", default_value = "next", value_parser = str::parse::<Start>)]
@@ -44,8 +46,8 @@ pub(super) struct Watch {
     /// Only events of this campaign.
     #[arg(long, alias = "campaign-id", value_name = "ID")]
     campaign: Option<String>,
-    /// Only events with this outcome: completed, failed, cancelled, rejected; or of this kind: accepted, progress.
-    #[arg(long, value_name = "OUTCOME")]
+    /// Only events with this outcome, or of this kind; `control` and `campaign` are all of theirs.
+    #[arg(long, value_name = "OUTCOME", value_parser = outcomes())]
     outcome: Option<String>,
     /// Only events of this device.
     #[arg(long, alias = "cpe-id", value_name = "ID")]
@@ -103,15 +105,29 @@ impl Watch {
         let equal = |wanted: &Option<String>, found: Option<&str>| {
             wanted.is_none() || wanted.as_deref() == found
         };
-        let is_outcome = self
-            .outcome
-            .as_deref()
-            .is_none_or(|wanted| seen.text("outcome") == Some(wanted) || seen.kind() == wanted);
+        let is_outcome = self.outcome.as_deref().is_none_or(|wanted| {
+            seen.text("outcome") == Some(wanted) || is_of(seen.kind(), wanted)
+        });
         is_outcome
             && equal(&self.campaign, seen.text("campaign_id"))
             && equal(&self.device, seen.text("cpe_id"))
             && equal(&self.job, seen.text("job_id"))
     }
+}
+
+/// Every kind of event, and the two that are families.
+fn outcomes() -> PossibleValuesParser {
+    let kinds = EventKind::ALL.map(|kind| {
+        let kind = kind.event_type();
+        kind.strip_prefix("upgrade.").unwrap_or(kind)
+    });
+    PossibleValuesParser::new(kinds.into_iter().chain(["control", "campaign"]))
+}
+
+/// `campaign.paused` is of the kind `campaign.paused`, and of `campaign`.
+fn is_of(kind: &str, wanted: &str) -> bool {
+    let rest = kind.strip_prefix(wanted);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// Opens the history.
@@ -153,7 +169,7 @@ fn print(seen: &Seen, format: Format) {
         "{}  {}  {}",
         about.unwrap_or("-"),
         seen.text("cpe_id").unwrap_or("-"),
-        seen.text("message").unwrap_or_default()
+        seen.told()
     ));
     let time = short_time(seen.time());
     let room = output::width().map(|width| width.saturating_sub(time.len() + 2 + word.len() + 2));
@@ -162,4 +178,18 @@ fn print(seen: &Seen, format: Format) {
         None => rest,
     };
     output::line(format!("{time}  {}  {rest}", seen.style().apply_to(word)).trim_end());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_family_takes_its_own_and_no_other() {
+        assert!(
+            is_of("campaign.paused", "campaign") && is_of("campaign.paused", "campaign.paused")
+        );
+        assert!(!is_of("campaign.paused", "control") && !is_of("campaigns", "campaign"));
+        assert!(!is_of("failed", "fail"));
+    }
 }

@@ -13,8 +13,12 @@ use super::reader::{Leaf, Reader};
 /// What every environment variable of ours begins with.
 pub const ENVIRONMENT_PREFIX: &str = "NBI_UPGRADE_";
 
-/// Variables that begin like ours and are no keys: the file's path (`--config`) and the build's revision.
-const NOT_KEYS: [&str; 2] = ["NBI_UPGRADE_CONFIG", "NBI_UPGRADE_REVISION"];
+/// Variables that begin like ours and are no keys: the file's path (`--config`), the build's revision, and a flag of the simulator.
+const NOT_KEYS: [&str; 3] = [
+    "NBI_UPGRADE_CONFIG",
+    "NBI_UPGRADE_REVISION",
+    "NBI_UPGRADE_SIMULATOR_PASSWORD",
+];
 
 /// Variables of the test suite begin with this.
 const TEST_PREFIX: &str = "NBI_UPGRADE_TEST_";

@@ -218,6 +218,9 @@ fn url(reader: &mut Reader) -> Option<Url> {
         if url.query().is_some() || url.fragment().is_some() {
             return Err(("has a query or a fragment".to_owned(), remedy()));
         }
+        if url.path().trim_end_matches('/').ends_with("/v1") {
+            return Err(("ends in /v1, which is added to it".to_owned(), remedy()));
+        }
         Ok(url)
     })
 }

@@ -194,7 +194,7 @@ pub(super) fn open(incoming: &Incoming<'_>, max: usize) -> Result<Fields, Reject
     };
     let fields = Fields::parse(text).map_err(|error| {
         Rejection::of_body(format!(
-            "is not a JSON object: {error}; send one object as the contract has it"
+            "is not a JSON object: {error}; send one JSON object; `nbi-upgrade schema request` has its fields"
         ))
     })?;
     let media_type = incoming.content_type.unwrap_or("application/json");

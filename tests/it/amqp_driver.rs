@@ -154,6 +154,29 @@ async fn topology_can_be_declared_again_and_checked() {
 }
 
 #[tokio::test]
+async fn who_comes_before_the_topology_stands_is_told_how_to_make_it() {
+    let vhost = Node::shared().vhost();
+    let mut requester = Requester::connect(settings(&vhost.url())).await.unwrap();
+    let listening = requester
+        .subscribe(&["upgrade.#"])
+        .await
+        .unwrap_err()
+        .to_string();
+    let publishing = requester
+        .publish("m", b"{}".to_vec(), None)
+        .await
+        .unwrap_err()
+        .to_string();
+    for text in [listening, publishing] {
+        assert!(
+            text.contains("`nbi-upgrade topology declare` creates what is missing"),
+            "{text}"
+        );
+    }
+    requester.close().await;
+}
+
+#[tokio::test]
 async fn an_unequal_argument_is_named_with_its_remedy() {
     let vhost = Node::shared().vhost();
     let quorum = ("x-queue-type", AMQPValue::LongString("quorum".into()));

@@ -23,6 +23,35 @@ const QUICK: [&str; 4] = [
     "log.level=off",
 ];
 
+/// Every command that has a help of its own.
+const COMMANDS: [&[&str]; 25] = [
+    &[],
+    &["worker"],
+    &["demo"],
+    &["run"],
+    &["submit"],
+    &["watch"],
+    &["status"],
+    &["dead"],
+    &["dead", "list"],
+    &["dead", "show"],
+    &["dead", "requeue"],
+    &["dead", "drop"],
+    &["cancel"],
+    &["pause"],
+    &["resume"],
+    &["sweep"],
+    &["simulator"],
+    &["topology"],
+    &["topology", "declare"],
+    &["topology", "check"],
+    &["check"],
+    &["schema"],
+    &["healthcheck"],
+    &["completions"],
+    &["manual"],
+];
+
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
     command.env_clear().args(arguments).stdin(Stdio::null());
@@ -169,34 +198,7 @@ fn deaf_address() -> String {
 
 #[test]
 fn every_command_has_its_help() {
-    let commands: [&[&str]; 25] = [
-        &[],
-        &["worker"],
-        &["demo"],
-        &["run"],
-        &["submit"],
-        &["watch"],
-        &["status"],
-        &["dead"],
-        &["dead", "list"],
-        &["dead", "show"],
-        &["dead", "requeue"],
-        &["dead", "drop"],
-        &["cancel"],
-        &["pause"],
-        &["resume"],
-        &["sweep"],
-        &["simulator"],
-        &["topology"],
-        &["topology", "declare"],
-        &["topology", "check"],
-        &["check"],
-        &["schema"],
-        &["healthcheck"],
-        &["completions"],
-        &["manual"],
-    ];
-    for words in commands {
+    for words in COMMANDS {
         let help = run(&[words, &["--help"]].concat()).expect(0);
         assert_eq!(help.err, "");
         // `topology` and `dead` have commands of their own, with examples each.
@@ -270,8 +272,26 @@ fn wrong_usage_is_status_2_and_says_what_is_right() {
         (&["check", "--set", "nbi.timeout"][..], "KEY=VALUE"),
         (&["check", "--output", "xml"][..], "text, json"),
         (&["demo", "--devices", "0"][..], "1..=10000"),
-        (&["simulator", "--trouble", "2"][..], "--trouble must be"),
-        (&["simulator", "--put", "x"][..], "--put \"x\" is not known"),
+        (&["simulator", "--trouble", "2"][..], "--trouble is 2"),
+        (&["simulator", "--time-scale", "0"][..], "--time-scale is 0"),
+        (
+            &["simulator", "--put", "x"][..],
+            "--put \"x\" is not known; give merge, replace",
+        ),
+        (
+            &["run", "--journal", "/nowhere/nope.journal"][..],
+            "journal /nowhere/nope.journal does not exist",
+        ),
+        (
+            &["run", "/nowhere/jobs.jsonl"][..],
+            "failed to read /nowhere/jobs.jsonl",
+        ),
+        (
+            &["watch", "--outcome", "blah"][..],
+            "completed, failed, cancelled, rejected",
+        ),
+        (&["status", "a b"][..], "contains ' '"),
+        (&["status", "--campaign", "a b"][..], "contains ' '"),
         (&["run", "-"][..], "there are no requests"),
         (
             &["watch", "--from", "yesterday"][..],
@@ -402,7 +422,7 @@ fn one_invalid_request_keeps_all_from_being_sent_and_is_named_by_line_and_field(
 
 #[test]
 fn a_file_that_cannot_be_read_is_named() {
-    let finished = run(&["run", "/nowhere/jobs.jsonl"]).expect(1);
+    let finished = run(&["run", "/nowhere/jobs.jsonl"]).expect(2);
     assert!(finished.err.contains("/nowhere/jobs.jsonl"));
     let finished = run(&["check", "--config", "/nowhere/nbi-upgrade.toml"]).expect(2);
     assert!(finished.err.contains("/nowhere/nbi-upgrade.toml"));
@@ -620,17 +640,41 @@ fn bash_completes_commands_and_flags() {
 }
 
 #[test]
-fn check_without_any_url_names_the_keys() {
-    let finished = run(&["check"]).expect(1);
-    assert!(finished.out.contains("FAIL  broker") && finished.out.contains("amqp.url"));
-    assert!(finished.out.contains("FAIL  NBI") && finished.out.contains("nbi.url"));
+fn check_has_a_line_and_a_remedy_for_each_key_that_is_missing() {
+    let finished = run(&["check"]).expect(2);
+    let lines: Vec<_> = finished.out.lines().map(str::trim).collect();
+    assert_eq!(lines.len(), 8, "{}", finished.out);
+    for (pair, key) in lines
+        .chunks(2)
+        .zip(["amqp.url", "nbi.url", "nbi.username", "nbi.password"])
+    {
+        assert!(
+            pair[0].starts_with(&format!("FAIL  configuration: {key}: is not set")),
+            "{pair:?}"
+        );
+        assert!(pair[1].starts_with(&format!("→ set {key}")), "{pair:?}");
+    }
+    // What can be looked at is looked at all the same.
+    let url = format!("amqp.url=amqp://nbi@{}", deaf_address());
+    let finished = run(&["check", "--set", &url]).expect(2);
+    assert!(
+        finished.out.contains("FAIL  broker reachable") && finished.err.contains("0 ok, 4 failed"),
+        "{} {}",
+        finished.out,
+        finished.err
+    );
 }
 
 #[test]
 fn check_says_that_credentials_are_refused_and_shows_none() {
     let simulator = Simulator::start(&["--password", "right"]);
     let mut flags = simulator.flags();
-    flags.extend(["--set".to_owned(), format!("nbi.password={SECRET}")]);
+    for more in [
+        format!("nbi.password={SECRET}"),
+        format!("amqp.url=amqp://{}", deaf_address()),
+    ] {
+        flags.extend(["--set".to_owned(), more]);
+    }
     let finished = run(&with(&["check"], &flags)).expect(1);
     assert!(
         finished.out.contains("check nbi.username"),
@@ -725,6 +769,62 @@ fn topology_and_submit_without_a_broker_fail_with_its_address_and_without_its_pa
         let finished = run(&[arguments, &["--set", &url]].concat()).expect(1);
         assert!(finished.err.contains(&address), "{}", finished.err);
         assert!(!finished.err.contains(SECRET), "{}", finished.err);
+        // It is the broker that is not there, whatever was to be done with it.
+        assert!(
+            finished
+                .err
+                .contains("is RabbitMQ running there, and is amqp.url right?")
+                && !finished.err.contains("does not stand")
+                && !finished.err.contains("(topology)"),
+            "{}",
+            finished.err
+        );
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_request_is_said_once() {
+    let campaign =
+        r#"{"campaign_id":"c","devices":["A"],"firmware_url":"https://files.example/a"}"#;
+    let refused = run_with_input(&["run", "-"], campaign).expect(2);
+    assert!(
+        refused
+            .err
+            .contains("devices: campaigns are carried out through the broker")
+            && refused.err.lines().count() == 2
+            && !refused.err.contains("cpe_id"),
+        "{}",
+        refused.err
+    );
+    let refused = run_with_input(&["run", "-"], "no json").expect(2);
+    assert!(
+        refused
+            .err
+            .contains("`nbi-upgrade schema request` has its fields"),
+        "{}",
+        refused.err
+    );
+}
+
+#[test]
+fn the_simulators_password_in_the_environment_is_no_wrong_key() {
+    let mut worker = command(&["topology", "check"]);
+    worker.env("NBI_UPGRADE_SIMULATOR_PASSWORD", "nbi");
+    worker.env(
+        "NBI_UPGRADE_AMQP__URL",
+        format!("amqp://{}", deaf_address()),
+    );
+    Finished::of(&worker.output().unwrap()).expect(1);
+}
+
+#[test]
+fn texts_of_help_fit_a_terminal_of_eighty_columns() {
+    for words in COMMANDS {
+        let help = run(&[words, &["--help"]].concat()).expect(0);
+        let prose = help.out.lines().skip_while(|line| *line != "Examples:");
+        for line in prose.filter(|line| !line.starts_with("  ")) {
+            assert!(line.chars().count() <= 80, "{words:?}: {line}");
+        }
     }
 }
 

@@ -51,10 +51,13 @@ fn a_criterion_trips_at_its_share_and_not_before_enough_have_finished() {
     campaign.fail(82..91, FailureKind::DeviceFault, at(1));
     assert_eq!(reason(&campaign.decide(900, at(1))), None, "9 of 91");
     campaign.fail(91..92, FailureKind::DeviceFault, at(1));
-    assert_eq!(
-        reason(&campaign.decide(900, at(1))),
-        Some(PauseReason::Abort),
-        "10 of 92"
+    let decided = campaign.decide(900, at(1));
+    assert_eq!(reason(&decided), Some(PauseReason::Abort), "10 of 92");
+    // The two shares are told apart.
+    let told = format!("{decided:?}");
+    assert!(
+        told.contains("10 of 92 finished devices failed (any): 10.9 %; the limit is 10 %"),
+        "{told}"
     );
 }
 

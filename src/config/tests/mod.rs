@@ -281,6 +281,8 @@ fn values_out_of_range_and_of_the_wrong_kind_name_the_remedy() {
         ("nbi.url", "acs.example.com", "is not a URL"),
         ("nbi.url", "ftp://acs.example.com", "scheme \"ftp\""),
         ("nbi.url", "https://acs.example.com/?x=1", "query"),
+        ("nbi.url", "https://acs.example.com/v1", "ends in /v1"),
+        ("nbi.url", "https://acs.example.com/nbi/v1/", "ends in /v1"),
         ("nbi.username", "a:b", "':'"),
         ("amqp.url", "http://broker", "amqp://USER"),
         ("amqp.prefix", "", "has no value"),

@@ -152,7 +152,7 @@ pub(super) async fn connect(
     url: &SecretString,
     purpose: Purpose,
 ) -> Result<Connection, BrokerError> {
-    let action = || format!("connect to {} ({})", redacted(url), purpose.name());
+    let action = || format!("connect to {}", redacted(url));
     let uri = parse(settings, url)?;
     let scheme = uri.scheme.clone();
     let tls = tls_config(&settings.tls).await?;
@@ -207,6 +207,9 @@ fn explained(
         (ErrorKind::IOError(cause), _) if *scheme == AMQPScheme::AMQP && is_hang_up(cause) => {
             "the other side hung up at once; a port for TLS (5671 by habit) needs amqps://"
                 .to_owned()
+        }
+        (ErrorKind::IOError(_), _) => {
+            format!("is RabbitMQ running there, and is {} right?", url_key(settings))
         }
         _ => return BrokerError::of(action, error),
     };

@@ -27,6 +27,9 @@ use crate::telemetry::Telemetry;
 /// Events buffered for a slow reader.
 const BUFFER: usize = 256;
 
+const DECLARE_IT: &str =
+    "check amqp.prefix; `nbi-upgrade topology declare` creates what is missing";
+
 /// A connection that publishes requests.
 #[derive(Debug)]
 pub struct Requester {
@@ -98,10 +101,7 @@ impl Requester {
             properties,
             body,
         };
-        self.publisher.publish(&message).await.map_err(|error| {
-            let target = message.target.name(&self.settings.prefix);
-            BrokerError::new(format!("publish to {target}"), error.to_string())
-        })
+        self.send(&message).await
     }
 
     /// Publishes an operator's command and awaits its confirm: from then on it holds. Its answer has `id` as `correlation_id`.
@@ -115,9 +115,18 @@ impl Requester {
             properties: properties::of_command(id, Timestamp::now()),
             body: command.encode(),
         };
-        self.publisher.publish(&message).await.map_err(|error| {
+        self.send(&message).await
+    }
+
+    async fn send(&self, message: &Outgoing) -> Result<(), BrokerError> {
+        self.publisher.publish(message).await.map_err(|error| {
             let target = message.target.name(&self.settings.prefix);
-            BrokerError::new(format!("publish to {target}"), error.to_string())
+            let error = BrokerError::new(format!("publish to {target}"), error.to_string());
+            if error.cause.contains("NOT_FOUND") {
+                error.with_remedy(DECLARE_IT)
+            } else {
+                error
+            }
         })
     }
 
@@ -179,7 +188,11 @@ impl Requester {
                 CALL_TIMEOUT,
                 bound,
             )
-            .await?;
+            .await
+            .map_err(|error| match error.code {
+                Some(404) => error.with_remedy(DECLARE_IT),
+                _ => error,
+            })?;
         }
         let what = || "consume results".to_owned();
         let prefetch = u16::try_from(BUFFER).unwrap_or(u16::MAX);
