@@ -104,6 +104,12 @@ async fn orders_reach_every_worker_and_each_is_answered() {
     armed(&site, 0).await;
     let ready = site.workers[0].get("/readyz").await.expect("it answers");
     assert!(format!("{ready:?}").contains("emergency_stop"), "{ready:?}");
+    // Who asks why a job does not end is told.
+    let told = site.run(&["status", "job-2"]).await.expect(0).out;
+    assert!(
+        told.contains("\ndeadline ") && told.contains("everything is paused"),
+        "{told}"
+    );
     site.submit(&[request("job-waits", 100, "fw-4.bin")]).await;
 
     // A connection that is lost between two orders.
@@ -126,6 +132,8 @@ async fn orders_reach_every_worker_and_each_is_answered() {
     let answer = site.order(&["resume", "--all"]).await;
     assert_eq!(reason(&answer), (Some(0), "stands"));
     emergency_stop_is(&site, 0.0).await;
+    let told = site.run(&["status", "job-2"]).await.expect(0).out;
+    assert!(!told.contains("everything is paused"), "{told}");
     site.results.finals(4, PATIENCE).await;
     armed(&site, ABSENT - 1).await;
 
