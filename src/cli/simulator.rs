@@ -75,9 +75,12 @@ struct Switches {
     /// The HTTP status: always200 or same-as-code.
     #[arg(long, value_name = "NAME", default_value = "always200")]
     http_status: String,
-    /// Reading rules: allowed, forbidden403, method-not-allowed405 or not-implemented501.
+    /// Reading rules: allowed, forbidden403, method-not-allowed405, not-implemented501 or never-found404.
     #[arg(long, value_name = "NAME", default_value = "allowed")]
     reading_rules: String,
+    /// A rule that a device has taken: stays or turns-off.
+    #[arg(long, value_name = "NAME", default_value = "stays")]
+    taken_rule: String,
     /// A failed attempt: uses-up-execution or keeps-execution.
     #[arg(long, value_name = "NAME", default_value = "uses-up-execution")]
     failed_attempt: String,
@@ -101,6 +104,7 @@ impl Switches {
     fn semantics(&self) -> anyhow::Result<crate::simulator::Semantics> {
         use crate::simulator::{
             FailedAttempt, Filter, HttpStatus, OpenApi, PostOnExisting, Put, ReadingRules, Results,
+            TakenRule,
         };
         Ok(crate::simulator::Semantics {
             post_on_existing: named(
@@ -112,6 +116,7 @@ impl Switches {
             filter: named("--filter", &self.filter, Filter::ALL)?,
             http_status: named("--http-status", &self.http_status, HttpStatus::ALL)?,
             reading_rules: named("--reading-rules", &self.reading_rules, ReadingRules::ALL)?,
+            taken_rule: named("--taken-rule", &self.taken_rule, TakenRule::ALL)?,
             failed_attempt: named("--failed-attempt", &self.failed_attempt, FailedAttempt::ALL)?,
             results: named("--results", &self.results, Results::ALL)?,
             open_api: named("--open-api", &self.open_api, OpenApi::ALL)?,

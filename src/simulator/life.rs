@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::device::{AttemptResult, Device, DeviceState, Flash, LiveDevice, Phase, version_of};
 use super::results::{Report, Results};
 use super::rules::{Rules, Runnable};
-use super::semantics::{FailedAttempt, Incomplete, Semantics};
+use super::semantics::{FailedAttempt, Incomplete, Semantics, TakenRule};
 
 /// The least that a download, a reboot or the time between informs takes: without it a device without durations would live for
 /// ever in one instant.
@@ -214,6 +214,9 @@ impl World {
         let result = live.next_result();
         let until = later(now, live.device.download.max(STEP_MIN));
         self.rules.count_execution(rule.key, &live.device.cpe_id);
+        if self.semantics.taken_rule == TakenRule::TurnsOff {
+            self.rules.turn_off(rule.key);
+        }
         self.attempts += 1;
         let live = &mut self.devices[index];
         live.flashes.push(Flash {

@@ -97,6 +97,14 @@ impl Rules {
             })
     }
 
+    /// Disables a rule.
+    pub(crate) fn turn_off(&mut self, key: u64) {
+        if let Some(mut row) = self.table.get(key).cloned() {
+            row.insert("enabled".to_owned(), Value::Bool(false));
+            self.put(key, row);
+        }
+    }
+
     /// Counts an execution.
     pub(crate) fn count_execution(&mut self, key: u64, cpe_id: &str) {
         *self

@@ -18,6 +18,12 @@ pub struct Semantics {
     pub http_status: HttpStatus,
     /// Whether rules may be read.
     pub reading_rules: ReadingRules,
+    /// Whether the rows of rules are whole.
+    pub rule_rows: RuleRows,
+    /// What becomes of a rule that a device has taken.
+    pub taken_rule: TakenRule,
+    /// The most rows that a read of rules returns, whatever it asks for; `None` for no bound.
+    pub rule_page_max: Option<usize>,
     /// Whether an attempt that failed counts as an execution.
     pub failed_attempt: FailedAttempt,
     /// Whether results grow or are rewritten.
@@ -113,6 +119,30 @@ switch! {
         MethodNotAllowed405,
         /// HTTP 501.
         NotImplemented501,
+        /// A read finds none, whatever stands there: writes alone reach them.
+        NeverFound404,
+    }
+}
+
+switch! {
+    /// Whether the rows of rules are whole.
+    RuleRows {
+        /// As they were written.
+        #[default]
+        Whole,
+        /// Without `enabled`, so that whether one is armed cannot be read.
+        WithoutEnabled,
+    }
+}
+
+switch! {
+    /// What becomes of a rule that a device has taken.
+    TakenRule {
+        /// It stays as it is.
+        #[default]
+        Stays,
+        /// It is disabled.
+        TurnsOff,
     }
 }
 

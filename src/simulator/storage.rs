@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::reply::{Call, Reply};
 use super::results::Results;
 use super::rules::Rules;
-use super::semantics::{HttpStatus, PostOnExisting, Put, ReadingRules, Semantics};
+use super::semantics::{HttpStatus, PostOnExisting, Put, ReadingRules, RuleRows, Semantics};
 use super::table::{Row, Table, text};
 use crate::nbi::wire::Verb;
 
@@ -85,6 +85,7 @@ fn read_rules(
         ReadingRules::Forbidden403 => 403,
         ReadingRules::MethodNotAllowed405 => 405,
         ReadingRules::NotImplemented501 => 501,
+        ReadingRules::NeverFound404 => 404,
     };
     Reply::envelope(refusal, refusal, RULES, json!(""))
 }
@@ -97,7 +98,15 @@ fn read(
     rng: &mut fastrand::Rng,
 ) -> Reply {
     let keys = table.select(call.query, semantics.filter);
-    let rows = table.page(keys, call.query, semantics.row_order, rng);
+    let mut rows = table.page(keys, call.query, semantics.row_order, rng);
+    if storage == RULES {
+        rows.truncate(semantics.rule_page_max.unwrap_or(usize::MAX));
+        if semantics.rule_rows == RuleRows::WithoutEnabled {
+            for row in rows.iter_mut().filter_map(Value::as_object_mut) {
+                row.remove("enabled");
+            }
+        }
+    }
     if rows.is_empty() {
         answer(storage, 404, json!(""), semantics)
     } else {

@@ -460,6 +460,8 @@ async fn an_nbi_that_gives_no_list_is_asked_for_what_the_history_names() {
         let looked = sweep.look().await.map(|report| report.found.len());
         match reading_rules {
             ReadingRules::Allowed => assert_eq!(looked, Ok(7)),
+            // What is never shown cannot be swept.
+            ReadingRules::NeverFound404 => assert_eq!(looked, Ok(0)),
             _ => assert_eq!(looked, Err(SweepError::Unreadable), "{reading_rules:?}"),
         }
     }

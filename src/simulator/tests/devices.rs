@@ -330,3 +330,19 @@ fn a_version_is_the_files_name() {
         assert_eq!(version_of(url), version);
     }
 }
+
+#[test]
+fn a_rule_that_is_taken_may_turn_itself_off() {
+    for (taken_rule, armed) in [(TakenRule::Stays, 1), (TakenRule::TurnsOff, 0)] {
+        let mut bench = Bench::new(Semantics {
+            taken_rule,
+            ..Semantics::default()
+        });
+        bench.add(Device::new("A"));
+        assert_eq!(bench.create("A"), 204);
+        assert_eq!(bench.request_connection("A"), 200);
+        bench.pass(6);
+        assert_eq!(bench.simulator.flashes("A").len(), 1);
+        assert_eq!(bench.simulator.armed_rules().len(), armed);
+    }
+}

@@ -241,6 +241,7 @@ fn rules_may_be_unreadable_while_results_are_not() {
         (ReadingRules::Forbidden403, 403),
         (ReadingRules::MethodNotAllowed405, 405),
         (ReadingRules::NotImplemented501, 501),
+        (ReadingRules::NeverFound404, 404),
     ] {
         let mut bench = bench(|semantics| semantics.reading_rules = switch);
         assert_eq!(bench.create("A"), 204);
@@ -257,6 +258,22 @@ fn rules_may_be_unreadable_while_results_are_not() {
             200
         );
     }
+}
+
+#[test]
+fn rows_of_rules_may_lack_a_column_and_pages_may_be_short() {
+    let mut bench = bench(|semantics| {
+        semantics.rule_rows = RuleRows::WithoutEnabled;
+        semantics.filter = Filter::Ignored;
+        semantics.rule_page_max = Some(1);
+    });
+    assert_eq!((bench.create("A"), bench.create("B")), (204, 204));
+    let rows = read(&mut bench, "id", "B");
+    assert_eq!((rows.len(), &rows[0]["id"]), (1, &json!("UPGRADE_A")));
+    assert_eq!(
+        (&rows[0]["enabled"], &rows[0]["automatic"]),
+        (&Value::Null, &json!(true))
+    );
 }
 
 #[test]
