@@ -331,8 +331,12 @@ impl<'a> Case<'a> {
     /// A method's transient code inside HTTP 2xx is about the device (asleep, unreachable), not about the NBI, which answered:
     /// a fleet of sleeping devices must not open the circuit (inferred; the codes of `SendCNR` are unknown).
     fn sign(&self, outcome: &Result<NbiAnswer, NbiFailure>) -> Sign {
+        let shows_rows =
+            || self.class() == Class::Success && self.rows().is_ok_and(|rows| !rows.is_empty());
         match outcome {
             Ok(_) | Err(NbiFailure::Rejected { .. } | NbiFailure::NotSent { .. }) => Sign::Alive,
+            // A row is not to be used, and will not be; an open circuit would wait for ever.
+            Err(NbiFailure::Unintelligible { .. }) if shows_rows() => Sign::Alive,
             Err(NbiFailure::Transient { .. })
                 if asks_device(self.call) && (200..300).contains(&self.raw.status) =>
             {
@@ -841,11 +845,14 @@ mod tests {
 
     #[test]
     fn the_sign_tells_a_sick_nbi_from_a_sleeping_device() {
-        let [read_results, _, create, .., cnr, _] = calls();
+        let [read_results, read_rule, create, .., cnr, _] = calls();
+        let unusable = r#"{"code":200,"details":[{"id":"UPGRADE_x"}]}"#;
         let failing = Sign::Failing { retry_after: None };
         for (call, answer, expected) in [
             (&create, raw(200, CREATED), Sign::Alive),
             (&create, raw(400, HTML), Sign::Alive),
+            (&read_rule, raw(200, unusable), Sign::Alive),
+            (&read_rule, raw(503, unusable), failing),
             (&create, raw(409, ""), Sign::Alive),
             (&create, raw(200, HTML), failing),
             (&create, raw(503, HTML), failing),
