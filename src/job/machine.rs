@@ -41,6 +41,8 @@ pub enum Step {
         /// Whether a rule of this id is there to be updated.
         exists: bool,
     },
+    /// `create_rule`: POST found the id taken, which the read before had not shown: does any read show it?
+    ReadRuleThatExists,
     /// `create_rule`: POST.
     CreateRule {
         /// Whether rules can be read here.
@@ -104,6 +106,7 @@ impl Step {
             },
             Self::ReadRuleOfOldResult { .. }
             | Self::ReadRuleBeforeArming { .. }
+            | Self::ReadRuleThatExists
             | Self::ReadRuleOfLateResult { .. }
             | Self::ReadRuleAfterArming
             | Self::ReadRuleOfOther
@@ -142,7 +145,8 @@ pub fn begin(job: Job, inputs: Inputs, policy: &Policy) -> Decision {
     let mut turn = Turn::new(job, inputs, policy);
     let stage = turn.job.progress.stage;
     let is_before_arming = matches!(stage, Stage::Preflight | Stage::CreateRule);
-    if inputs.redelivered && is_before_arming {
+    // A rule that a pause has put away may have been armed again by the delivery that this one repeats.
+    if inputs.redelivered && (is_before_arming || turn.job.progress.rests_until.is_some()) {
         turn.job.progress.may_have_twin = true;
     }
     if turn.job.progress.watched_until.is_some() {
@@ -234,6 +238,11 @@ fn follow(
 ) -> Decision {
     let turn = Turn::new(job, inputs, policy);
     let answer = match answer {
+        // Rows of others and none of ours: ours may be beyond the end of the page.
+        Ok(NbiAnswer::Rules {
+            rows,
+            filter_ignored: true,
+        }) if rows.is_empty() => Ok(NbiAnswer::RulesUnreadable),
         Err(failure @ (NbiFailure::Refused { .. } | NbiFailure::NotSent { .. })) => {
             return turn.release(&failure);
         }
@@ -251,6 +260,7 @@ fn follow(
         Step::ReadResultsBeforeWriting { exists } => {
             create_rule::on_results_again(turn, exists, answer)
         }
+        Step::ReadRuleThatExists => create_rule::on_rule_that_exists(turn, answer),
         Step::CreateRule { readable } => create_rule::on_created(turn, readable, answer),
         Step::UpdateRule { readable } => create_rule::on_updated(turn, readable, answer),
         Step::ReadRuleAfterArming => create_rule::on_rule_after_arming(turn, answer),
@@ -314,8 +324,8 @@ fn timed_out(turn: Turn<'_>) -> Decision {
 fn end_early(turn: Turn<'_>, outcome: Outcome, reason: Reason, message: &str) -> Decision {
     let ending = turn.ending(outcome, reason, Impact::Possible, message);
     let may_have_twin = turn.inputs.redelivered || turn.job.progress.may_have_twin;
-    let nothing_can_be_armed = turn.job.progress.stage == Stage::Preflight && !may_have_twin;
-    if nothing_can_be_armed {
+    let is_before_arming = turn.job.progress.stage == Stage::Preflight && !may_have_twin;
+    if is_before_arming && !turn.job.may_have_left_a_rule() {
         return turn.finish(ending);
     }
     turn.give_up(ending)

@@ -46,7 +46,9 @@ pub fn on_rule(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Decisio
         Some(Owner::Ours | Owner::Unknown) if rules.iter().any(RuleRow::is_armed) => {
             disarm_or_go_on(turn)
         }
-        Some(Owner::Ours | Owner::Unknown) | None => {
+        // Gone, or reads do not show it.
+        None => disarm_or_go_on(turn),
+        Some(Owner::Ours | Owner::Unknown) => {
             // When, nobody says: after the device was last woken for it.
             let progress = &turn.job.progress;
             let woken = progress.connection_requested_at.or(progress.started_at);

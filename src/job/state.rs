@@ -290,6 +290,18 @@ impl Job {
             | RuleState::Superseded => true,
         }
     }
+
+    /// Whether a rule of this job may stand armed: it wrote one, and has not put it away for certain.
+    #[must_use]
+    pub fn may_have_left_a_rule(&self) -> bool {
+        match self.progress.rule {
+            RuleState::NotCreated | RuleState::Deactivated | RuleState::Deleted => false,
+            RuleState::Armed
+            | RuleState::Kept
+            | RuleState::CleanupFailed
+            | RuleState::Superseded => true,
+        }
+    }
 }
 
 /// How far a job has come.
@@ -315,6 +327,8 @@ pub struct Progress {
     pub arming: bool,
     /// Whether a delivery of this job came twice before the rule was armed: another copy of the job may be under way.
     pub may_have_twin: bool,
+    /// Whether a disarmed rule that may be taken for this job's stood there before this job wrote its own.
+    pub looked_alike: bool,
     /// What this job knows of its rule.
     pub rule: RuleState,
     /// A pause disarmed the rule, which is not armed again before this time; the device may be at it all the same.
@@ -348,6 +362,7 @@ impl Default for Progress {
             waited_for_other: false,
             arming: false,
             may_have_twin: false,
+            looked_alike: false,
             rule: RuleState::NotCreated,
             rests_until: None,
             disarmed_at: None,

@@ -109,6 +109,8 @@ struct ProgressV1 {
     arming: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     may_have_twin: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    looked_alike: bool,
     rule: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rests_until: Option<Timestamp>,
@@ -336,6 +338,7 @@ fn progress_to_wire(progress: &Progress) -> ProgressV1 {
         waited_for_other: progress.waited_for_other,
         arming: progress.arming,
         may_have_twin: progress.may_have_twin,
+        looked_alike: progress.looked_alike,
         rule: progress.rule.name().to_owned(),
         rests_until: progress.rests_until,
         disarmed_at: progress.disarmed_at,
@@ -376,6 +379,7 @@ fn progress_of(wire: ProgressV1) -> Result<Progress, String> {
         waited_for_other: wire.waited_for_other,
         arming: wire.arming,
         may_have_twin: wire.may_have_twin,
+        looked_alike: wire.looked_alike,
         rule: named("rule", &wire.rule, RuleState::from_name(&wire.rule))?,
         rests_until: wire.rests_until,
         disarmed_at: wire.disarmed_at,

@@ -55,26 +55,27 @@ pub fn on_rule(
     let is_armed = rules.iter().any(RuleRow::is_armed);
     match (owner, is_armed, has_run) {
         (Some(Owner::Ours), true, _)
-        | (Some(Owner::Ours | Owner::Unknown) | None, false, true)
+        | (Some(Owner::Ours | Owner::Unknown), false, true)
         | (Some(Owner::Unknown), true, true) => stands(turn),
         // Cannot be: no rule is no armed rule.
         (None, true, _) => stands(turn),
-        (Some(Owner::Other), _, true) if may_have_been_taken_over(&turn) => taken_over(turn),
-        (Some(Owner::Other), true, _) => busy(turn, rows),
-        (Some(Owner::Other), false, true) => {
-            // The result is the other job's, which ended in this moment: take it into the baseline before arming.
-            turn.remember(rows);
-            turn.enter(Stage::Preflight);
-            turn.advance()
+        (None, false, true) if may_have_been_a_copy(&turn) => stands(turn),
+        (Some(Owner::Other), _, true) | (None, false, true) if may_have_been_taken_over(&turn) => {
+            taken_over(turn)
         }
+        (Some(Owner::Other), true, _) => busy(turn, rows),
+        // The result is another job's, which ended in this moment: it is taken into the baseline before arming.
+        (Some(Owner::Other) | None, false, true) => begin_anew(turn, rows),
+        // What was written and accepted has been turned off: by an NBI that does so when a device takes it, or by a copy.
+        (Some(Owner::Ours | Owner::Unknown), false, false) if has_stood(&turn) => stands(turn),
         (Some(Owner::Ours | Owner::Unknown), false, false)
             if let Some(until) = pause::rests_until(&turn) =>
         {
             let until = until.min(turn.job.order.deadline);
             turn.wait_until(until, WaitingFor::Resume)
         }
-        (Some(Owner::Ours | Owner::Other | Owner::Unknown), false, false)
-        | (Some(Owner::Unknown), true, false) => {
+        (Some(owner), false, false) | (Some(owner @ Owner::Unknown), true, false) => {
+            turn.job.progress.looked_alike |= owner != Owner::Other;
             turn.step(Step::ReadResultsBeforeWriting { exists: true })
         }
         (None, false, false) if turn.job.order.cleanup == Cleanup::Delete => {
@@ -114,10 +115,23 @@ pub fn on_created(
     match answer {
         Ok(NbiAnswer::Done) => written(turn, readable),
         // Taken since it was read, or never readable: look again, or write it in full.
-        Ok(NbiAnswer::RuleExists) if readable => turn.step(Step::ReadResultsBeforeArming),
+        Ok(NbiAnswer::RuleExists) if readable => turn.step(Step::ReadRuleThatExists),
         Ok(NbiAnswer::RuleExists) => turn.step(Step::UpdateRule { readable }),
         Ok(other) => not_written(turn, readable, &unexpected(&other)),
         Err(failure) => not_written(turn, readable, &failure),
+    }
+}
+
+/// The rule whose id POST found taken. Where even now no read shows it, none will.
+#[must_use]
+pub fn on_rule_that_exists(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Decision {
+    match answer {
+        Ok(NbiAnswer::Rules { rows, .. }) if !rows.is_empty() => {
+            turn.step(Step::ReadResultsBeforeArming)
+        }
+        Ok(NbiAnswer::Rules { .. } | NbiAnswer::RulesUnreadable) => arm_unseen(turn),
+        Ok(other) => fail(turn, &unexpected(&other)),
+        Err(failure) => fail(turn, &failure),
     }
 }
 
@@ -146,23 +160,10 @@ pub fn on_rule_after_arming(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure
         Ok(other) => return fail(turn, &unexpected(&other)),
         Err(failure) => return fail(turn, &failure),
     };
-    let is_armed = rules.iter().any(RuleRow::is_armed);
     match turn.owner_of_all(&rules) {
-        // The write was accepted and the rule is not to be seen (a storage that lags, or a filter of another name): the answer to the
-        // write counts, as a second write could arm it twice.
-        None => stands(turn),
-        Some(Owner::Ours | Owner::Unknown) if is_armed => stands(turn),
-        Some(Owner::Ours | Owner::Unknown) => {
-            let message = "the rule was written and is not armed".to_owned();
-            fail(
-                turn,
-                &NbiFailure::Transient {
-                    message,
-                    retry_after: None,
-                    no_effect: false,
-                },
-            )
-        }
+        // The write was accepted, and the rule is not to be seen (a storage that lags, or a filter of another name), or is off (a device
+        // has taken it, or a copy put it away): the answer to the write counts, as a second write could arm it twice.
+        Some(Owner::Ours | Owner::Unknown) | None => stands(turn),
         Some(Owner::Other) => overwritten(turn),
     }
 }
@@ -194,6 +195,24 @@ fn may_have_been_taken_over(turn: &Turn<'_>) -> bool {
         && !turn.job.progress.waited_for_other
 }
 
+/// Whether what a device reported, with no rule standing there, is more likely the work of a copy of this job than of another job: a copy
+/// that is done leaves the rule, unless it has to delete it, or reads show none.
+fn may_have_been_a_copy(turn: &Turn<'_>) -> bool {
+    turn.job.order.cleanup == Cleanup::Delete || turn.job.progress.may_have_twin
+}
+
+/// Whether this job's file, found disarmed, tells that an earlier write of it was done: nothing like it stood there before.
+fn has_stood(turn: &Turn<'_>) -> bool {
+    turn.job.progress.rule == RuleState::Armed && !turn.job.progress.looked_alike
+}
+
+/// What the device has reported is another job's: it is known, durably, before anything is written.
+fn begin_anew(mut turn: Turn<'_>, rows: &[ResultRow]) -> Decision {
+    turn.remember(rows);
+    turn.enter(Stage::Preflight);
+    turn.advance()
+}
+
 /// What the device reported may be the work of a copy of this job: rather a job that fails than a device upgraded twice.
 fn taken_over(mut turn: Turn<'_>) -> Decision {
     turn.job.progress.rule = RuleState::Superseded;
@@ -210,7 +229,8 @@ fn taken_over(mut turn: Turn<'_>) -> Decision {
 /// Another job holds the device.
 fn busy(mut turn: Turn<'_>, rows: &[ResultRow]) -> Decision {
     match turn.policy.on_busy {
-        OnBusy::Supersede => turn.step(Step::UpdateRule { readable: true }),
+        OnBusy::Supersede if turn.newest_fresh(rows).is_some() => begin_anew(turn, rows),
+        OnBusy::Supersede => turn.step(Step::ReadResultsBeforeWriting { exists: true }),
         OnBusy::Fail => {
             let message = "another job holds the device and `job.on_busy` is `fail`";
             let ending = turn.ending(

@@ -9,6 +9,7 @@ use super::super::decision::{Decision, Standing};
 use super::super::event::WaitingFor;
 use super::super::machine::Step;
 use super::super::outcome::{Ending, Impact, Outcome, Reason, RuleState};
+use super::super::policy::OnBusy;
 use super::super::state::{Cleanup, Exit, Stage};
 use super::super::turn::{Owner, Turn, Verdict};
 use super::{await_result, unexpected};
@@ -21,21 +22,22 @@ pub fn on_rule(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Dec
             rows,
             filter_ignored,
         }) => (rows, filter_ignored),
-        Ok(NbiAnswer::RulesUnreadable) => return on_unreadable(turn),
-        Ok(other) => return fail(turn, &unexpected(&other)),
-        Err(failure) => return fail(turn, &failure),
+        Ok(NbiAnswer::RulesUnreadable) => return on_unseen(turn),
+        Ok(other) => return fail_to_read(turn, &unexpected(&other)),
+        Err(failure) => return fail_to_read(turn, &failure),
     };
+    let is_armed = rules.iter().any(RuleRow::is_armed);
     match turn.owner_of_all(&rules) {
-        None => {
-            if turn.job.progress.rule == RuleState::Armed {
-                turn.job.progress.rule = RuleState::Deleted;
-            }
-            put_away(turn)
-        }
+        None => on_unseen(turn),
         Some(Owner::Other) => not_ours(turn),
+        Some(Owner::Ours) if is_armed && rests(&turn) => {
+            // A pause disarmed this job's rule: who armed it since, with the same file, is another job.
+            turn.job.progress.rule = RuleState::Superseded;
+            leave_to_other(turn)
+        }
         Some(Owner::Ours | Owner::Unknown) => {
-            let is_armed = rules.iter().any(RuleRow::is_armed);
-            if is_cancelled(&turn) && turn.job.progress.rule == RuleState::NotCreated {
+            if turn.job.progress.rule == RuleState::NotCreated && (is_armed || is_cancelled(&turn))
+            {
                 // This job's file stands there: a copy may have armed it, and `impact` must not say that nothing can have happened.
                 turn.job.progress.rule = RuleState::Armed;
             }
@@ -58,10 +60,7 @@ pub fn on_disarmed(
         }
         // Under which name the NBI filters may not be known, and a DELETE is never tried under a guessed one: a disarm is.
         Ok(NbiAnswer::NoSuchRule) if state == RuleState::Deleted => turn.step(Step::DisarmRule),
-        Ok(NbiAnswer::NoSuchRule) => {
-            turn.job.progress.rule = RuleState::Deleted;
-            put_away(turn)
-        }
+        Ok(NbiAnswer::NoSuchRule) => gone(turn),
         Ok(other) => fail(turn, &unexpected(&other)),
         Err(failure) => fail(turn, &failure),
     }
@@ -74,7 +73,14 @@ pub fn on_results_once_more(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFai
         return turn.step(Step::ReadRuleBeforeDisarming);
     };
     let failure = match answer {
-        Ok(NbiAnswer::Results { rows, .. }) => {
+        Ok(NbiAnswer::Results { mut rows, .. }) => {
+            // Where another job has, or had, the rule, a result without a tag may be that one's.
+            let rule = turn.job.progress.rule;
+            if rule == RuleState::Superseded
+                || rule == RuleState::NotCreated && turn.policy.tag_rules
+            {
+                rows.retain(|row| turn.is_tagged_as_ours(row));
+            }
             return match turn.newest_fresh(&rows) {
                 Some((row, verdict)) if is_cancelled_before(&turn, &ending, &row) => {
                     ending.impact = if verdict == Verdict::Success {
@@ -113,22 +119,35 @@ fn is_cancelled_before(turn: &Turn<'_>, ending: &Ending, row: &ResultRow) -> boo
     ending.outcome == Outcome::Cancelled && row.ts > ordered_at.as_second()
 }
 
-/// Another job's rule stands there: it is not touched, and what the device reported may be that one's.
+/// Another job's rule stands there: it is not touched, and what the device reported without a tag may be that one's.
 fn not_ours(mut turn: Turn<'_>) -> Decision {
-    if turn.job.progress.rule != RuleState::Armed {
-        return put_away(turn);
+    let was_armed = turn.job.progress.rule == RuleState::Armed;
+    let is_untouched =
+        turn.job.progress.rule == RuleState::NotCreated && !turn.job.progress.may_have_twin;
+    if !is_untouched {
+        turn.job.progress.rule = RuleState::Superseded;
     }
-    turn.job.progress.rule = RuleState::Superseded;
-    let exit = turn.job.progress.exit.clone();
-    let result = match exit {
-        Some(Exit::End(Ending {
-            outcome: Outcome::Cancelled,
-            ..
-        })) => return put_away(turn),
-        // The result itself says that this job's rule caused it.
-        Some(Exit::End(Ending {
-            result: Some(row), ..
-        })) if turn.is_tagged_as_ours(&row) => return put_away(turn),
+    let stays = match &turn.job.progress.exit {
+        Some(Exit::End(ending)) => match (ending.reason, &ending.result) {
+            _ if is_untouched => true,
+            // The copy that did it found this job's rule there.
+            (Reason::Cancelled | Reason::AlreadyDone | Reason::DeviceBusy, _) => true,
+            // The result itself says that this job's rule caused it.
+            (_, Some(row)) => turn.is_tagged_as_ours(row),
+            (_, None) => !was_armed,
+        },
+        Some(Exit::TryAgain(_)) => is_untouched,
+        None => false,
+    };
+    if !stays {
+        superseded(&mut turn);
+    }
+    leave_to_other(turn)
+}
+
+/// The outcome of a job whose rule another job has, or had: what the device reported may be that one's.
+fn superseded(turn: &mut Turn<'_>) {
+    let result = match turn.job.progress.exit.take() {
         Some(Exit::End(ending)) => ending.result,
         Some(Exit::TryAgain(_)) | None => None,
     };
@@ -143,13 +162,69 @@ fn not_ours(mut turn: Turn<'_>) -> Decision {
         )
     };
     turn.job.progress.exit = Some(Exit::End(ending));
-    put_away(turn)
 }
 
-/// Rules cannot be read: disarm whatever this job may have armed.
-fn on_unreadable(turn: Turn<'_>) -> Decision {
-    let may_be_armed = turn.job.progress.rule == RuleState::Armed || turn.job.progress.arming;
-    write(turn, may_be_armed, false)
+/// The rule is another job's affair. Only what names this job can be worth another look.
+fn leave_to_other(turn: Turn<'_>) -> Decision {
+    match turn.job.progress.exit.clone() {
+        Some(Exit::End(ending)) if !turn.policy.tag_rules => turn.finish(ending),
+        Some(Exit::End(_) | Exit::TryAgain(_)) | None => put_away(turn),
+    }
+}
+
+/// No rule is to be seen: it is gone, or it stands there and reads do not show it. What may be armed is disarmed all the same.
+///
+/// A DELETE is not tried: under a filter of which nothing is known it could hit every rule of the storage.
+fn on_unseen(turn: Turn<'_>) -> Decision {
+    if may_be_armed(&turn) {
+        return write(turn, true, true);
+    }
+    gone(turn)
+}
+
+/// Whether this job, or a copy of it, may have armed a rule that is armed still.
+fn may_be_armed(turn: &Turn<'_>) -> bool {
+    let progress = &turn.job.progress;
+    match progress.rule {
+        RuleState::Armed => true,
+        RuleState::NotCreated => {
+            let is_left = turn.job.order.cleanup == Cleanup::Keep && !is_cancelled(turn);
+            progress.arming || progress.may_have_twin && !is_left && !is_done_by_a_copy(turn)
+        }
+        RuleState::Deactivated
+        | RuleState::Deleted
+        | RuleState::Kept
+        | RuleState::CleanupFailed
+        | RuleState::Superseded => false,
+    }
+}
+
+/// There is no rule.
+fn gone(mut turn: Turn<'_>) -> Decision {
+    let progress = &turn.job.progress;
+    // Another job may have written over this one's rule, and deleted its own: where a pause had put this one's away, or jobs may take
+    // over. Else it is rather the NBI that does away with rules that have run.
+    let may_be_anothers = (progress.rests_until.is_some()
+        || turn.policy.on_busy == OnBusy::Supersede)
+        && turn.job.order.cleanup != Cleanup::Delete
+        && progress.rule != RuleState::NotCreated;
+    let is_claimed = matches!(&progress.exit, Some(Exit::End(ending))
+        if ending.reason != Reason::AlreadyDone
+            && ending.result.as_ref().is_some_and(|row| !turn.is_tagged_as_ours(row)));
+    match progress.rule {
+        _ if may_be_anothers && is_claimed => {
+            turn.job.progress.rule = RuleState::Superseded;
+            superseded(&mut turn);
+        }
+        RuleState::Armed => turn.job.progress.rule = RuleState::Deleted,
+        RuleState::NotCreated
+        | RuleState::Deactivated
+        | RuleState::Deleted
+        | RuleState::Kept
+        | RuleState::CleanupFailed
+        | RuleState::Superseded => {}
+    }
+    put_away(turn)
 }
 
 /// Disarms, deletes or keeps. A rule that this job never armed and that is not armed is none of its business.
@@ -161,7 +236,7 @@ fn write(mut turn: Turn<'_>, is_armed: bool, filter_ignored: bool) -> Decision {
     }
     let tries_again = matches!(turn.job.progress.exit, Some(Exit::TryAgain(_)));
     match turn.job.order.cleanup {
-        Cleanup::Keep if !tries_again => {
+        Cleanup::Keep if !tries_again && !is_cancelled(&turn) => {
             turn.job.progress.rule = RuleState::Kept;
             put_away(turn)
         }
@@ -177,6 +252,14 @@ fn write(mut turn: Turn<'_>, is_armed: bool, filter_ignored: bool) -> Decision {
     }
 }
 
+/// Whether a pause has put the rule away, and neither this job nor a copy of it can have armed it since.
+fn rests(turn: &Turn<'_>) -> bool {
+    let progress = &turn.job.progress;
+    progress.rule == RuleState::Deactivated
+        && progress.rests_until.is_some()
+        && !progress.may_have_twin
+}
+
 fn is_cancelled(turn: &Turn<'_>) -> bool {
     matches!(&turn.job.progress.exit, Some(Exit::End(ending)) if ending.outcome == Outcome::Cancelled)
 }
@@ -189,10 +272,12 @@ fn is_done_by_a_copy(turn: &Turn<'_>) -> bool {
 fn put_away(mut turn: Turn<'_>) -> Decision {
     match turn.job.progress.exit.clone() {
         Some(Exit::End(ending)) => {
-            // Of a cancelled job another copy may have armed the rule, whatever this one knows.
-            let looks_once_more = ending.result.is_none()
-                && (ending.reason == Reason::Cancelled
-                    || ending.reason == Reason::TimedOut && turn.may_have_touched_the_device());
+            let touched = turn.may_have_touched_the_device();
+            // A copy of a cancelled job may have armed a rule that it has deleted since, or have a result that says so.
+            let may_be_a_copys = turn.job.order.cleanup == Cleanup::Delete || turn.policy.tag_rules;
+            let is_open = matches!(ending.reason, Reason::TimedOut | Reason::DeviceBusy) && touched
+                || ending.reason == Reason::Cancelled && (touched || may_be_a_copys);
+            let looks_once_more = ending.result.is_none() && is_open;
             if looks_once_more {
                 turn.step(Step::ReadResultsOnceMore)
             } else {
@@ -216,11 +301,27 @@ fn put_away(mut turn: Turn<'_>) -> Decision {
     }
 }
 
+/// What stands there could not be read: after the retries are used up, what may be armed is disarmed unseen, once.
+fn fail_to_read(mut turn: Turn<'_>, failure: &NbiFailure) -> Decision {
+    if !turn.count_failure(failure) {
+        return turn.retry(failure);
+    }
+    if may_be_armed(&turn) {
+        return write(turn, true, true);
+    }
+    leave_it(turn)
+}
+
 /// The rule could not be put away: after the retries are used up the job ends all the same, and says so.
 fn fail(mut turn: Turn<'_>, failure: &NbiFailure) -> Decision {
     if !turn.count_failure(failure) {
         return turn.retry(failure);
     }
+    leave_it(turn)
+}
+
+/// Whether something is armed nobody can say.
+fn leave_it(mut turn: Turn<'_>) -> Decision {
     if turn.may_have_touched_the_device() {
         turn.job.progress.rule = RuleState::CleanupFailed;
     }

@@ -11,7 +11,7 @@ use super::super::call::{NbiAnswer, NbiFailure, ResultRow, RuleRow};
 use super::super::decision::{Decision, Standing};
 use super::super::event::WaitingFor;
 use super::super::machine::Step;
-use super::super::outcome::{Impact, Outcome, Reason};
+use super::super::outcome::{Ending, Impact, Outcome, Reason};
 use super::super::state::{Cleanup, Stage};
 use super::super::turn::{Owner, Turn, Verdict};
 use super::{await_result, unexpected};
@@ -57,8 +57,12 @@ pub fn on_results(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Deci
         Ok(other) => return fail(turn, &unexpected(&other)),
         Err(failure) => return fail(turn, &failure),
     };
-    let requested_at = turn.job.order.requested_at;
-    let since_request = newer_than(&turn, requested_at, &rows, nbi_time);
+    // Nothing of this job can have run before both.
+    let order = &turn.job.order;
+    let may_begin_at = order
+        .not_before
+        .map_or(order.requested_at, |time| time.max(order.requested_at));
+    let since_request = newer_than(&turn, may_begin_at, &rows, nbi_time);
     match turn.newest_fresh(&since_request) {
         Some((row, verdict)) if turn.is_tagged_as_ours(&row) => {
             return already_ran(turn, row, verdict, &rows);
@@ -98,8 +102,10 @@ pub fn on_rule(
             Some(Owner::Ours) if is_held_by_a_copy(&turn, &rules) => return wait_for_copy(turn),
             Some(Owner::Ours) => true,
             Some(Owner::Other) => false,
-            // Without a file, or gone: a copy of this job may have deleted it; but after waiting for another job it is more likely that one's.
-            Some(Owner::Unknown) | None => is_likely_ours,
+            // A copy of this job that was done would have left it, unless it had to delete it.
+            None => is_likely_ours && turn.job.order.cleanup == Cleanup::Delete,
+            // Without a file nobody can tell; but after waiting for another job it is more likely that one's.
+            Some(Owner::Unknown) => is_likely_ours,
         },
         Ok(NbiAnswer::RulesUnreadable) => is_likely_ours,
         Ok(other) => return fail(turn, &unexpected(&other)),
@@ -195,7 +201,7 @@ fn done(mut turn: Turn<'_>, rows: &[ResultRow]) -> Decision {
     if turn.is_past_deadline() {
         let message = "the deadline passed before anything was sent to the device";
         let ending = turn.ending(Outcome::Failed, Reason::TimedOut, Impact::Possible, message);
-        return turn.finish(ending);
+        return end(turn, ending);
     }
     turn.enter(Stage::CreateRule);
     turn.advance()
@@ -204,9 +210,17 @@ fn done(mut turn: Turn<'_>, rows: &[ResultRow]) -> Decision {
 fn fail(mut turn: Turn<'_>, failure: &NbiFailure) -> Decision {
     let is_used_up = turn.count_failure(failure);
     if is_used_up || turn.is_past_deadline() {
-        // Nothing is armed by this try: the rule needs no putting away.
         let ending = turn.nbi_ending(failure);
-        return turn.finish(ending);
+        return end(turn, ending);
     }
     turn.retry(failure)
+}
+
+/// Ends a job that has armed nothing in this try. An earlier write whose answer was lost may stand all the same.
+fn end(turn: Turn<'_>, ending: Ending) -> Decision {
+    if turn.job.may_have_left_a_rule() {
+        turn.give_up(ending)
+    } else {
+        turn.finish(ending)
+    }
 }

@@ -67,6 +67,27 @@ fn a_pause_that_disarmed_and_could_not_say_so_is_found_out_after_the_resume() {
 }
 
 #[test]
+fn a_rule_that_no_read_shows_is_disarmed_by_a_pause_and_not_taken_for_disarmed_after_it() {
+    let policy = Policy::default();
+    let resumed = Standing::Resumed {
+        at: at(500),
+        arm_again_after: None,
+    };
+    for (standing, next) in [
+        (Standing::Paused, "DisarmToPause"),
+        (resumed, "ReadResults"),
+    ] {
+        let mut inputs = inputs(600);
+        (inputs.standing, inputs.redelivered) = (standing, true);
+        let step = Step::ReadRuleToPause;
+        let job = job(Stage::AwaitResult);
+        let decision = decide(job, step, rules(&[]), inputs, &policy);
+        expect_step(&decision, next);
+        assert_eq!(decision.job.progress.rule, RuleState::Armed);
+    }
+}
+
+#[test]
 fn a_resume_that_vouched_speaks_of_nothing_that_was_disarmed_since() {
     let policy = Policy::default();
     let standing = Standing::Resumed {
@@ -503,20 +524,277 @@ fn a_new_result_keeps_the_rule_from_being_armed_again() {
     let step = Step::ReadRuleBeforeArming {
         rows: vec![success(30)],
     };
+    let policy = Policy::default();
     for rules_seen in [
-        rules(&[]),
         rules(&[our_rule(false)]),
         rules(&[our_rule(true)]),
         Ok(NbiAnswer::RulesUnreadable),
     ] {
-        let decision = decide(
-            job(Stage::CreateRule),
-            step.clone(),
-            rules_seen,
-            inputs(60),
-            &Policy::default(),
-        );
+        let job = job(Stage::CreateRule);
+        let decision = decide(job, step.clone(), rules_seen, inputs(60), &policy);
         expect_step(&decision, "SendConnectionRequest");
+    }
+    // Where no rule stands: if a copy of this job may have deleted it, or have come from before.
+    let mut deletes = job(Stage::CreateRule);
+    deletes.order.cleanup = Cleanup::Delete;
+    let mut twin = job(Stage::CreateRule);
+    twin.progress.may_have_twin = true;
+    for job in [deletes, twin] {
+        let decision = decide(job, step.clone(), rules(&[]), inputs(60), &policy);
+        expect_step(&decision, "SendConnectionRequest");
+    }
+    // A copy that is done would have left it: the result is another job's.
+    let plain = job(Stage::CreateRule);
+    let decision = decide(plain.clone(), step.clone(), rules(&[]), inputs(60), &policy);
+    assert_eq!(
+        (&decision.next, decision.job.progress.stage),
+        (&Next::Advance, Stage::Preflight)
+    );
+    let baseline = &decision.job.progress.baseline;
+    assert!(baseline.contains("row-ok", at(30).as_second()));
+    let mut rested = plain;
+    rested.progress.rests_until = Some(at(50));
+    let decision = decide(rested, step, rules(&[]), inputs(60), &policy);
+    let Some(Exit::End(ending)) = decision.job.progress.exit else {
+        panic!("no end")
+    };
+    assert_eq!(ending.reason, Reason::Superseded);
+}
+
+#[test]
+fn a_rule_that_was_written_and_is_off_is_not_written_again() {
+    let policy = Policy::default();
+    let off = || rules(&[our_rule(false)]);
+    let accepted = decide(
+        job(Stage::CreateRule),
+        Step::ReadRuleAfterArming,
+        off(),
+        inputs(60),
+        &policy,
+    );
+    expect_step(&accepted, "SendConnectionRequest");
+    // The answer to the write was lost: that the file stands there now tells that it was done, unless it stood there before.
+    let look = |job: Job| {
+        let step = Step::ReadRuleBeforeArming { rows: vec![] };
+        decide(job, step, off(), inputs(90), &policy)
+    };
+    let lost = |job: Job, step: Step| decide(job, step, Err(transient()), inputs(60), &policy).job;
+    let created = lost(job(Stage::CreateRule), Step::CreateRule { readable: true });
+    expect_step(&look(created), "SendConnectionRequest");
+    let update = || Step::UpdateRule { readable: true };
+    let over_anothers = lost(job(Stage::CreateRule), update());
+    expect_step(&look(over_anothers), "SendConnectionRequest");
+    let stood_there = look(job(Stage::CreateRule));
+    expect_step(&stood_there, "ReadResultsBeforeWriting");
+    let over_its_like = lost(stood_there.job, update());
+    expect_step(&look(over_its_like), "ReadResultsBeforeWriting");
+}
+
+#[test]
+fn rows_of_others_and_none_of_ours_are_not_taken_for_no_rule() {
+    let policy = Policy::default();
+    let others = || {
+        Ok(NbiAnswer::Rules {
+            rows: Vec::new(),
+            filter_ignored: true,
+        })
+    };
+    let look = |job: Job| {
+        let step = Step::ReadRuleBeforeArming { rows: vec![] };
+        decide(job, step, others(), inputs(60), &policy)
+    };
+    let announced = look(job(Stage::CreateRule));
+    assert_eq!(announced.next, Next::Advance);
+    assert!(announced.job.progress.arming);
+    let armed = look(announced.job);
+    expect_step(&armed, "CreateRule");
+    // Whatever is armed is disarmed, and not deleted: a DELETE could hit every rule.
+    let mut deleting = job(Stage::DeactivateRule);
+    deleting.order.cleanup = Cleanup::Delete;
+    let step = Step::ReadRuleBeforeDisarming;
+    let decision = decide(deleting, step, others(), inputs(60), &policy);
+    expect_step(&decision, "DisarmRule");
+}
+
+#[test]
+fn an_id_that_is_taken_and_never_shown_is_written_unseen() {
+    let policy = Policy::default();
+    let exists = || Ok(NbiAnswer::RuleExists);
+    let create = |readable| Step::CreateRule { readable };
+    let taken = decide(
+        job(Stage::CreateRule),
+        create(true),
+        exists(),
+        inputs(60),
+        &policy,
+    );
+    expect_step(&taken, "ReadRuleThatExists");
+    let look = |job: Job, seen| {
+        let step = Step::ReadRuleThatExists;
+        decide(job, step, seen, inputs(60), &policy)
+    };
+    let shown = look(taken.job.clone(), rules(&[other_rule(true)]));
+    expect_step(&shown, "ReadResultsBeforeArming");
+    let announced = look(taken.job, rules(&[]));
+    assert_eq!(announced.next, Next::Advance);
+    let again = look(announced.job, rules(&[]));
+    expect_step(&again, "CreateRule");
+    let over = decide(again.job, create(false), exists(), inputs(60), &policy);
+    expect_step(&over, "UpdateRule");
+}
+
+#[test]
+fn a_rule_that_no_read_shows_is_disarmed_if_this_job_or_a_copy_may_have_armed_it() {
+    let policy = Policy::default();
+    let none_seen = |job: Job| {
+        let step = Step::ReadRuleBeforeDisarming;
+        decide(job, step, rules(&[]), inputs(60), &policy)
+    };
+    expect_step(&none_seen(job(Stage::DeactivateRule)), "DisarmRule");
+    let mut unreadable = job(Stage::DeactivateRule);
+    for tries in 1..=5 {
+        let step = Step::ReadRuleBeforeDisarming;
+        let failure = Err(unintelligible());
+        let decision = decide(unreadable, step, failure, inputs(60), &policy);
+        if tries == 5 {
+            expect_step(&decision, "DisarmRule");
+        }
+        unreadable = decision.job;
+    }
+    let failed = decide(
+        unreadable,
+        Step::DisarmRule,
+        Err(unintelligible()),
+        inputs(60),
+        &policy,
+    );
+    assert_eq!(failed.job.progress.rule, RuleState::CleanupFailed);
+    assert_eq!(finished(&failed), ("completed", "upgraded", "applied"));
+    // Nothing was written: nothing is touched.
+    let mut cancelled = job(Stage::DeactivateRule);
+    cancelled.progress.rule = RuleState::NotCreated;
+    if let Some(Exit::End(ending)) = &mut cancelled.progress.exit {
+        (ending.outcome, ending.reason) = (Outcome::Cancelled, Reason::Cancelled);
+        (ending.impact, ending.result) = (Impact::Possible, None);
+    }
+    let untouched = none_seen(cancelled.clone());
+    assert_eq!(finished(&untouched), ("cancelled", "cancelled", "none"));
+    // A copy may have written it. If it is not there, nothing has happened.
+    cancelled.progress.may_have_twin = true;
+    let twin = none_seen(cancelled);
+    expect_step(&twin, "DisarmRule");
+    let answer = |said| {
+        decide(
+            twin.job.clone(),
+            Step::DisarmRule,
+            Ok(said),
+            inputs(61),
+            &policy,
+        )
+    };
+    let gone = answer(NbiAnswer::NoSuchRule);
+    assert_eq!(finished(&gone), ("cancelled", "cancelled", "none"));
+    let found = answer(NbiAnswer::Done);
+    expect_step(&found, "ReadResultsOnceMore");
+    assert_eq!(found.job.progress.rule, RuleState::Deactivated);
+}
+
+#[test]
+fn a_cancelled_job_that_armed_nothing_takes_no_result_of_the_job_whose_rule_is_there() {
+    let mut cancelled = job(Stage::DeactivateRule);
+    cancelled.progress.rule = RuleState::NotCreated;
+    if let Some(Exit::End(ending)) = &mut cancelled.progress.exit {
+        (ending.outcome, ending.reason) = (Outcome::Cancelled, Reason::Cancelled);
+        (ending.impact, ending.result) = (Impact::Possible, None);
+    }
+    let look = |job: &Job, policy: &Policy| {
+        let step = Step::ReadRuleBeforeDisarming;
+        let answer = rules(&[other_rule(false)]);
+        decide(job.clone(), step, answer, inputs(700), policy)
+    };
+    let plain = Policy::default();
+    let told = look(&cancelled, &plain);
+    assert_eq!(finished(&told), ("cancelled", "cancelled", "none"));
+    // A copy may have been at it before the other job was.
+    let mut twin = cancelled.clone();
+    twin.progress.may_have_twin = true;
+    let told = look(&twin, &plain);
+    assert_eq!(finished(&told), ("cancelled", "cancelled", "possible"));
+    // With tags a result can say whose it is.
+    let tagging = Policy {
+        tag_rules: true,
+        ..Policy::default()
+    };
+    let looks = look(&twin, &tagging);
+    expect_step(&looks, "ReadResultsOnceMore");
+    let mut row = success(30);
+    for (tag, outcome) in [(None, "cancelled"), (Some("job-1"), "completed")] {
+        row.rule_description = tag.map(|tag| format!("nbi-upgrade job {tag}"));
+        let mut inputs = inputs(701);
+        inputs.standing = Standing::Cancelled { at: at(650) };
+        let step = Step::ReadResultsOnceMore;
+        let answer = results(&[row.clone()]);
+        let told = decide(looks.job.clone(), step, answer, inputs, &tagging);
+        assert_eq!(finished(&told).0, outcome);
+    }
+}
+
+#[test]
+fn a_job_that_has_written_is_not_ended_in_preflight_without_a_look_at_its_rule() {
+    let policy = Policy::default();
+    let mut wrote = job(Stage::Preflight);
+    for rule in [RuleState::Armed, RuleState::Superseded] {
+        wrote.progress.rule = rule;
+        wrote.progress.waited_for_other = true;
+        let over = begin(wrote.clone(), inputs(3_600), &policy);
+        expect_step(&over, "ReadRuleBeforeDisarming");
+        let used_up = decide(
+            wrote.clone(),
+            Step::ReadOldResults,
+            Err(rejected()),
+            inputs(60),
+            &policy,
+        );
+        expect_step(&used_up, "ReadRuleBeforeDisarming");
+        let mut cancelled = inputs(60);
+        cancelled.standing = Standing::Cancelled { at: at(50) };
+        let cancelled = begin(wrote.clone(), cancelled, &policy);
+        expect_step(&cancelled, "ReadRuleBeforeDisarming");
+        // Its own rule is disarmed, and the device may have used it.
+        let found = decide(
+            over.job.clone(),
+            Step::ReadRuleBeforeDisarming,
+            rules(&[our_rule(true)]),
+            inputs(3_600),
+            &policy,
+        );
+        expect_step(&found, "DisarmRule");
+        let looks = decide(
+            found.job,
+            Step::DisarmRule,
+            Ok(NbiAnswer::Done),
+            inputs(3_600),
+            &policy,
+        );
+        expect_step(&looks, "ReadResultsOnceMore");
+        // The other job's is left alone, and still holds the device.
+        let busy = decide(
+            over.job,
+            Step::ReadRuleBeforeDisarming,
+            rules(&[other_rule(true)]),
+            inputs(3_600),
+            &policy,
+        );
+        assert_eq!(finished(&busy), ("failed", "device_busy", "possible"));
+    }
+    for rule in [
+        RuleState::NotCreated,
+        RuleState::Deactivated,
+        RuleState::Deleted,
+    ] {
+        wrote.progress.rule = rule;
+        let over = begin(wrote.clone(), inputs(3_600), &policy);
+        assert_eq!(finished(&over).1, "device_busy");
     }
 }
 
@@ -597,7 +875,31 @@ fn a_busy_device_is_waited_for_with_a_new_baseline_superseded_or_refused() {
         inputs(60),
         &with(OnBusy::Supersede),
     );
-    expect_step(&takes_over, "UpdateRule");
+    expect_step(&takes_over, "ReadResultsBeforeWriting");
+    let Next::Step(look) = takes_over.next else {
+        unreachable!()
+    };
+    let supersede = with(OnBusy::Supersede);
+    let looked = |rows: &[ResultRow]| {
+        let job = takes_over.job.clone();
+        decide(job, look.clone(), results(rows), inputs(61), &supersede)
+    };
+    expect_step(&looked(&[]), "UpdateRule");
+    // The other job's device has reported since: that is no result of this job, and is known before anything is written.
+    let news = looked(&[success(60)]);
+    let Next::Step(reads_again) = news.next else {
+        panic!("{:?}", news.next)
+    };
+    let known = decide(
+        news.job,
+        reads_again,
+        rules(&[other_rule(true)]),
+        inputs(62),
+        &supersede,
+    );
+    assert_eq!(known.next, Next::Advance);
+    let baseline = &known.job.progress.baseline;
+    assert!(baseline.contains("row-ok", at(60).as_second()));
 
     let fails = decide(
         job(Stage::CreateRule),

@@ -36,6 +36,7 @@ fn steps() -> Vec<(Stage, Step)> {
             Stage::CreateRule,
             Step::ReadResultsBeforeWriting { exists: false },
         ),
+        (Stage::CreateRule, Step::ReadRuleThatExists),
         (Stage::CreateRule, Step::CreateRule { readable: true }),
         (Stage::CreateRule, Step::CreateRule { readable: false }),
         (Stage::CreateRule, Step::UpdateRule { readable: true }),

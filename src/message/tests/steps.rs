@@ -112,9 +112,10 @@ fn any_work() -> impl Strategy<Value = Work> {
                 (
                     progress.arming,
                     progress.may_have_twin,
+                    progress.looked_alike,
                     progress.waited_for_other,
                     progress.announced,
-                ) = (flag, !flag, flag, flag);
+                ) = (flag, !flag, flag, !flag, flag);
                 (progress.rests_until, progress.watched_until) =
                     (flag.then(noon), (!flag).then(noon));
                 progress.baseline = Baseline::from_parts(known, flag.then_some(-5));

@@ -57,6 +57,23 @@ async fn a_cancelled_job_whose_device_has_not_come_is_disarmed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cancelled_job_is_disarmed_though_its_rule_was_to_be_kept() {
+    let mut world = World::begin(comes_after(30));
+    let mut asked = request("job-1", "CPE1", "fw-2.bin");
+    asked["cleanup"] = json!("keep");
+    world.submit(&asked);
+    world.pass(SignedDuration::from_mins(3)).await;
+    world.order(CANCEL);
+    assert_eq!(
+        world.outcome().await,
+        "cancelled/cancelled possible deactivated"
+    );
+    world.pass(SignedDuration::from_hours(2)).await;
+    assert_eq!(world.attempts("CPE1"), 0);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cancelled_job_whose_device_is_at_it_does_not_claim_that_nothing_happened() {
     let mut world = World::begin(downloads_for(20));
     world.submit(&request("job-1", "CPE1", "fw-2.bin"));
