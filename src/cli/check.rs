@@ -62,6 +62,9 @@ impl Check {
         if is_complete {
             tell(vec![Finding::ok("configuration", "every key is valid")]);
         }
+        if let Some((text, remedy)) = config.advice() {
+            tell(vec![Finding::advice("configuration", text, remedy)]);
+        }
         tell(broker(&config).await);
         tell(self.nbi(&config).await);
         let count = |state| all.iter().filter(|finding| finding.state == state).count();

@@ -8,6 +8,7 @@ use super::events::Progress;
 use super::load::environment_variable;
 use super::{Config, ConfigError, Fault};
 use crate::job::Policy;
+use crate::job::policy::OnBusy;
 use crate::job::retry::Backoff;
 use crate::message::{EventSettings, RequestSettings};
 
@@ -23,6 +24,15 @@ pub struct NbiAccess {
 }
 
 impl Config {
+    /// What is valid and advised against all the same: what may come of it, and the remedy.
+    #[must_use]
+    pub fn advice(&self) -> Option<(&'static str, &'static str)> {
+        (self.job.on_busy == OnBusy::Supersede && !self.nbi.tag_rules).then_some((
+            "job.on_busy = \"supersede\" without nbi.tag_rules: a job that takes over may take the other's result for its own",
+            "set nbi.tag_rules = true if the NBI keeps descriptions, or read versions back (verify.enabled)",
+        ))
+    }
+
     /// What decisions about jobs depend on.
     #[must_use]
     pub fn policy(&self) -> Policy {

@@ -154,6 +154,19 @@ fn flags_beat_the_environment_and_the_environment_beats_the_file() {
 }
 
 #[test]
+fn taking_over_without_tags_is_advised_against() {
+    for (on_busy, tag_rules, is_advised) in [
+        ("supersede", false, true),
+        ("supersede", true, false),
+        ("wait", false, false),
+    ] {
+        let toml = format!("[job]\non_busy = {on_busy:?}\n[nbi]\ntag_rules = {tag_rules}\n");
+        let config = load(&toml, &[], &[]).unwrap();
+        assert_eq!(config.advice().is_some(), is_advised, "{toml}");
+    }
+}
+
+#[test]
 fn lists_come_from_the_environment_separated_by_commas() {
     let environment = [
         ("NBI_UPGRADE_FAULTS__TRANSIENT", "9016, 9003"),
