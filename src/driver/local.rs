@@ -19,7 +19,7 @@ use crate::job::Standing;
 use crate::job::state::Order;
 use crate::message::journal as records;
 use crate::message::{
-    Codec, Command, DeadLetter, EventMessage, FieldFault, Incoming, Orders, StepError,
+    Codec, Command, DeadLetter, EventMessage, FieldFault, Incoming, Named, Orders, StepError,
 };
 use crate::telemetry::Telemetry;
 
@@ -267,7 +267,8 @@ impl LocalDriver {
                     ..Incoming::default()
                 };
                 self.codec.decode_step(&incoming).map_err(|error| {
-                    self.telemetry.step_dead_lettered(&error.to_string());
+                    self.telemetry
+                        .step_dead_lettered(&Named::in_body(&message.body), &error.to_string());
                     DeadLetter::malformed_step(&error.to_string())
                 })
             }

@@ -19,7 +19,7 @@ use super::properties;
 use super::publish::{Outgoing, Target};
 use super::shared::{Settler, Shared, Token};
 use crate::driver::Delivery;
-use crate::message::{DeadLetter, FieldFault, Rejection, StepError, Work};
+use crate::message::{DeadLetter, FieldFault, Named, Rejection, StepError, Work};
 
 /// What a publish that is under way may take when the worker stops.
 const STOPPING_WITHIN: Duration = Duration::from_secs(3);
@@ -70,7 +70,7 @@ impl Intaker {
                 self.replace_with(original, Target::Delay(Rung::NEWER_VERSION));
             }
             Err(error @ StepError::Malformed(_)) => {
-                telemetry.step_dead_lettered(&error.to_string());
+                telemetry.step_dead_lettered(&Named::in_body(&original.data), &error.to_string());
                 let letter =
                     self.dead_letter(&original, &DeadLetter::malformed_step(&error.to_string()));
                 self.replace(original, vec![letter]);

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{TARGET, cut};
+use crate::message::Named;
 use crate::telemetry::Telemetry;
 use crate::telemetry::labels::{DEPTHS, EXCHANGES, QUEUES, closed};
 use crate::telemetry::trouble::SoFar;
@@ -100,13 +101,20 @@ impl Telemetry {
     }
 
     /// A continuation that nobody can read went to the dead letters.
-    pub fn step_dead_lettered(&self, error: &str) {
+    pub fn step_dead_lettered(&self, named: &Named, error: &str) {
         self.metrics
             .broker
             .dead_lettered
             .with_label_values(&["malformed_step"])
             .inc();
-        tracing::error!(target: TARGET, error = cut(error), "step dead-lettered");
+        tracing::error!(
+            target: TARGET,
+            job_id = named.job_id.as_deref().map(cut),
+            cpe_id = named.cpe_id.as_deref().map(cut),
+            campaign_id = named.campaign_id.as_deref().map(cut),
+            error = cut(error),
+            "step dead-lettered"
+        );
     }
 
     /// A continuation of a newer release was parked.

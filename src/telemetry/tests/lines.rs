@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{events, job, tell_everything};
 use crate::job::fault::FaultPolicy;
 use crate::job::{JobEvent, Stage};
-use crate::message::{FieldFault, Rejection};
+use crate::message::{FieldFault, Named, Rejection};
 use crate::telemetry::{Telemetry, Trace, log};
 
 pub(super) const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -128,7 +128,7 @@ fn a_job_without_a_campaign_has_no_such_field() {
 fn no_line_shows_a_secret_and_texts_of_others_are_cut() {
     let lines = json_lines("trace", |telemetry| {
         tell_everything(telemetry);
-        telemetry.step_dead_lettered(&"ä".repeat(5_000));
+        telemetry.step_dead_lettered(&Named::default(), &"ä".repeat(5_000));
     });
     assert!(
         lines
@@ -205,7 +205,11 @@ fn texts_of_others_stay_within_their_line() {
             },
             Some(EVIL),
         );
-        telemetry.step_dead_lettered(EVIL);
+        let evil = Named {
+            job_id: Some(EVIL.to_owned()),
+            ..Named::default()
+        };
+        telemetry.step_dead_lettered(&evil, EVIL);
         telemetry.step_parked(EVIL);
         telemetry.reply_failed(EVIL, EVIL);
         telemetry.broker_lost(EVIL, EVIL, Duration::ZERO);

@@ -21,7 +21,7 @@ use crate::job::outcome::{Ending, Impact, RuleState};
 use crate::job::state::{CampaignId, Cleanup, Order};
 use crate::job::{CpeId, FirmwareUrl, Job, JobEvent, JobId, Outcome, Reason, RuleId, Stage};
 use crate::message::campaign::{Happened, Summary};
-use crate::message::{FieldFault, Rejection};
+use crate::message::{FieldFault, Named, Rejection};
 
 fn job() -> Job {
     let now = Timestamp::UNIX_EPOCH;
@@ -134,7 +134,7 @@ fn tell_everything(telemetry: &Telemetry) {
     telemetry.job(&job, &events());
     telemetry.job(&job, &[corrected()]);
     telemetry.request_rejected(&rejection(), Some(lines::TRACEPARENT));
-    telemetry.step_dead_lettered("not JSON");
+    telemetry.step_dead_lettered(&Named::default(), "not JSON");
     telemetry.step_parked("version 9");
     telemetry.step_panicked(&job);
     telemetry.hand_over_failed(

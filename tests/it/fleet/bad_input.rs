@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use lapin::BasicProperties;
+use serde_json::Value;
 
 use crate::support::site::{PATIENCE, PREFIX, Plan, Site, requests};
 
@@ -193,6 +194,13 @@ async fn steps_that_cannot_be_read_are_dead_and_those_of_a_newer_release_wait() 
         );
         assert_eq!(letter.header("nbi-upgrade-queue").as_ref(), Some(&steps));
     }
+    // Where the job can still be read, it is named: its rule may be armed.
+    let job_id = serde_json::from_slice::<Value>(fixture).unwrap()["order"]["job_id"].clone();
+    let names = |line: &String| {
+        let line: Value = serde_json::from_str(line).unwrap_or_default();
+        line["message"] == "step dead-lettered" && line["job_id"] == job_id
+    };
+    assert!(job_id.is_string() && site.workers[0].process.log().iter().any(names));
     // It waits for a newer worker, as it is.
     let parked = format!("{PREFIX}.delay.32s");
     assert_eq!(site.client().wait_for(&parked).await.body, newer);
