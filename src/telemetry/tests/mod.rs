@@ -134,7 +134,12 @@ fn tell_everything(telemetry: &Telemetry) {
     telemetry.job(&job, &events());
     telemetry.job(&job, &[corrected()]);
     telemetry.request_rejected(&rejection(), Some(lines::TRACEPARENT));
-    telemetry.step_dead_lettered(&Named::default(), "not JSON");
+    let named = Named {
+        job_id: Some("job-1".to_owned()),
+        cpe_id: Some("CPE1".to_owned()),
+        campaign_id: Some("spring".to_owned()),
+    };
+    telemetry.step_dead_lettered(&named, "not JSON");
     telemetry.step_parked("version 9");
     telemetry.step_panicked(&job);
     telemetry.hand_over_failed(
