@@ -325,6 +325,12 @@ fn ordered() -> Vec<Scenario> {
         one("cancel_armed", &["cancelled/cancelled"])
             .order(40, &cancel)
             .with(|s| s.setup.devices = late_comer()),
+        one("cancel_keep", &["cancelled/cancelled"])
+            .order(40, &cancel)
+            .with(|s| {
+                s.sends[0].body["cleanup"] = json!("keep");
+                s.setup.devices = late_comer();
+            }),
         // The device is at it: whether it had reported by then is the device's matter.
         one("cancel_flashing", &["cancelled/cancelled"]).order(30, &cancel),
         one("cancel_too_late", DONE).order(3_000, &cancel),
@@ -393,6 +399,12 @@ fn nbi() -> Vec<Scenario> {
             s.sends[0].body["cleanup"] = json!("delete");
             s.setup.semantics.reading_rules = ReadingRules::Forbidden403;
             s.setup.semantics.filter = Filter::Id;
+        }),
+        // Copies cannot see each other's rule, and nothing says so.
+        one("rules_never_found", &[]).with(|s| {
+            s.jobs[0].may_differ = true;
+            s.jobs[0].may_flash_again = true;
+            s.setup.semantics.reading_rules = ReadingRules::NeverFound404;
         }),
         // A crash around the one write may leave the rule unarmed: the safe side.
         one("rules_unreadable", &[]).with(|s| {
