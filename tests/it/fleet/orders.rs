@@ -215,3 +215,22 @@ async fn a_worker_that_starts_later_knows_what_was_ordered_before() {
     site.results.finals(2, PATIENCE).await;
     site.end(2).await;
 }
+
+#[tokio::test]
+async fn an_emergency_stop_that_nobody_answers_holds_for_who_comes_later() {
+    let mut site = Site::begin(0, Plan::default()).await;
+    let told = site
+        .run(&["pause", "--all", "--timeout", "1s"])
+        .await
+        .expect(1);
+    assert!(
+        told.err.contains("no worker has answered yet")
+            && told.err.contains("holds for every worker"),
+        "{}",
+        told.err
+    );
+    site.start_worker().await;
+    site.workers[0].ready().await;
+    emergency_stop_is(&site, 1.0).await;
+    site.end(0).await;
+}
