@@ -135,16 +135,26 @@ impl<N: Nbi, D: Driver> Parts<N, D> {
         } = delivery;
         let trace = self.telemetry.delivery(&work, redelivered);
         let work = trace.carried_by(work);
+        let job = work.job.clone();
         self.telemetry.in_hand(1);
         // Boxed: it would be moved as a whole, and this task with it.
-        let settled = Box::pin(self.settle(work, redelivered, token, &trace));
-        trace.clone().scope(settled).await;
+        let settled = Box::pin(self.settle(work, redelivered, token, &trace, &job));
+        let settled = trace.clone().scope(settled);
+        if AssertUnwindSafe(settled).catch_unwind().await.is_err() {
+            self.telemetry.step_panicked(&job);
+        }
         self.telemetry.in_hand(-1);
     }
 
     /// Works on it and hands it over; what panics is rejected.
-    async fn settle(&self, work: Work, redelivered: bool, token: D::Token, trace: &Trace) {
-        let job = work.job.clone();
+    async fn settle(
+        &self,
+        work: Work,
+        redelivered: bool,
+        token: D::Token,
+        trace: &Trace,
+        job: &job::Job,
+    ) {
         match AssertUnwindSafe(self.work_on(work, redelivered, trace))
             .catch_unwind()
             .await
@@ -160,7 +170,7 @@ impl<N: Nbi, D: Driver> Parts<N, D> {
                 }
             }
             Err(_) => {
-                self.telemetry.step_panicked(&job);
+                self.telemetry.step_panicked(job);
                 self.driver.reject(token).await;
             }
         }
@@ -240,5 +250,98 @@ impl<N: Nbi, D: Driver> Parts<N, D> {
 fn endless(steps: u32) -> NbiFailure {
     NbiFailure::Unintelligible {
         message: format!("no verdict after {steps} NBI calls in one delivery"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::driver::{DriverError, Intake};
+    use crate::job::Standing;
+    use crate::job::state::Order;
+    use crate::message::{EventSettings, Incoming, RequestSettings};
+
+    struct Deaf;
+
+    impl Nbi for Deaf {
+        async fn call(&self, _: &NbiCall) -> Result<NbiAnswer, NbiFailure> {
+            Err(NbiFailure::NotSent {
+                message: "nobody listens".to_owned(),
+                retry_after: SignedDuration::from_secs(1),
+            })
+        }
+    }
+
+    /// Brings one delivery, and panics when it is handed over.
+    struct Broken(Mutex<Option<Work>>);
+
+    impl Driver for Broken {
+        type Token = ();
+
+        async fn receive(&self) -> Option<Delivery<()>> {
+            let work = self.0.lock().unwrap().take()?;
+            Some(Delivery {
+                work,
+                redelivered: false,
+                token: (),
+            })
+        }
+
+        async fn carry_out(&self, (): (), _: HandOver) -> Result<(), DriverError> {
+            panic!("poison")
+        }
+
+        async fn reject(&self, (): ()) {}
+
+        fn standing(&self, _: &Order) -> Standing {
+            Standing::default()
+        }
+
+        fn set_intake(&self, _: Intake) {}
+
+        async fn stop(&self) {}
+
+        async fn close(&self) {}
+    }
+
+    #[tokio::test]
+    async fn a_panic_while_a_delivery_is_handed_over_is_counted_and_leaves_nothing_in_hand() {
+        let codec = Codec {
+            requests: RequestSettings::default(),
+            events: EventSettings {
+                source: "/nbi-upgrade/test".to_owned(),
+                progress: false,
+            },
+        };
+        let body = br#"{"job_id":"j","cpe_id":"C","firmware_url":"http://files.example/f.bin"}"#;
+        let incoming = Incoming {
+            body,
+            ..Incoming::default()
+        };
+        let work = codec.decode_request(&incoming, Timestamp::now()).unwrap();
+        let telemetry: Arc<Telemetry> = Arc::default();
+        let worker = Worker::new(
+            Arc::new(Deaf),
+            Arc::new(Broken(Mutex::new(Some(work)))),
+            codec,
+            Policy::default(),
+            Arc::clone(&telemetry),
+            crate::clock::system(),
+        );
+        worker.run(CancellationToken::new(), Grace::default()).await;
+        let metrics = telemetry.metrics_text().unwrap();
+        for line in [
+            "nbi_upgrade_deliveries_in_hand 0",
+            "nbi_upgrade_panics_total 1",
+        ] {
+            assert!(
+                metrics.lines().any(|shown| shown == line),
+                "{line}: {metrics}"
+            );
+        }
     }
 }

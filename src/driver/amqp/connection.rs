@@ -3,19 +3,20 @@
 //! The client library's own recovery stays off: `supervisor.rs` builds a whole new generation instead. Nothing here prints a password.
 
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
+use futures_util::FutureExt;
+use lapin::tcp::{AMQPUriTcpExt, AsyncTcpStream, OwnedIdentity, OwnedTLSConfig};
 use lapin::uri::{AMQPScheme, AMQPUri};
-use lapin::{
-    Channel, Connect, Connection, ConnectionProperties, ConnectionStatus, ErrorKind, runtime,
-};
+use lapin::{Channel, Connection, ConnectionProperties, ConnectionStatus, ErrorKind, runtime};
 use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
 
 use super::error::{self, BrokerError, bounded};
+use super::line::{HangsUp, Line};
 use super::settings::{AmqpSettings, TlsSettings};
 use crate::secret_file;
 use crate::tls::{self, Peer};
@@ -54,6 +55,17 @@ impl Ending {
     /// Why.
     pub(super) fn reason(&self) -> String {
         self.reason.get().cloned().unwrap_or_default()
+    }
+}
+
+/// Runs a task of a generation, which a panic of it ends: nobody else would notice that it is gone.
+pub(super) async fn guarded(
+    ending: Arc<Ending>,
+    what: &'static str,
+    task: impl Future<Output = ()>,
+) {
+    if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+        ending.end(format!("the task for {what} panicked"));
     }
 }
 
@@ -159,9 +171,38 @@ pub(super) async fn connect(
     let name = format!("{} {}", settings.instance_name, purpose.name());
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let runtime = runtime::default_runtime().map_err(|error| BrokerError::of(action(), &error))?;
-    let connected = uri.connect_with_config(properties, tls, runtime);
+    let line = Arc::new(Line::default());
+    let _hangs_up = HangsUp(Arc::clone(&line));
+    let called = Arc::clone(&line);
+    let connected = Connection::connector(
+        uri,
+        runtime,
+        async move |uri, runtime| {
+            let plain = AMQPUri {
+                scheme: AMQPScheme::AMQP,
+                ..uri.clone()
+            };
+            let dialled = async {
+                let stream = plain
+                    .connect_with_config_async(tls.as_ref(), &runtime)
+                    .await?;
+                if let AsyncTcpStream::Plain(stream) = &stream {
+                    called.hold(stream.get_ref())?;
+                }
+                match uri.scheme {
+                    AMQPScheme::AMQP => Ok(stream),
+                    AMQPScheme::AMQPS => stream.into_tls(&uri.authority.host, tls.as_ref()).await,
+                }
+            };
+            called.unless_hung_up(dialled).await.map_err(Into::into)
+        },
+        properties,
+    );
     match tokio::time::timeout(settings.connect_timeout, connected).await {
-        Ok(Ok(connection)) => Ok(connection),
+        Ok(Ok(connection)) => {
+            line.answered();
+            Ok(connection)
+        }
         Ok(Err(error)) => Err(explained(settings, &scheme, action(), &error)),
         Err(_) => Err(BrokerError::timeout(action(), settings.connect_timeout)),
     }
@@ -368,6 +409,16 @@ mod tests {
             redacted(&url("amqps://user:s3cret@host/v")),
             "amqps://host/v"
         );
+    }
+
+    #[tokio::test]
+    async fn a_task_that_panics_ends_its_generation_and_one_that_ends_does_not() {
+        let ending = Arc::new(Ending::default());
+        guarded(Arc::clone(&ending), "nothing", async {}).await;
+        assert!(!ending.is_over());
+        guarded(Arc::clone(&ending), "poison", async { panic!("poison") }).await;
+        assert_eq!(ending.reason(), "the task for poison panicked");
+        ending.ended().await;
     }
 
     #[test]

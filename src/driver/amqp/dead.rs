@@ -14,11 +14,12 @@ use lapin::Channel;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use super::connection::{self, CALL_TIMEOUT};
 use super::error::{BrokerError, bounded};
+use super::origin::Origin;
 use super::properties;
 use super::publish::{Outgoing, Target, short};
 use super::requester::Requester;
@@ -31,26 +32,6 @@ const LOOKS_MAX: u64 = 2;
 const BATCH: usize = 100;
 /// Acknowledgements are forgotten when the connection closes too early; see `Link::settled`.
 const SETTLES_WITHIN: Duration = Duration::from_millis(500);
-
-/// A queue that a dead letter may go back to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// The requests.
-    Requests,
-    /// The continuations.
-    Steps,
-}
-
-impl Origin {
-    /// The queue's short name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Requests => "requests",
-            Self::Steps => "steps",
-        }
-    }
-}
 
 /// A dead letter in hand: kept, sent back or removed by [`DeadLetters`].
 #[derive(Debug)]
@@ -121,10 +102,7 @@ impl Letter {
     /// Where it came from, if that is one of our queues.
     #[must_use]
     pub fn origin(&self, prefix: &str) -> Option<Origin> {
-        let name = self.queue.as_deref()?.strip_prefix(prefix)?;
-        [Origin::Requests, Origin::Steps]
-            .into_iter()
-            .find(|origin| name.strip_prefix('.') == Some(origin.name()))
+        Origin::of(self.queue.as_deref()?, prefix)
     }
 
     /// The same letter as a new message: what the broker said of its death is said in our headers, as its own are not ours to set.
@@ -149,7 +127,7 @@ impl Letter {
     }
 
     /// The message as it was before it died, without what was said about its death.
-    fn revived(&self, origin: Origin) -> Outgoing {
+    fn revived(&self, origin: Origin, prefix: &str) -> Outgoing {
         let properties = properties::of_original(&self.delivery.properties);
         let mut headers = FieldTable::default();
         for (name, value) in properties.headers().iter().flat_map(FieldTable::inner) {
@@ -165,10 +143,7 @@ impl Letter {
             properties::marked_redelivered(properties)
         };
         Outgoing {
-            target: match origin {
-                Origin::Requests => Target::RequestsQueue,
-                Origin::Steps => Target::Steps,
-            },
+            target: origin.target(prefix),
             properties,
             body: self.body.clone(),
         }
@@ -278,6 +253,12 @@ impl DeadLetters {
         })
     }
 
+    /// Why the broker takes no messages, while it does not.
+    #[must_use]
+    pub fn blocked(&self) -> watch::Receiver<Option<String>> {
+        self.requester.blocked()
+    }
+
     /// Letters that were there when the queue was opened and that nobody else has in hand.
     #[must_use]
     pub fn waiting(&self) -> u32 {
@@ -326,7 +307,7 @@ impl DeadLetters {
     ///
     /// [`BrokerError`]: nothing was removed.
     pub async fn requeue(&mut self, letter: &Letter, origin: Origin) -> Result<(), BrokerError> {
-        let message = letter.revived(origin);
+        let message = letter.revived(origin, &self.requester.settings.prefix);
         self.publish(std::slice::from_ref(&message)).await?;
         self.remove(letter).await
     }

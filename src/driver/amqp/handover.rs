@@ -3,9 +3,11 @@
 //! Stage done, then publish, confirm, acknowledge: in this order, so that a crash between any two of them loses nothing. A generation that
 //! ends in between is waited out: what the NBI answered is in hand here, and repeating the publish is cheaper than repeating the stage.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -28,7 +30,7 @@ const REFUSED_PAUSE_MIN: Duration = Duration::from_millis(500);
 /// …to this.
 const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(8);
 
-/// Publishes, awaits every confirm, acknowledges.
+/// Publishes, awaits every confirm, acknowledges. What panics on the way is rejected, as it would hold its place until the channel ends.
 ///
 /// # Errors
 ///
@@ -38,6 +40,21 @@ pub(super) async fn carry_out(
     token: Token,
     hand_over: HandOver,
 ) -> Result<(), DriverError> {
+    let settler = token.settler.clone();
+    let settled = AssertUnwindSafe(settle(shared, token, hand_over)).catch_unwind();
+    match settled.await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            settler.reject().await;
+            Err(DriverError::NotPublished {
+                target: "the broker".to_owned(),
+                message: "handing over panicked, which is a fault of this worker".to_owned(),
+            })
+        }
+    }
+}
+
+async fn settle(shared: &Shared, token: Token, hand_over: HandOver) -> Result<(), DriverError> {
     let replacement = (hand_over.to != Destination::Nowhere).then(|| hand_over.work.key());
     let messages = messages(shared, hand_over);
     if let Err(error) = publish(shared, messages).await {

@@ -17,10 +17,11 @@ use crate::message::StepKey;
 /// A continuation.
 pub(super) type Key = StepKey;
 
+/// Written acknowledgements kept in view: as many as can be unacknowledged at a time (`amqp.prefetch` and `amqp.prefetch_requests` at
+/// their highest), and so as many as one connection can lose.
+const IN_VIEW: usize = 20_000;
 /// Lost acknowledgements remembered.
-const REMEMBERED: NonZeroUsize = NonZeroUsize::new(10_000).expect("10,000 is not 0");
-/// Written acknowledgements kept in view: more than can be unacknowledged at a time, and so more than one connection can lose.
-const IN_VIEW: usize = 4_096;
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(IN_VIEW).expect("20,000 is not 0");
 /// A lost acknowledgement is answered by a redelivery soon, or by another worker. Later the same key may be a new life of the job.
 const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 
@@ -225,6 +226,22 @@ mod tests {
         assert!(matches!(ledger.admit(&key(1), true), Admission::Replaced));
         ledger.acknowledged(key(1), 1);
         assert!(matches!(ledger.admit(&key(1), true), Admission::Claimed(_)));
+    }
+
+    #[test]
+    fn all_that_one_connection_can_lose_is_remembered() {
+        let ledger = Ledger::new();
+        let most = 2 * 10_000;
+        for seq in 0..most {
+            ledger.acknowledged(key(seq), 1);
+        }
+        ledger.generation_ended(1, Duration::from_secs(60));
+        for seq in 0..most {
+            assert!(
+                matches!(ledger.admit(&key(seq), true), Admission::Replaced),
+                "{seq}"
+            );
+        }
     }
 
     #[test]

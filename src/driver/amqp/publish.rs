@@ -24,6 +24,9 @@ const WINDOW: u32 = 256;
 /// Patience with a requester's own queue, behind the confirms of everything else: a job waits for it.
 const REPLY_WITHIN: Duration = Duration::from_secs(5);
 
+/// How the names of RabbitMQ's direct replies begin.
+const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to.";
+
 /// Where a message goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Target {
@@ -271,7 +274,8 @@ impl Publisher {
             ShortString::try_new(text).map_err(|error| PublishError::BadName(error.to_string()))
         };
         let options = BasicPublishOptions {
-            mandatory: true,
+            // What waits for a direct reply is no queue, and the broker would return what it has delivered.
+            mandatory: !key.starts_with(DIRECT_REPLY),
             immediate: false,
         };
         let written = channel.basic_publish(

@@ -37,6 +37,7 @@ pub struct Requester {
     pub(super) connection: Arc<Connection>,
     pub(super) publisher: Publisher,
     ending: Arc<Ending>,
+    blocked: watch::Receiver<Option<String>>,
     tasks: JoinSet<()>,
 }
 
@@ -71,7 +72,7 @@ impl Requester {
             Arc::clone(&connection),
             &settings,
             Arc::clone(&ending),
-            blocked,
+            blocked.clone(),
             telemetry,
         )
         .await?;
@@ -80,8 +81,15 @@ impl Requester {
             connection,
             publisher,
             ending,
+            blocked,
             tasks,
         })
+    }
+
+    /// Why the broker takes no messages, while it does not; everything that is published waits meanwhile.
+    #[must_use]
+    pub fn blocked(&self) -> watch::Receiver<Option<String>> {
+        self.blocked.clone()
     }
 
     /// Publishes one request and awaits its confirm. Many may be under way at a time; the window bounds them.

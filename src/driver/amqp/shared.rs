@@ -161,8 +161,8 @@ impl Token {
     }
 }
 
-/// Answers the broker about one delivery, within a bound.
-#[derive(Debug)]
+/// Answers the broker about one delivery, within a bound; only the first answer of all clones is given.
+#[derive(Debug, Clone)]
 pub(super) struct Settler {
     pub(super) acker: Acker,
     pub(super) link: Arc<Link>,

@@ -16,7 +16,7 @@ use secrecy::SecretString;
 use tokio::task::JoinSet;
 
 use super::campaign;
-use super::connection::{self, Ending, Purpose, is_of_a_channel};
+use super::connection::{self, Ending, Purpose, guarded, is_of_a_channel};
 use super::consume::{Intaker, Source};
 use super::depths;
 use super::error::{self, BrokerError};
@@ -117,10 +117,14 @@ async fn generation(
     for intaker in built.intakers {
         shared.consumers.spawn(intaker.run());
     }
-    shared.consumers.spawn(campaign::run(
-        Arc::clone(shared),
-        Arc::clone(&built.link),
-        Arc::clone(&built.consuming),
+    shared.consumers.spawn(guarded(
+        Arc::clone(&ending),
+        "campaigns",
+        campaign::run(
+            Arc::clone(shared),
+            Arc::clone(&built.link),
+            Arc::clone(&built.consuming),
+        ),
     ));
     shared.link.send_replace(Some(Arc::clone(&built.link)));
     shared
@@ -132,6 +136,10 @@ async fn generation(
     }
     shared.link.send_replace(None);
     unblocked(shared);
+    if !shared.closing.is_cancelled() {
+        // Closing may take some seconds.
+        shared.telemetry.broker_gone(&ending.reason());
+    }
     built.link.publisher.close().await;
     tokio::join!(
         connection::close(&built.consuming),
@@ -177,11 +185,13 @@ async fn build(
     let mut watchers = JoinSet::new();
     let (publishing, consuming) = (Arc::new(publishing), Arc::new(consuming));
     for connection in [&publishing, &consuming] {
-        watchers.spawn(watch(
-            connection.events_listener(),
-            connection.status().clone(),
-            Arc::clone(shared),
+        let events = connection.events_listener();
+        let status = connection.status().clone();
+        let watching = watch(events, status, Arc::clone(shared), Arc::clone(ending));
+        watchers.spawn(guarded(
             Arc::clone(ending),
+            "a connection's events",
+            watching,
         ));
     }
     topology::apply(&consuming, settings, settings.topology).await?;
@@ -201,13 +211,15 @@ async fn build(
         acknowledged_at: Mutex::new(None),
     });
     let commands = orders::load(shared, &link.publisher, &consuming).await?;
-    watchers.spawn(orders::follow(
-        Arc::clone(shared),
-        Arc::clone(ending),
-        commands,
-    ));
+    let following = orders::follow(Arc::clone(shared), Arc::clone(ending), commands);
+    watchers.spawn(guarded(Arc::clone(ending), "orders", following));
     let channel = connection::channel(&consuming, "commands").await?;
-    watchers.spawn(answers::run(Arc::clone(shared), Arc::clone(&link), channel));
+    let answering = answers::run(Arc::clone(shared), Arc::clone(&link), channel);
+    watchers.spawn(guarded(
+        Arc::clone(ending),
+        "answers to commands",
+        answering,
+    ));
     let (mut intakers, mut channels) = (Vec::new(), Vec::new());
     for source in Source::ALL {
         let channel = connection::channel(&consuming, source.label()).await?;
@@ -219,11 +231,12 @@ async fn build(
             source,
         ));
     }
-    watchers.spawn(depths::follow(
+    let asking = depths::follow(
         Arc::clone(&consuming),
         Arc::clone(shared),
         Arc::clone(ending),
-    ));
+    );
+    watchers.spawn(guarded(Arc::clone(ending), "depths", asking));
     Ok(Built {
         link,
         intakers,

@@ -145,12 +145,17 @@ impl Telemetry {
         tracing::info!(target: TARGET, broker = without_credentials(broker), is_reconnect, times, lasted_s, "broker connected");
     }
 
-    /// The connection ended, or could not be made; the supervisor comes back in `retry_in`. Said once for each reason, then as a reminder.
-    pub fn broker_lost(&self, broker: &str, reason: &str, retry_in: Duration) {
+    /// The connection has ended. What follows is told by [`Telemetry::broker_lost`].
+    pub fn broker_gone(&self, reason: &str) {
         self.metrics.broker.connected.set(0);
         self.queues_are_unknown();
+        self.health.broker_lost(cut(reason));
+    }
+
+    /// The connection ended, or could not be made; the supervisor comes back in `retry_in`. Said once for each reason, then as a reminder.
+    pub fn broker_lost(&self, broker: &str, reason: &str, retry_in: Duration) {
         let reason = cut(reason);
-        self.health.broker_lost(reason);
+        self.broker_gone(reason);
         if let Some(so_far) = self.troubles.broker.shows(reason, Instant::now()) {
             let retry_in_ms = u64::try_from(retry_in.as_millis()).unwrap_or(u64::MAX);
             let (times, lasts_s) = (so_far.times, so_far.seconds());

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lapin::BasicProperties;
-use lapin::types::AMQPValue;
+use futures_util::StreamExt;
+use lapin::options::{BasicConsumeOptions, BasicPublishOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Connection, ConnectionProperties};
 use nbi_upgrade::driver::Driver;
-use nbi_upgrade::driver::amqp::{AmqpSettings, TopologyMode};
+use nbi_upgrade::driver::amqp::{AmqpSettings, TopologyMode, topology};
 
-use super::bench::{Bench, PATIENCE, aside, ended, settings, shared_vhost, until};
+use super::bench::{Bench, PATIENCE, aside, ended, request, settings, shared_vhost, until};
 use crate::support::rabbit::{Node, Vhost};
 
 /// Several times the age at which a channel that is refused is replaced.
@@ -135,4 +137,89 @@ async fn a_requesters_queue_that_never_confirms_costs_its_reply_alone() {
     bench.settles_at("upgrade.events", 1).await;
     process("resume").await;
     ends_without_a_reconnect(bench).await;
+}
+
+/// RabbitMQ's direct replies have no queue, and a mandatory message to one comes back although it is delivered.
+#[tokio::test]
+async fn a_direct_reply_is_delivered_and_counts_as_no_failure() {
+    let vhost = shared_vhost().await;
+    let bench = Bench::on(&vhost).await;
+    let url = vhost.url();
+    let connection = Connection::connect(&url, ConnectionProperties::default());
+    let connection = connection.await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let name = "amq.rabbitmq.reply-to";
+    let options = BasicConsumeOptions {
+        no_ack: true,
+        ..BasicConsumeOptions::default()
+    };
+    let consume = channel.basic_consume(name.into(), "".into(), options, FieldTable::default());
+    let mut replies = consume.await.unwrap();
+    let properties = BasicProperties::default().with_reply_to(name.into());
+    let (exchange, options) = ("upgrade.requests".into(), BasicPublishOptions::default());
+    let body = request("job");
+    let published = channel.basic_publish(exchange, "request".into(), options, &body, properties);
+    published.await.unwrap().await.unwrap();
+    let delivery = bench.receive().await;
+    let mut hand_over = ended(delivery.work);
+    hand_over.events[0].reply_to = hand_over.work.carried.reply_to.clone();
+    let outcome = bench.driver.carry_out(delivery.token, hand_over).await;
+    outcome.unwrap();
+    let reply = tokio::time::timeout(PATIENCE, replies.next()).await;
+    assert_eq!(reply.unwrap().unwrap().unwrap().data, b"{}");
+    assert_eq!(bench.metric("replies_failed_total"), 0.0);
+    ends_without_a_reconnect(bench).await;
+}
+
+/// What takes the place of a process of its own, whose threads and handles are nobody else's.
+const CHILD: &str = "NBI_UPGRADE_TEST_IS_CHILD";
+
+/// A broker that lets in and says nothing: each attempt ends whole.
+#[tokio::test]
+async fn a_silent_broker_costs_no_threads_and_no_sockets() {
+    if std::env::var_os(CHILD).is_none() {
+        let name = "chaos::others::a_silent_broker_costs_no_threads_and_no_sockets";
+        let mut child = tokio::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", name, "--nocapture"]).env(CHILD, "1");
+        let ended = tokio::time::timeout(PATIENCE, child.kill_on_drop(true).output()).await;
+        let output = ended.unwrap().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && text.contains("1 passed"),
+            "{output:?}"
+        );
+        return;
+    }
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap();
+    let accepted = tokio::spawn(async move {
+        let mut all = Vec::new();
+        for _ in 0..100 {
+            all.push(silent.accept().await.unwrap());
+        }
+    });
+    let count = |what: &str| {
+        std::fs::read_dir(format!("/proc/self/{what}"))
+            .unwrap()
+            .count()
+    };
+    for scheme in ["amqp", "amqps"] {
+        let impatient = AmqpSettings {
+            connect_timeout: Duration::from_millis(100),
+            ..settings(&format!("{scheme}://{address}"))
+        };
+        // What the runtime itself needs is there then.
+        topology::check_once(&impatient).await.unwrap_err();
+        let before = (count("task"), count("fd"));
+        for _ in 0..25 {
+            topology::check_once(&impatient).await.unwrap_err();
+        }
+        // The other side of each socket is here too, and stays.
+        let bound = (before.0 + 5, before.1 + 25 + 5);
+        until("threads and sockets to be gone", PATIENCE, async || {
+            count("task") <= bound.0 && count("fd") <= bound.1
+        })
+        .await;
+    }
+    accepted.abort();
 }
