@@ -5,8 +5,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use jiff::SignedDuration;
 use serde_json::Value;
+use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::blocked::Blocked;
 use super::output::{self, Format, Status, Usage};
 use crate::app;
 use crate::config::Config;
@@ -178,11 +180,20 @@ async fn order(
         .await
         .context("failed to listen to answers")?;
     let id = Uuid::new_v4().to_string();
-    requester
-        .command(&id, command)
-        .await
-        .context("the order is not safely with the broker; give it again")?;
-    let answer = tokio::time::timeout(timeout, async {
+    let until = Instant::now() + timeout;
+    let mut blocked = Blocked::of(requester.blocked());
+    let given = blocked.told_while(requester.command(&id, command));
+    match tokio::time::timeout_at(until, given).await {
+        Ok(given) => given.context("the order is not safely with the broker; give it again")?,
+        Err(_) => {
+            requester.close().await;
+            anyhow::bail!(
+                "the order was not given: the broker has not taken it within {} s; it may still come through once the broker takes messages again",
+                timeout.as_secs_f32()
+            );
+        }
+    }
+    let answer = tokio::time::timeout_at(until, async {
         loop {
             let body = answers.recv().await?;
             let event: Value = serde_json::from_slice(&body).unwrap_or_default();

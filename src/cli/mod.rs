@@ -7,6 +7,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, Sources};
 
+mod blocked;
 mod check;
 mod columns;
 mod control;

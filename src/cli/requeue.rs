@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::blocked::Blocked;
 use super::columns::{Cell, Columns};
 use super::dead::{self, Choice, found_all};
 use super::output::{self, Format, Status, Usage, plain};
@@ -86,13 +87,20 @@ impl Requeue {
         };
         let mut sent = Vec::new();
         let mut stuck = Vec::new();
-        while let Some(letter) = dead.next().await? {
+        let mut blocked = Blocked::of(dead.blocked());
+        let ended = loop {
+            let letter = match dead.next().await {
+                Ok(Some(letter)) => letter,
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            };
             let named = Named::in_body(&letter.body);
             if !choice.takes(&letter, &named) {
                 dead.keep(letter);
                 continue;
             }
-            match self.send(&mut dead, &letter, prefix).await {
+            let sending = self.send(&mut dead, &letter, prefix);
+            match blocked.told_while(sending).await {
                 Ok(queue) => sent.push(Sent {
                     id: letter.id,
                     job_id: named.job_id,
@@ -105,8 +113,9 @@ impl Requeue {
                     dead.keep(letter);
                 }
             }
-        }
+        };
         if let Some(events) = listening
+            && ended.is_ok()
             && !sent.is_empty()
         {
             if format == Format::Text {
@@ -118,13 +127,14 @@ impl Requeue {
             }
             follow(&mut sent, events, self.wait).await;
         }
-        dead.close().await?;
+        let closed = blocked.told_while(dead.close()).await;
         let found = sent.iter().map(|sent| &sent.id);
         let found: HashSet<String> = found
             .chain(stuck.iter().map(|(id, _)| id))
             .cloned()
             .collect();
         report(&sent, &stuck, waits, format);
+        ended.and(closed)?;
         let is_well = stuck.is_empty()
             && sent
                 .iter()
@@ -145,10 +155,13 @@ impl Requeue {
             .origin(prefix)
             .or_else(|| self.to.map(Origin::from))
             .ok_or_else(|| {
-                Usage(
-                    "it is not known where it came from; say --to requests or --to steps"
-                        .to_owned(),
-                )
+                let problem = match &letter.queue {
+                    Some(queue) => format!(
+                        "it came from queue \"{queue}\", to which this command sends nothing back; if it belongs to the workers, say"
+                    ),
+                    None => "it is not known where it came from; say".to_owned(),
+                };
+                Usage(format!("{problem} --to requests or --to steps"))
             })?;
         dead.requeue(letter, origin).await?;
         Ok(format!("{prefix}.{}", origin.name()))

@@ -8,6 +8,7 @@ use futures_util::stream;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
+use super::blocked::Blocked;
 use super::follow::Follow;
 use super::jobs::{Request, Source};
 use super::output::{self, Format, Status};
@@ -75,7 +76,9 @@ impl Submit {
         } else {
             None
         };
-        publish(&requester, &requests).await?;
+        Blocked::of(requester.blocked())
+            .told_while(publish(&requester, &requests))
+            .await?;
         let count = requests.len();
         let status = match events {
             None => {

@@ -4,7 +4,7 @@
 //! that a crash cut short, and begins a shorter file with what still counts, which takes the old one's place in one step. The file is
 //! locked while it is open: two processes on one journal would upgrade devices twice. What records mean is `message/journal.rs`'s.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -78,6 +78,8 @@ impl Journal {
             .open(path)
             .map_err(failed("open"))?;
         lock(&old, path)?;
+        // What a link leads to is replaced, and not the link.
+        let place = std::fs::canonicalize(path).map_err(failed("find"))?;
         // Between opening and locking another process may have put its shorter file in this one's place.
         let now = std::fs::metadata(path).map_err(failed("open"))?;
         let opened = old.metadata().map_err(failed("open"))?;
@@ -91,10 +93,10 @@ impl Journal {
         let mut bytes = Vec::new();
         old.read_to_end(&mut bytes).map_err(failed("read"))?;
         let jobs = read(&bytes, path)?;
-        let file = begin_again(path, &jobs).map_err(failed("write"))?;
+        let file = begin_again(&place, opened.permissions(), &jobs).map_err(failed("write"))?;
         lock(&file, path)?;
-        let at = place_of(path);
-        std::fs::rename(shorter(path), path)
+        let at = place_of(&place);
+        std::fs::rename(shorter(&place), &place)
             .and_then(|()| File::open(at)?.sync_all())
             .map_err(failed("replace"))?;
         let (entries, received) = threads::channel();
@@ -167,13 +169,14 @@ fn read(bytes: &[u8], path: &Path) -> Result<Jobs, JournalError> {
     Ok(jobs)
 }
 
-/// The shorter file beside the journal, complete and on the disk.
-fn begin_again(path: &Path, jobs: &Jobs) -> io::Result<File> {
+/// The shorter file beside the journal, complete and on the disk, for those to read who may read the old one.
+fn begin_again(path: &Path, permissions: Permissions, jobs: &Jobs) -> io::Result<File> {
     let file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .open(shorter(path))?;
+    file.set_permissions(permissions)?;
     let mut writer = BufWriter::new(&file);
     for job in jobs.list() {
         writer.write_all(&job.record())?;
@@ -259,6 +262,21 @@ mod tests {
             };
             assert_eq!(ids(&jobs), expected, "cut at {end}");
         }
+    }
+
+    #[test]
+    fn a_link_and_the_rights_of_the_file_behind_it_stay() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let directory = tempfile::tempdir().unwrap();
+        let (file, link) = (directory.path().join("j"), directory.path().join("link"));
+        std::fs::write(&file, record("a")).unwrap();
+        std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+        symlink(&file, &link).unwrap();
+        let (_journal, jobs) = Journal::open(&link).unwrap();
+        assert_eq!(ids(&jobs), ["a"]);
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+        let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 
     #[test]

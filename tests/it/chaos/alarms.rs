@@ -56,6 +56,20 @@ async fn a_memory_alarm_pauses_the_intake_and_costs_only_time() {
     assert!(!carried.is_finished());
     assert_eq!(bench.metric("broker_connected"), 1.0);
 
+    // An operator is told what his order waits for, and that it was not given.
+    let mut order = tokio::process::Command::new(env!("CARGO_BIN_EXE_nbi-upgrade"));
+    order
+        .args(["pause", "--campaign", "nowhere", "--timeout", "3s"])
+        .env_clear()
+        .env("NBI_UPGRADE_AMQP__URL", vhost.url());
+    let ended = tokio::time::timeout(PATIENCE, order.kill_on_drop(true).output()).await;
+    let output = ended.expect("it ends").expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for part in ["the broker takes no messages: ", "the order was not given"] {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
+
     watermark(&["absolute", "4GB"]).await;
     carried.await.unwrap().unwrap();
     bench.metric_becomes("broker_blocked", 0.0).await;

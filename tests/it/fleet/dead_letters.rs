@@ -255,6 +255,81 @@ async fn letters_go_back_as_they_were_and_their_fate_is_told() {
     site.end_with(2, 2).await;
 }
 
+#[tokio::test]
+async fn a_letter_goes_back_to_whichever_queue_of_ours_it_came_from() {
+    let site = Site::begin(0, Plan::default()).await;
+    for (number, from) in ["campaigns.requests", "commands", "elsewhere"]
+        .into_iter()
+        .enumerate()
+    {
+        let body = request(&format!("job-{number}"), number, "fw.bin");
+        bury(&site, &body, "delivery_limit", from).await;
+    }
+    let all = [
+        "dead", "requeue", "--all", "--wait", "0s", "--output", "json",
+    ];
+    let said = site.run(&all).await.expect(1).json();
+    for queue in ["campaigns.requests", "commands"] {
+        let queue = format!("{PREFIX}.{queue}");
+        assert!(said.iter().any(|line| line["queue"] == queue), "{said:?}");
+        assert_eq!(site.client().depth(&queue).await, 1);
+    }
+    let kept = said.iter().find(|line| line["result"] == "kept").unwrap();
+    let why = kept["error"].as_str().unwrap();
+    assert!(
+        why.contains("\"fleet.elsewhere\"") && why.contains("--to"),
+        "{why}"
+    );
+    assert_eq!(site.client().depth(&dead()).await, 1);
+    site.delete_vhost().await;
+}
+
+/// The queue goes while the command waits, so that a letter that was looked at often cannot be put back as a copy.
+#[tokio::test]
+async fn what_was_sent_back_is_told_also_where_the_command_fails_later() {
+    let site = Site::begin(0, Plan::default()).await;
+    bury(
+        &site,
+        &request("worn", 1, "fw.bin"),
+        "delivery_limit",
+        "elsewhere",
+    )
+    .await;
+    site.client().give_back(&dead(), 3).await;
+    bury(
+        &site,
+        &request("sent", 2, "fw.bin"),
+        "invalid_request",
+        "requests",
+    )
+    .await;
+    let all = [
+        "dead", "requeue", "--all", "--wait", "4s", "--output", "json",
+    ];
+    let requests = format!("{PREFIX}.requests");
+    let gone = async {
+        until("the letter to be back", PATIENCE, async || {
+            (site.client().depth(&requests).await == 1).then_some(())
+        })
+        .await;
+        site.client().delete(&dead()).await;
+    };
+    let (finished, ()) = tokio::join!(site.run(&all), gone);
+    let finished = finished.expect(1);
+    assert!(
+        finished.out.contains("failed to publish to queue"),
+        "{}",
+        finished.out
+    );
+    let said = finished
+        .out
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut sent = said.filter(|line| line["result"] == "requeued");
+    assert_eq!(sent.next().expect("it is told")["job_id"], "sent");
+    site.delete_vhost().await;
+}
+
 /// A continuation that crashed every worker, dead-lettered by the broker itself, whose own headers would stop it in a delay queue.
 #[tokio::test]
 async fn what_the_broker_gave_up_on_goes_back_without_the_brokers_headers() {
