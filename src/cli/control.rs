@@ -107,7 +107,7 @@ struct CampaignOrAll {
 
 #[derive(Debug, clap::Args)]
 struct Wait {
-    /// Waits so long for a worker's answer; the order holds whether it comes or not.
+    /// Waits so long for the order to be taken and answered; once the broker has it, it holds without an answer.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = output::duration)]
     timeout: Duration,
 }
