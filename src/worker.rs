@@ -226,12 +226,26 @@ impl<N: Nbi, D: Driver> Parts<N, D> {
     }
 
     async fn ask(&self, call: &NbiCall) -> Result<NbiAnswer, NbiFailure> {
+        const MESSAGE: &str = "the worker stops";
+        let not_sent = || NbiFailure::NotSent {
+            message: MESSAGE.to_owned(),
+            retry_after: SignedDuration::from_secs(1),
+        };
+        if self.hurry.is_cancelled() {
+            return Err(not_sent());
+        }
         tokio::select! {
             biased;
             answer = self.nbi.call(call) => answer,
-            () = self.hurry.cancelled() => Err(NbiFailure::NotSent {
-                message: "the worker stops".to_owned(),
-                retry_after: SignedDuration::from_secs(1),
+            () = self.hurry.cancelled() => Err(if call.is_repeatable() {
+                not_sent()
+            } else {
+                // How far it came nobody knows: it may have armed the rule, and must not be sent as if it had not been.
+                NbiFailure::Transient {
+                    message: MESSAGE.to_owned(),
+                    retry_after: None,
+                    no_effect: false,
+                }
             }),
         }
     }

@@ -249,3 +249,17 @@ pub enum NbiFailure {
         message: String,
     },
 }
+
+impl NbiFailure {
+    /// How long the NBI, or the gate before it, asked to be left alone.
+    #[must_use]
+    pub fn retry_after(&self) -> SignedDuration {
+        match self {
+            Self::Transient { retry_after, .. } => retry_after.unwrap_or_default(),
+            Self::NotSent { retry_after, .. } => *retry_after,
+            Self::Refused { .. } | Self::Rejected { .. } | Self::Unintelligible { .. } => {
+                SignedDuration::ZERO
+            }
+        }
+    }
+}

@@ -45,7 +45,7 @@ impl FaultPolicy {
     /// The form `FaultCode 9010` is the vendor's (documented); `:` or `=` between and other case are accepted too (inferred).
     #[must_use]
     pub fn fault_in(&self, message: &str) -> Option<Fault> {
-        let code = fault_code(message)?;
+        let code = code_in(message)?;
         let transient = if self.permanent.contains(&code) {
             false
         } else if self.transient.contains(&code) {
@@ -63,7 +63,8 @@ impl FaultPolicy {
 }
 
 /// The first four-digit number from 9000 to 9899 that follows the word `FaultCode`.
-fn fault_code(message: &str) -> Option<u16> {
+#[must_use]
+pub fn code_in(message: &str) -> Option<u16> {
     let lower = message.to_ascii_lowercase();
     let mut rest = lower.as_str();
     while let Some(at) = rest.find("faultcode") {

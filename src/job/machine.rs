@@ -8,6 +8,7 @@ use super::decision::{Decision, Inputs, Next, Standing};
 use super::event::WaitingFor;
 use super::outcome::{Impact, Outcome, Reason, RuleState};
 use super::policy::Policy;
+pub use super::stages::preflight::Sign;
 use super::stages::{
     await_result, connection_request, create_rule, deactivate_rule, preflight, verify,
 };
@@ -18,16 +19,19 @@ use super::{late, pause};
 /// One NBI call and the place in the job where its answer belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// `preflight`: does the device run the expected version already?
-    ReadVersionFirst,
     /// `preflight`: what has the device reported before?
     ReadOldResults,
-    /// `preflight`: a result is newer than the request; whose rule caused it?
+    /// `preflight`: a row is there that this job may have caused; whose rule caused it?
     ReadRuleOfOldResult {
         /// Every row seen.
         rows: Vec<ResultRow>,
-        /// Whether it is older than the request, which may be a repeat: then it must be a success under this job's file.
-        may_be_repeat: bool,
+        /// What made it look.
+        sign: Sign,
+    },
+    /// `preflight`: does the device run the expected version already?
+    ReadVersionFirst {
+        /// The rows that become the baseline if it does not.
+        known: Vec<ResultRow>,
     },
     /// `create_rule`: has it run for this job already?
     ReadResultsBeforeArming,
@@ -76,6 +80,10 @@ pub enum Step {
     },
     /// `verify`.
     ReadVersion,
+    /// `verify`: the version is waited for; is the rule ours still, and armed?
+    ReadRuleToVerify,
+    /// `verify`: it must not stay armed meanwhile.
+    DisarmToVerify,
     /// `deactivate_rule`: is it still ours?
     ReadRuleBeforeDisarming,
     /// `deactivate_rule`: the seed's PUT.
@@ -94,7 +102,9 @@ impl Step {
         let rule_id = || order.rule_id.clone();
         let cpe_id = || order.cpe_id.clone();
         match self {
-            Self::ReadVersionFirst | Self::ReadVersion => NbiCall::ReadVersion { cpe_id: cpe_id() },
+            Self::ReadVersionFirst { .. } | Self::ReadVersion => {
+                NbiCall::ReadVersion { cpe_id: cpe_id() }
+            }
             Self::ReadOldResults
             | Self::ReadResultsBeforeArming
             | Self::ReadResultsBeforeWriting { .. }
@@ -111,13 +121,16 @@ impl Step {
             | Self::ReadRuleAfterArming
             | Self::ReadRuleOfOther
             | Self::ReadRuleToPause
+            | Self::ReadRuleToVerify
             | Self::ReadRuleBeforeDisarming => NbiCall::ReadRule { rule_id: rule_id() },
             Self::CreateRule { .. } => NbiCall::CreateRule(rule_spec(job, policy)),
             Self::UpdateRule { .. } => NbiCall::UpdateRule(rule_spec(job, policy)),
             Self::SendConnectionRequest | Self::ResendConnectionRequest => {
                 NbiCall::SendConnectionRequest { cpe_id: cpe_id() }
             }
-            Self::DisarmRule | Self::DisarmToPause => NbiCall::DisarmRule { rule_id: rule_id() },
+            Self::DisarmRule | Self::DisarmToPause | Self::DisarmToVerify => {
+                NbiCall::DisarmRule { rule_id: rule_id() }
+            }
             Self::DeleteRule => NbiCall::DeleteRule { rule_id: rule_id() },
         }
     }
@@ -155,11 +168,11 @@ pub fn begin(job: Job, inputs: Inputs, policy: &Policy) -> Decision {
     if let Some(exit) = turn.job.progress.exit.clone() {
         return begin_exit(turn, exit);
     }
-    let may_have_twin = inputs.redelivered || turn.job.progress.may_have_twin;
-    if matches!(inputs.standing, Standing::Cancelled { .. })
-        // A copy of this job may have gone on: look before judging.
-        && !(stage == Stage::Preflight && may_have_twin)
-    {
+    if matches!(inputs.standing, Standing::Cancelled { .. }) {
+        // A copy of this job may have gone on, as a request may be sent twice: look before judging.
+        if stage == Stage::Preflight && !turn.job.may_have_left_a_rule() {
+            return turn.step(Step::ReadOldResults);
+        }
         return end_early(
             turn,
             Outcome::Cancelled,
@@ -167,12 +180,9 @@ pub fn begin(job: Job, inputs: Inputs, policy: &Policy) -> Decision {
             "cancelled by an operator",
         );
     }
-    if matches!(inputs.standing, Standing::Cancelled { .. }) {
-        return preflight::begin(turn);
-    }
     if turn.is_past_deadline() {
         // A copy of this job may have gone on while this delivery was away: look before judging, which has no effect on the device.
-        let looks_first = stage == Stage::Preflight && inputs.redelivered;
+        let looks_first = stage == Stage::Preflight && turn.job.progress.may_have_twin;
         if !looks_first {
             return timed_out(turn);
         }
@@ -191,7 +201,7 @@ pub fn begin(job: Job, inputs: Inputs, policy: &Policy) -> Decision {
         return turn.step(Step::ReadRuleToPause);
     }
     match stage {
-        Stage::Preflight => preflight::begin(turn),
+        Stage::Preflight => turn.step(Step::ReadOldResults),
         Stage::CreateRule => turn.step(Step::ReadResultsBeforeArming),
         Stage::ConnectionRequest => turn.step(Step::SendConnectionRequest),
         Stage::AwaitResult => turn.step(Step::ReadResults),
@@ -249,12 +259,9 @@ fn follow(
         other => other,
     };
     match step {
-        Step::ReadVersionFirst => preflight::on_version(turn, answer),
         Step::ReadOldResults => preflight::on_results(turn, answer),
-        Step::ReadRuleOfOldResult {
-            rows,
-            may_be_repeat,
-        } => preflight::on_rule(turn, &rows, may_be_repeat, answer),
+        Step::ReadRuleOfOldResult { rows, sign } => preflight::on_rule(turn, rows, sign, answer),
+        Step::ReadVersionFirst { known } => preflight::on_version(turn, &known, answer),
         Step::ReadResultsBeforeArming => create_rule::on_results(turn, answer),
         Step::ReadRuleBeforeArming { rows } => create_rule::on_rule(turn, &rows, answer),
         Step::ReadResultsBeforeWriting { exists } => {
@@ -273,6 +280,8 @@ fn follow(
         Step::ReadLateResults => late::on_results(turn, answer),
         Step::ReadRuleOfLateResult { rows } => late::on_rule(turn, &rows, answer),
         Step::ReadVersion => verify::on_version(turn, answer),
+        Step::ReadRuleToVerify => verify::on_rule(turn, answer),
+        Step::DisarmToVerify => verify::on_disarmed(turn, answer),
         Step::ReadRuleBeforeDisarming => deactivate_rule::on_rule(turn, answer),
         Step::DisarmRule => deactivate_rule::on_disarmed(turn, RuleState::Deactivated, answer),
         Step::DeleteRule => deactivate_rule::on_disarmed(turn, RuleState::Deleted, answer),

@@ -33,6 +33,7 @@ pub struct Policy {
     /// How often a job looks whether the device is free, or whether it may go on.
     pub busy_interval: Backoff,
     /// About how long a device takes from its wake-up to its report: with less left a job's deadline is in jeopardy; zero: nobody asks.
+    /// As long after its success it may not run the expected version yet; zero: until the deadline.
     pub flash_time: SignedDuration,
     /// A rule that a pause disarmed is armed again only when this time has passed without a result; zero: never, as nobody can see a
     /// device that is at it, and some never report.

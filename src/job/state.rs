@@ -238,8 +238,11 @@ pub struct Order {
     /// When it was asked for; results newer than this belong to this job or to one that did the same.
     pub requested_at: Timestamp,
     /// A success of the same file since then counts as this job's: a request that does not say when it was made may be a repeat. Equal to
-    /// `requested_at` where the request says so, or wants the device upgraded again (`force`).
+    /// `requested_at` where that is known and the request says so itself, or wants the device upgraded again (`force`).
     pub repeats_since: Timestamp,
+    /// Neither the request nor its message says when it was made: `requested_at` is when this delivery of it came, and one that comes
+    /// again is dated anew. Handed over only where a copy may have come before, as the date stays from there on.
+    pub is_dated_on_arrival: bool,
     /// No side effect before it.
     pub not_before: Option<Timestamp>,
     /// The job ends then, whatever the device does.
@@ -410,7 +413,8 @@ impl StageRecord {
 /// Results that stood in the storage before this job could have caused one.
 ///
 /// A row is known by its `id` *and* `ts`: whether the vendor writes one row per attempt or writes one row again is unknown,
-/// and a row whose `ts` moved on is news either way. At most [`Baseline::MAX`] rows are remembered by name, the newest; what is older
+/// and a row whose `ts` moved on is news either way. A row without a verdict is remembered only where this job cannot have caused it, as it may
+/// get one without a new `ts`. At most [`Baseline::MAX`] rows are remembered by name, the newest; what is older
 /// than all of them, or as old as one that was forgotten, counts as known.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Baseline {

@@ -113,7 +113,7 @@ impl<'a> Turn<'a> {
     #[must_use]
     pub fn retry(mut self, failure: &NbiFailure) -> Decision {
         let failures = self.job.progress.retries.failures.saturating_sub(1);
-        let asked = retry_after(failure);
+        let asked = failure.retry_after();
         let until = self.later(
             self.policy
                 .retry
@@ -170,7 +170,11 @@ impl<'a> Turn<'a> {
     /// The job is over.
     #[must_use]
     pub fn finish(mut self, mut ending: Ending) -> Decision {
-        if ending.impact == Impact::Possible && !self.may_have_touched_the_device() {
+        // What a copy may have done is not known before the rule was looked at.
+        let may_be_a_copys =
+            self.job.progress.may_have_twin && self.job.progress.stage != Stage::DeactivateRule;
+        let is_untouched = !self.may_have_touched_the_device() && !may_be_a_copys;
+        if ending.impact == Impact::Possible && is_untouched {
             ending.impact = Impact::None;
         }
         self.announce();
@@ -298,8 +302,18 @@ impl<'a> Turn<'a> {
         self.events.push(event);
     }
 
-    /// Remembers rows as known before this job could have caused them.
+    /// Remembers rows as no news: their verdict was seen, or they are another job's. Another row may still become this job's result.
     pub fn remember(&mut self, rows: &[ResultRow]) {
+        let decided: Vec<ResultRow> = rows
+            .iter()
+            .filter(|row| self.verdict_of(row).is_some() || self.is_tagged_by_other(row))
+            .cloned()
+            .collect();
+        self.remember_whole(&decided);
+    }
+
+    /// Remembers rows that were there before this job could have caused them, with a verdict or without.
+    pub fn remember_whole(&mut self, rows: &[ResultRow]) {
         self.job
             .progress
             .baseline
@@ -338,14 +352,17 @@ impl<'a> Turn<'a> {
         is_success.then_some(Verdict::Success)
     }
 
-    /// The newest final result that this job can have caused: not in the baseline, not tagged by another job.
+    /// Whether this job can have caused a row: not in the baseline, not tagged by another job.
+    #[must_use]
+    pub fn is_fresh(&self, row: &ResultRow) -> bool {
+        !self.job.progress.baseline.contains(&row.id, row.ts) && !self.is_tagged_by_other(row)
+    }
+
+    /// The newest final result that this job can have caused.
     #[must_use]
     pub fn newest_fresh(&self, rows: &[ResultRow]) -> Option<(ResultRow, Verdict)> {
         rows.iter()
-            .filter(|row| {
-                !self.job.progress.baseline.contains(&row.id, row.ts)
-                    && !self.is_tagged_by_other(row)
-            })
+            .filter(|row| self.is_fresh(row))
             .filter_map(|row| self.verdict_of(row).map(|verdict| (row.clone(), verdict)))
             .max_by(|(a, _), (b, _)| a.ts.cmp(&b.ts).then_with(|| a.id.cmp(&b.id)))
     }
@@ -575,16 +592,6 @@ pub const TAG_PREFIX: &str = "nbi-upgrade job ";
 #[must_use]
 pub fn tag(job: &Job) -> String {
     format!("{TAG_PREFIX}{}", job.order.job_id)
-}
-
-fn retry_after(failure: &NbiFailure) -> SignedDuration {
-    match failure {
-        NbiFailure::Transient { retry_after, .. } => retry_after.unwrap_or_default(),
-        NbiFailure::NotSent { retry_after, .. } => *retry_after,
-        NbiFailure::Refused { .. }
-        | NbiFailure::Rejected { .. }
-        | NbiFailure::Unintelligible { .. } => SignedDuration::ZERO,
-    }
 }
 
 fn truncated(text: &str) -> String {

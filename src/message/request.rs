@@ -236,8 +236,8 @@ fn open_cloud_event(event: &Fields) -> Result<Fields, Rejection> {
 pub(super) struct Common {
     firmware_url: Option<FirmwareUrl>,
     pub(super) campaign_id: Option<CampaignId>,
-    said: Option<Timestamp>,
     pub(super) requested_at: Timestamp,
+    dated_by: DatedBy,
     pub(super) not_before: Option<Timestamp>,
     pub(super) deadline: Option<Timestamp>,
     cleanup: Option<Cleanup>,
@@ -246,6 +246,36 @@ pub(super) struct Common {
     max_attempts: Option<u32>,
     expected_version: Option<String>,
     force: Option<bool>,
+}
+
+/// Who says when a request was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DatedBy {
+    /// The request itself: the same however often it is sent.
+    Request,
+    /// Its message: the same however often that is delivered.
+    Message,
+    /// Nobody: it is dated when it comes, and anew when it comes again.
+    Arrival,
+}
+
+/// A request that is dated further ahead than this says nothing about when it was made; less is a clock.
+const AHEAD_MAX: SignedDuration = SignedDuration::from_secs(60);
+
+/// When a request was made.
+fn dated(said: Option<Timestamp>, incoming: &Incoming<'_>, now: Timestamp) -> (Timestamp, DatedBy) {
+    let is_past = |time: &Timestamp| time.duration_since(now) <= AHEAD_MAX;
+    let of_message = || {
+        let seconds = i64::try_from(incoming.timestamp?).ok()?;
+        Timestamp::from_second(seconds).ok()
+    };
+    if let Some(time) = said.filter(is_past) {
+        (time, DatedBy::Request)
+    } else if let Some(time) = of_message().filter(is_past) {
+        (time, DatedBy::Message)
+    } else {
+        (now, DatedBy::Arrival)
+    }
 }
 
 /// Reads what a single request and a campaign have in common; faults are noted in `fields`.
@@ -260,13 +290,7 @@ pub(super) fn read_common(
         CampaignId::parse(text).map_err(|error| error.to_string())
     });
     let said = fields.optional("requested_at", timestamp);
-    let requested_at = said
-        .or_else(|| {
-            incoming
-                .timestamp
-                .and_then(|seconds| Timestamp::from_second(i64::try_from(seconds).ok()?).ok())
-        })
-        .unwrap_or(now);
+    let (requested_at, dated_by) = dated(said, incoming, now);
     let not_before = fields.optional("not_before", timestamp);
     let deadline = fields.optional("deadline", timestamp);
     if let (Some(not_before), Some(deadline)) = (not_before, deadline)
@@ -303,8 +327,8 @@ pub(super) fn read_common(
     Common {
         firmware_url,
         campaign_id,
-        said,
         requested_at,
+        dated_by,
         not_before,
         deadline,
         cleanup,
@@ -338,11 +362,10 @@ fn read_order(
         not_before,
         ..
     } = common;
-    let may_be_a_repeat = common.said.is_none() && common.force != Some(true);
-    let window = if may_be_a_repeat {
-        settings.repeat_window
-    } else {
-        SignedDuration::ZERO
+    let window = match common.dated_by {
+        DatedBy::Request => SignedDuration::ZERO,
+        DatedBy::Message if common.force == Some(true) => SignedDuration::ZERO,
+        DatedBy::Message | DatedBy::Arrival => settings.repeat_window,
     };
     let repeats_since = requested_at.checked_sub(window).unwrap_or(Timestamp::MIN);
     let begins_at = not_before.map_or(requested_at, |not_before| not_before.max(requested_at));
@@ -360,6 +383,7 @@ fn read_order(
         campaign_id: common.campaign_id,
         requested_at,
         repeats_since,
+        is_dated_on_arrival: common.dated_by == DatedBy::Arrival,
         not_before,
         deadline,
         cleanup: common.cleanup.unwrap_or(settings.cleanup),

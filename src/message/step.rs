@@ -72,6 +72,8 @@ struct OrderV1 {
     requested_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     repeats_since: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    dated_on_arrival: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     not_before: Option<Timestamp>,
     deadline: Timestamp,
@@ -226,7 +228,7 @@ pub(super) fn encode(work: &Work) -> Vec<u8> {
     let step = StepV1 {
         v: VERSION,
         not_due_before: work.not_due_before,
-        order: order_to_wire(&work.job.order),
+        order: order_to_wire(&work.job),
         progress: progress_to_wire(&work.job.progress),
         context: carried.context,
         correlation_id: carried.correlation_id,
@@ -274,7 +276,8 @@ fn parsed<T, E: std::fmt::Display>(field: &str, value: Result<T, E>) -> Result<T
     value.map_err(|error| format!("{field} {error}"))
 }
 
-fn order_to_wire(order: &Order) -> OrderV1 {
+fn order_to_wire(job: &Job) -> OrderV1 {
+    let order = &job.order;
     OrderV1 {
         job_id: order.job_id.to_string(),
         cpe_id: order.cpe_id.to_string(),
@@ -283,6 +286,8 @@ fn order_to_wire(order: &Order) -> OrderV1 {
         campaign_id: order.campaign_id.as_ref().map(ToString::to_string),
         requested_at: order.requested_at,
         repeats_since: (order.repeats_since != order.requested_at).then_some(order.repeats_since),
+        // From here on the date stays: it says little only of a copy, which may have come before.
+        dated_on_arrival: order.is_dated_on_arrival && job.progress.may_have_twin,
         not_before: order.not_before,
         deadline: order.deadline,
         cleanup: order.cleanup.name().to_owned(),
@@ -306,6 +311,7 @@ fn order_of(wire: OrderV1) -> Result<Order, String> {
             .transpose()?,
         requested_at: wire.requested_at,
         repeats_since: wire.repeats_since.unwrap_or(wire.requested_at),
+        is_dated_on_arrival: wire.dated_on_arrival,
         not_before: wire.not_before,
         deadline: wire.deadline,
         cleanup: named("cleanup", &wire.cleanup, Cleanup::from_name(&wire.cleanup))?,

@@ -254,15 +254,15 @@ impl<'a> Case<'a> {
                 *filter_ignored = true;
                 continue;
             }
+            let is_final = row.may_be_final();
             let (Some(id), Some(ts)) = (row.id.filter(|id| is_usable(id)), row.ts) else {
-                return Err(self.unintelligible(
-                    "a result row of this device and rule has no usable `id` or `ts`",
-                ));
+                if is_final {
+                    return Err(self.unintelligible("a final result row has no `id` or `ts`"));
+                }
+                continue;
             };
-            let message = tidy(
-                &row.result.message.unwrap_or_default(),
-                ResultRow::MESSAGE_MAX,
-            );
+            let message = row.result.message.unwrap_or_default();
+            let message = tidy(&message, ResultRow::MESSAGE_MAX);
             let rule_description = row
                 .rule_description
                 .map(|text| cut(&text, ResultRow::DESCRIPTION_MAX));
@@ -741,20 +741,36 @@ mod tests {
             r#""id":"1""#,
             r#""id":"1","ts":"soon""#,
         ] {
-            let body = format!(
-                r#"{{"code":200,"details":[{{"cpeid":"x","campaignid":"UPGRADE_x",{row}}}]}}"#
-            );
-            assert_eq!(
-                word(&ask(&read_results, &raw(200, &body))),
-                "unintelligible",
-                "{row}"
-            );
-            let others = body.replace("UPGRADE_x", "UPGRADE_y");
-            assert_eq!(
-                word(&ask(&read_results, &raw(200, &others))),
-                "no results",
-                "{row}"
-            );
+            for (result, expected) in [
+                (r#"{"code":200}"#, "unintelligible"),
+                (r#"{"code":0,"message":"OK"}"#, "unintelligible"),
+                (
+                    r#"{"code":500,"message":"FaultCode 9010"}"#,
+                    "unintelligible",
+                ),
+                // Nothing final is in it, and the others beside it count.
+                (
+                    r#"{"code":500,"message":"Upgrade is in progress"}"#,
+                    "results",
+                ),
+                ("null", "results"),
+            ] {
+                let of_x = r#""cpeid":"x","campaignid":"UPGRADE_x""#;
+                let body = format!(
+                    r#"{{"code":200,"details":[{{{of_x},"result":{result},{row}}},{{{of_x},"id":"ok","ts":1}}]}}"#
+                );
+                assert_eq!(
+                    word(&ask(&read_results, &raw(200, &body))),
+                    expected,
+                    "{body}"
+                );
+                let others = body.replace("UPGRADE_x", "UPGRADE_y");
+                assert_eq!(
+                    word(&ask(&read_results, &raw(200, &others))),
+                    "no results",
+                    "{body}"
+                );
+            }
         }
         let body = r#"{"code":200,"details":[{"id":"UPGRADE_x","enabled":null}]}"#;
         assert_eq!(word(&ask(&read_rule, &raw(200, body))), "unintelligible");
@@ -907,7 +923,7 @@ mod tests {
         };
         let read = &calls()[0];
         for id in ["", "a\nb", &"i".repeat(ResultRow::ID_MAX + 1)] {
-            let judged = ask(read, &raw(200, &body(id, "m", "d")));
+            let judged = ask(read, &raw(200, &body(id, "FaultCode 9010", "d")));
             assert_eq!(word(&judged), "unintelligible", "{id}");
         }
         let long = "x".repeat(100_000);

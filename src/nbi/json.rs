@@ -126,6 +126,39 @@ impl<'de> Visitor<'de> for Any {
     }
 }
 
+/// An integer; digits in a string are taken, a fraction is cut off, anything else is missing.
+pub(super) fn integer(value: &Json<'_>) -> Option<i64> {
+    match value {
+        Json::Number(number) => number.as_i64().or_else(|| number.as_f64().and_then(whole)),
+        Json::String(text) => {
+            let text = text.trim();
+            text.parse()
+                .ok()
+                .or_else(|| text.parse().ok().and_then(whole))
+        }
+        Json::Null | Json::Bool(_) | Json::Array(_) | Json::Object(_) => None,
+    }
+}
+
+/// Unix seconds from a count since 1970 of seconds, or of thousandths, millionths or billionths of one: as seconds they would be after the year 5000.
+pub(super) fn seconds(mut ts: i64) -> i64 {
+    const LATEST: u64 = 100_000_000_000;
+    while ts.unsigned_abs() > LATEST {
+        ts /= 1_000;
+    }
+    ts
+}
+
+/// The whole part, where an `f64` holds it exactly.
+fn whole(number: f64) -> Option<i64> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the fraction is cut off on purpose, the range is checked"
+    )]
+    (number.is_finite() && number.abs() <= EXACT).then_some(number as i64)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

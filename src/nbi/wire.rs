@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::json::Json;
+use super::json::{Json, integer, seconds};
 use super::listing::page;
-use crate::job::{NbiCall, RuleSpec};
+use crate::job::{NbiCall, RuleSpec, fault};
 
 /// The storage of upgrade rules. The last segment goes out literally as `.*` (documented in every example).
 pub const RULES: &str = "/v1/dyn/FirmwareStorage/.*";
@@ -230,7 +230,7 @@ struct VersionBody<'a> {
 pub(crate) struct ResultWire<'a> {
     /// The row's own id, a UUID in the example.
     pub(crate) id: Option<Cow<'a, str>>,
-    /// Unix seconds (inferred).
+    /// Unix seconds (inferred); milliseconds and finer are cut to seconds.
     pub(crate) ts: Option<i64>,
     /// The device.
     pub(crate) cpeid: Option<Cow<'a, str>>,
@@ -243,11 +243,19 @@ pub(crate) struct ResultWire<'a> {
 }
 
 impl<'a> ResultWire<'a> {
+    /// Whether it may be final. A row with a code of trouble, or none, and without a fault is not: the upgrade is under way, as far as it says
+    /// anything, and what is missing may come.
+    pub(crate) fn may_be_final(&self) -> bool {
+        let message = self.result.message.as_deref().unwrap_or_default();
+        let code = self.result.code;
+        fault::code_in(message).is_some() || code.is_some_and(|code| !(500..=599).contains(&code))
+    }
+
     /// Reads a row; anything that is not an object is taken as empty.
     pub(crate) fn read(row: &'a Json<'a>) -> Self {
         Self {
             id: text(row.field("id")),
-            ts: integer(row.field("ts")),
+            ts: integer(row.field("ts")).map(seconds),
             cpeid: text(row.field("cpeid")),
             campaignid: text(row.field("campaignid")),
             rule_description: text(row.field("rule_description")),
@@ -354,30 +362,6 @@ pub(super) fn text<'a>(value: &'a Json<'a>) -> Option<Cow<'a, str>> {
         Json::Number(number) => Some(number.to_string().into()),
         Json::Null | Json::Bool(_) | Json::Array(_) | Json::Object(_) => None,
     }
-}
-
-/// An integer; digits in a string are taken, a fraction is cut off, anything else is missing.
-fn integer(value: &Json<'_>) -> Option<i64> {
-    match value {
-        Json::Number(number) => number.as_i64().or_else(|| number.as_f64().and_then(whole)),
-        Json::String(text) => {
-            let text = text.trim();
-            text.parse()
-                .ok()
-                .or_else(|| text.parse().ok().and_then(whole))
-        }
-        Json::Null | Json::Bool(_) | Json::Array(_) | Json::Object(_) => None,
-    }
-}
-
-/// The whole part, where an `f64` holds it exactly.
-fn whole(number: f64) -> Option<i64> {
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the fraction is cut off on purpose, the range is checked"
-    )]
-    (number.is_finite() && number.abs() <= EXACT).then_some(number as i64)
 }
 
 /// A boolean; `"true"`, `"false"`, 1 and 0 are taken, anything else is missing.
@@ -546,6 +530,16 @@ mod tests {
         let row = ResultWire::read(&row);
         assert_eq!(row.id.as_deref(), Some("7"));
         assert_eq!(row.ts, Some(1_743_412_508));
+        for fine in [
+            "1743412508000",
+            "1743412508999.5",
+            "1743412508123456",
+            "1743412508123456789",
+        ] {
+            let text = format!(r#"{{"ts":{fine}}}"#);
+            let row = json(&text);
+            assert_eq!(ResultWire::read(&row).ts, Some(1_743_412_508), "{fine}");
+        }
         assert_eq!(row.cpeid, None);
         assert_eq!(row.campaignid, None);
         assert_eq!(

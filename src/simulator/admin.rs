@@ -107,6 +107,8 @@ struct Wanted {
     download_seconds: Option<u32>,
     reboot_seconds: Option<u32>,
     #[serde(default)]
+    reports_before_flashing: bool,
+    #[serde(default)]
     attempts: Vec<WantedResult>,
 }
 
@@ -138,6 +140,7 @@ impl Wanted {
                 .map_or(plain.session_delay, seconds),
             download: self.download_seconds.map_or(plain.download, seconds),
             reboot: self.reboot_seconds.map_or(plain.reboot, seconds),
+            reports_before_flashing: self.reports_before_flashing,
             attempts: self.attempts.into_iter().map(AttemptResult::from).collect(),
             version: self.version.unwrap_or(plain.version),
             cpe_id: plain.cpe_id,

@@ -75,6 +75,9 @@ pub struct Device {
     pub download: SignedDuration,
     /// Flashing and reboot.
     pub reboot: SignedDuration,
+    /// Whether it reports its success when the file is there, and flashes and boots afterwards: for half of that time it answers with the version
+    /// that it ran before, then not at all.
+    pub reports_before_flashing: bool,
     /// What becomes of its attempts, in order; the last one repeats. Empty means success.
     pub attempts: Vec<AttemptResult>,
     /// What it is called in tables.
@@ -95,6 +98,7 @@ impl Device {
             session_delay: SignedDuration::from_secs(5),
             download: SignedDuration::from_secs(60),
             reboot: SignedDuration::from_secs(60),
+            reports_before_flashing: false,
             attempts: Vec::new(),
             character: "plain",
         }

@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::device::{AttemptResult, Device, DeviceState, Flash, LiveDevice, Phase, version_of};
 use super::results::{Report, Results};
 use super::rules::{Rules, Runnable};
-use super::semantics::{FailedAttempt, Incomplete, Semantics, TakenRule};
+use super::semantics::{FailedAttempt, Incomplete, ResultTime, Semantics, TakenRule};
 
 /// The least that a download, a reboot or the time between informs takes: without it a device without durations would live for
 /// ever in one instant.
@@ -41,6 +41,7 @@ pub(crate) struct World {
 #[derive(Debug, Clone)]
 struct Running {
     attempt: u64,
+    begun_at: Timestamp,
     rule: Runnable,
 }
 
@@ -231,6 +232,7 @@ impl World {
             index,
             Running {
                 attempt: self.attempts,
+                begun_at: now,
                 rule,
             },
         );
@@ -262,6 +264,10 @@ impl World {
                 self.running.remove(&index);
             }
             AttemptResult::Success | AttemptResult::Silent | AttemptResult::SameVersion => {
+                let reports = self.devices[index].device.reports_before_flashing;
+                if reports && self.current_result(index) != AttemptResult::Silent {
+                    self.report(index, now, 200, "OK", true);
+                }
                 let until = later(now, self.devices[index].device.reboot.max(STEP_MIN));
                 self.devices[index].phase = until.map_or(Phase::Gone, Phase::Rebooting);
                 if let Some(at) = until {
@@ -281,7 +287,7 @@ impl World {
         {
             self.devices[index].device.version = version_of(&rule.file);
         }
-        if result != AttemptResult::Silent {
+        if result != AttemptResult::Silent && !self.devices[index].device.reports_before_flashing {
             self.report(index, now, 200, "OK", true);
         }
         self.running.remove(&index);
@@ -303,8 +309,17 @@ impl World {
     }
 
     fn report(&mut self, index: usize, now: Timestamp, code: i64, message: &str, is_final: bool) {
-        let Some(Running { attempt, rule }) = self.running.get(&index) else {
+        let Some(Running {
+            attempt,
+            begun_at,
+            rule,
+        }) = self.running.get(&index)
+        else {
             return;
+        };
+        let time = match self.semantics.result_time {
+            ResultTime::Begin => *begun_at,
+            ResultTime::End => now,
         };
         let report = Report {
             attempt: *attempt,
@@ -313,7 +328,7 @@ impl World {
             description: rule.description.clone(),
             code,
             message: message.to_owned(),
-            ts: self.nbi_time(now).as_second(),
+            ts: self.nbi_time(time).as_second(),
             is_final,
         };
         match later(now, self.semantics.result_delay) {

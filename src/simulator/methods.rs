@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::device::Phase;
 use super::fleet::Fleet;
 use super::life::World;
 use super::reply::Reply;
@@ -51,7 +52,17 @@ impl World {
             Err(reply) => return reply,
         };
         let live = &self.devices[index];
-        if !live.is_reachable(now) {
+        let is_flashing = match live.phase {
+            Phase::Rebooting(until) if live.device.reports_before_flashing => {
+                let half = live.device.reboot / 2;
+                if until.duration_since(now) <= half {
+                    return self.method(404, "Device is not connected", None);
+                }
+                true
+            }
+            Phase::Idle | Phase::Gone | Phase::Downloading(_) | Phase::Rebooting(_) => false,
+        };
+        if !is_flashing && !live.is_reachable(now) {
             return self.method(
                 503,
                 "Connection request failed: device is not reachable",

@@ -43,7 +43,7 @@ pub use model::{Simulator, SimulatorSettings};
 pub use reply::{Call, Operation, Reply};
 pub use semantics::{
     FailedAttempt, Filter, HttpStatus, Incomplete, OpenApi, PostOnExisting, Put, ReadingRules,
-    Results, RowOrder, RuleRows, Semantics, TakenRule,
+    ResultTime, Results, RowOrder, RuleRows, Semantics, TakenRule,
 };
 pub use shared::{Clock, SharedSimulator, tokio_clock};
 pub use trouble::{Trouble, TroublePlan};

@@ -32,6 +32,8 @@ pub struct Semantics {
     pub row_order: RowOrder,
     /// Whether an upgrade under way shows as a row.
     pub incomplete: Incomplete,
+    /// Which moment the `ts` of a result is.
+    pub result_time: ResultTime,
     /// How long a result takes from the device's report to its row (the writer is asynchronous, inferred).
     pub result_delay: SignedDuration,
     /// The description that it serves of itself.
@@ -189,6 +191,17 @@ switch! {
         NoRow,
         /// A row with code 500 and no fault code, rewritten when the attempt ends.
         UndecidedRow,
+    }
+}
+
+switch! {
+    /// Which moment the `ts` of a result is.
+    ResultTime {
+        /// When the row was last written.
+        #[default]
+        End,
+        /// When the attempt began: a row that is rewritten when it ends keeps its `ts`.
+        Begin,
     }
 }
 

@@ -69,7 +69,7 @@ pub fn on_rule(
         // What was written and accepted has been turned off: by an NBI that does so when a device takes it, or by a copy.
         (Some(Owner::Ours | Owner::Unknown), false, false) if has_stood(&turn) => stands(turn),
         (Some(Owner::Ours | Owner::Unknown), false, false)
-            if let Some(until) = pause::rests_until(&turn) =>
+            if let Some(until) = pause::rests_until(&turn, &rules) =>
         {
             let until = until.min(turn.job.order.deadline);
             turn.wait_until(until, WaitingFor::Resume)
@@ -191,8 +191,9 @@ fn overwritten(mut turn: Turn<'_>) -> Decision {
 /// The baseline was read right before the hand-over to this stage, so only a delivery that comes again, or a job whose rule a pause had
 /// disarmed, finds a new result here without having waited for another job. Whose it is nobody can tell.
 fn may_have_been_taken_over(turn: &Turn<'_>) -> bool {
-    (turn.inputs.redelivered || turn.job.progress.rests_until.is_some())
-        && !turn.job.progress.waited_for_other
+    let progress = &turn.job.progress;
+    (turn.inputs.redelivered || progress.may_have_twin || progress.rests_until.is_some())
+        && !progress.waited_for_other
 }
 
 /// Whether what a device reported, with no rule standing there, is more likely the work of a copy of this job than of another job: a copy

@@ -3,7 +3,8 @@
 //! With the vendor's fixed rule id a second upgrade of a device reads the first one's result; so what is there now is the baseline,
 //! and only what comes later counts. A final result newer than the request means that the job was carried out already, by an
 //! earlier copy of it, if the rule that stands there holds this job's file: a result belongs to the file that was armed last.
-//! A request that does not say when it was made may be a repeat: there a recent success with the same file counts too.
+//! A request that does not say when it was made may be a repeat: there a recent success with the same file counts too. A row without a verdict
+//! that is newer than the request is waited for where this job's file stands in the rule: it may become this job's result.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -14,39 +15,17 @@ use super::super::machine::Step;
 use super::super::outcome::{Ending, Impact, Outcome, Reason};
 use super::super::state::{Cleanup, Stage};
 use super::super::turn::{Owner, Turn, Verdict};
-use super::{await_result, unexpected};
+use super::{await_result, unexpected, verify};
 
-/// The stage's first question.
-#[must_use]
-pub fn begin(turn: Turn<'_>) -> Decision {
-    let order = &turn.job.order;
-    let may_be_current = turn.policy.verify
-        && order.expected_version.is_some()
-        && !order.force
-        && turn.job.progress.attempt == 1;
-    if may_be_current {
-        turn.step(Step::ReadVersionFirst)
-    } else {
-        turn.step(Step::ReadOldResults)
-    }
-}
-
-/// The version that the device runs before anything was done. A device that does not answer is upgraded like any other.
-#[must_use]
-pub fn on_version(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Decision {
-    if let Ok(NbiAnswer::Version(version)) = &answer
-        && turn.job.order.expected_version.as_ref() == Some(version)
-    {
-        let message = format!("the device runs {version} already");
-        let ending = turn.ending(
-            Outcome::Completed,
-            Reason::AlreadyCurrent,
-            Impact::None,
-            message,
-        );
-        return turn.finish(ending);
-    }
-    turn.step(Step::ReadOldResults)
+/// Why the rule is looked at before anything was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sign {
+    /// A result is newer than the request.
+    Result,
+    /// A row newer than the request has no verdict yet: the device may be at it.
+    UnderWay,
+    /// A result is older than the request, which may be a repeat.
+    Repeat,
 }
 
 /// The results that are there before this job does anything.
@@ -68,42 +47,54 @@ pub fn on_results(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Deci
             return already_ran(turn, row, verdict, &rows);
         }
         Some(_) => {
-            return turn.step(Step::ReadRuleOfOldResult {
-                rows,
-                may_be_repeat: false,
-            });
+            let sign = Sign::Result;
+            return turn.step(Step::ReadRuleOfOldResult { rows, sign });
         }
         None => {}
     }
-    let since_repeat = newer_than(&turn, turn.job.order.repeats_since, &rows, nbi_time);
-    match turn.newest_fresh(&since_repeat) {
-        Some((_, Verdict::Success)) => turn.step(Step::ReadRuleOfOldResult {
-            rows,
-            may_be_repeat: true,
-        }),
-        Some((_, Verdict::Faulted(_))) | None => done(turn, &rows),
+    // None of them is final.
+    if since_request.iter().any(|row| turn.is_fresh(row)) {
+        let sign = Sign::UnderWay;
+        return turn.step(Step::ReadRuleOfOldResult { rows, sign });
     }
+    // A delivery that comes again is dated anew where nobody says when it was asked for: then whatever came of it before counts.
+    let is_dated_anew = turn.job.order.is_dated_on_arrival && turn.job.progress.may_have_twin;
+    let since_repeat = newer_than(&turn, turn.job.order.repeats_since, &rows, nbi_time);
+    let counts = match turn.newest_fresh(&since_repeat) {
+        Some((_, Verdict::Success)) => is_dated_anew || !turn.job.order.force,
+        Some((_, Verdict::Faulted(_))) => is_dated_anew,
+        None => false,
+    };
+    if counts {
+        let sign = Sign::Repeat;
+        return turn.step(Step::ReadRuleOfOldResult { rows, sign });
+    }
+    nothing_ran(turn, rows)
 }
 
 /// The rule that stands while a result is there that this job may have caused: it tells whose the result is.
 ///
-/// A success before a request that may be a repeat counts only under a rule that holds this job's file: anything less would keep a
+/// A result before a request that may be a repeat counts only under a rule that holds this job's file: anything less would keep a
 /// device from an upgrade that nobody has carried out.
 #[must_use]
 pub fn on_rule(
     turn: Turn<'_>,
-    rows: &[ResultRow],
-    may_be_repeat: bool,
+    rows: Vec<ResultRow>,
+    sign: Sign,
     answer: Result<NbiAnswer, NbiFailure>,
 ) -> Decision {
-    let is_likely_ours = !may_be_repeat && !turn.job.progress.waited_for_other;
+    let is_likely_ours = sign != Sign::Repeat && !turn.job.progress.waited_for_other;
     let is_ours = match answer {
         Ok(NbiAnswer::Rules { rows: rules, .. }) => match turn.owner_of_all(&rules) {
             Some(Owner::Ours) if is_held_by_a_copy(&turn, &rules) => return wait_for_copy(turn),
             Some(Owner::Ours) => true,
             Some(Owner::Other) => false,
             // A copy of this job that was done would have left it, unless it had to delete it.
-            None => is_likely_ours && turn.job.order.cleanup == Cleanup::Delete,
+            None => {
+                let may_be_gone =
+                    sign == Sign::UnderWay || turn.job.order.cleanup == Cleanup::Delete;
+                is_likely_ours && may_be_gone
+            }
             // Without a file nobody can tell; but after waiting for another job it is more likely that one's.
             Some(Owner::Unknown) => is_likely_ours,
         },
@@ -111,18 +102,35 @@ pub fn on_rule(
         Ok(other) => return fail(turn, &unexpected(&other)),
         Err(failure) => return fail(turn, &failure),
     };
-    match turn.newest_fresh(rows) {
-        Some((row, verdict)) if is_ours => already_ran(turn, row, verdict, rows),
-        Some(_) | None => done(turn, rows),
+    if !is_ours {
+        return nothing_ran(turn, rows);
+    }
+    if sign == Sign::UnderWay {
+        return if is_over(&turn) {
+            // What the row becomes still counts, at the last look.
+            let known = rows
+                .into_iter()
+                .filter(|row| turn.verdict_of(row).is_some());
+            let known = known.collect();
+            nothing_ran(turn, known)
+        } else {
+            wait_for_copy(turn)
+        };
+    }
+    match turn.newest_fresh(&rows) {
+        Some((row, verdict)) => already_ran(turn, row, verdict, &rows),
+        None => nothing_ran(turn, rows),
     }
 }
 
 /// Whether another copy of this job is at it: the rule of this job is armed, and this copy has not armed it.
 ///
 /// What is armed was armed after a durable hand-over from here, so the copy that did it still lives and will put the rule away. A rule
-/// that is kept stays armed for good and tells nothing.
+/// that is kept stays armed for good and tells nothing; nor does one at the deadline, when nobody may leave it armed.
 fn is_held_by_a_copy(turn: &Turn<'_>, rules: &[RuleRow]) -> bool {
-    turn.job.order.cleanup != Cleanup::Keep && rules.iter().any(RuleRow::is_armed)
+    turn.job.order.cleanup != Cleanup::Keep
+        && !turn.is_past_deadline()
+        && rules.iter().any(RuleRow::is_armed)
 }
 
 /// While the rule is armed nobody can tell whether the result is this job's or that of the job which held the device before; the copy
@@ -185,35 +193,101 @@ fn already_ran(
     }
 }
 
+/// Nothing that this job can have caused is there: the rows that are become its baseline.
+fn nothing_ran(turn: Turn<'_>, known: Vec<ResultRow>) -> Decision {
+    let order = &turn.job.order;
+    let may_be_current = turn.policy.verify
+        && order.expected_version.is_some()
+        && !order.force
+        && turn.job.progress.attempt == 1
+        && !is_over(&turn);
+    if may_be_current {
+        turn.step(Step::ReadVersionFirst { known })
+    } else {
+        done(turn, &known)
+    }
+}
+
+/// The version that the device runs before anything was done. A device that does not answer is upgraded like any other.
+#[must_use]
+pub fn on_version(
+    turn: Turn<'_>,
+    known: &[ResultRow],
+    answer: Result<NbiAnswer, NbiFailure>,
+) -> Decision {
+    match answer {
+        Ok(NbiAnswer::Version(version)) if verify::is_expected(&turn, &version) => {
+            let message = format!("the device runs {version} already");
+            let ending = turn.ending(
+                Outcome::Completed,
+                Reason::AlreadyCurrent,
+                Impact::None,
+                message,
+            );
+            turn.finish(ending)
+        }
+        Ok(_) | Err(_) => done(turn, known),
+    }
+}
+
+/// Whether the job shall end, whatever the device does.
+fn is_over(turn: &Turn<'_>) -> bool {
+    matches!(turn.inputs.standing, Standing::Cancelled { .. }) || turn.is_past_deadline()
+}
+
 /// The baseline stands; it is handed over before anything is written to the NBI.
-fn done(mut turn: Turn<'_>, rows: &[ResultRow]) -> Decision {
-    turn.remember(rows);
+fn done(mut turn: Turn<'_>, known: &[ResultRow]) -> Decision {
+    turn.remember_whole(known);
     if matches!(turn.inputs.standing, Standing::Cancelled { .. }) {
-        let message = "cancelled by an operator";
-        let ending = turn.ending(
-            Outcome::Cancelled,
-            Reason::Cancelled,
-            Impact::Possible,
-            message,
-        );
+        let ending = cancelled(&turn);
         return turn.give_up(ending);
     }
     if turn.is_past_deadline() {
         let message = "the deadline passed before anything was sent to the device";
-        let ending = turn.ending(Outcome::Failed, Reason::TimedOut, Impact::Possible, message);
-        return end(turn, ending);
+        let reason = if turn.job.progress.waited_for_other {
+            Reason::DeviceBusy
+        } else {
+            Reason::TimedOut
+        };
+        let ending = turn.ending(Outcome::Failed, reason, Impact::Possible, message);
+        // Only where a copy may be under way does this look past the deadline: what that one armed must not stay so.
+        return turn.give_up(ending);
     }
     turn.enter(Stage::CreateRule);
     turn.advance()
 }
 
+fn cancelled(turn: &Turn<'_>) -> Ending {
+    turn.ending(
+        Outcome::Cancelled,
+        Reason::Cancelled,
+        Impact::Possible,
+        "cancelled by an operator",
+    )
+}
+
+/// Nothing is armed by this try: the rule needs no putting away. Where a copy may be under way, what comes of that one is not known before
+/// the NBI answers again: so this one gives up only after the deadline.
 fn fail(mut turn: Turn<'_>, failure: &NbiFailure) -> Decision {
     let is_used_up = turn.count_failure(failure);
-    if is_used_up || turn.is_past_deadline() {
-        let ending = turn.nbi_ending(failure);
-        return end(turn, ending);
+    let is_late = turn.is_past_deadline();
+    let gives_up = match failure {
+        NbiFailure::Transient { .. } if turn.job.progress.may_have_twin => is_used_up && is_late,
+        NbiFailure::Transient { .. }
+        | NbiFailure::Refused { .. }
+        | NbiFailure::NotSent { .. }
+        | NbiFailure::Rejected { .. }
+        | NbiFailure::Unintelligible { .. } => is_used_up || is_late,
+    };
+    if !gives_up {
+        return turn.retry(failure);
     }
-    turn.retry(failure)
+    let ending = if matches!(turn.inputs.standing, Standing::Cancelled { .. }) {
+        cancelled(&turn)
+    } else {
+        turn.nbi_ending(failure)
+    };
+    end(turn, ending)
 }
 
 /// Ends a job that has armed nothing in this try. An earlier write whose answer was lost may stand all the same.

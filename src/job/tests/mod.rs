@@ -1,7 +1,7 @@
 //! Tests of the core: no async, no mocks, no clock.
 //!
 //! `table` prints what follows from what and is the state diagram of the documentation; `stages` states the finer points one by one;
-//! `properties` tries sequences that nobody thought of.
+//! `twins` says what copies of a job may say; `properties` tries sequences that nobody thought of.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -11,6 +11,8 @@
 mod properties;
 mod stages;
 mod table;
+mod twins;
+mod verifies;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -45,6 +47,7 @@ pub(super) fn order() -> Order {
         campaign_id: None,
         requested_at: noon(),
         repeats_since: noon(),
+        is_dated_on_arrival: false,
         not_before: None,
         deadline: at(3_600),
         cleanup: Cleanup::Deactivate,

@@ -1,6 +1,7 @@
 //! The finer points of each stage, one sentence a test.
 
 use super::*;
+use crate::job::machine::Sign;
 use crate::job::policy::{OnBusy, OnConnectionRequestFailure};
 use crate::job::state::{Baseline, StageRecord};
 
@@ -348,7 +349,7 @@ fn a_result_newer_than_the_request_under_our_file_was_this_job() {
 fn a_result_is_not_judged_while_a_copy_of_this_job_holds_the_rule() {
     let step = || Step::ReadRuleOfOldResult {
         rows: vec![success(30)],
-        may_be_repeat: false,
+        sign: Sign::Result,
     };
     let policy = Policy::default();
     // The copy armed the rule after another job had ended: that one's success is not this job's.
@@ -411,13 +412,38 @@ fn a_request_that_may_be_a_repeat_is_not_carried_out_again_within_the_window() {
     // A fault may be tried again, and what is older than the window is no repeat.
     assert_eq!(look(faulted(-3_600, 9013)).next, Next::Advance);
     assert_eq!(look(success(-90_000)).next, Next::Advance);
+    // A delivery that comes again and was dated anew may have done all of it.
+    for force in [false, true] {
+        for (is_dated_on_arrival, redelivered, repeats) in [
+            (true, true, true),
+            (true, false, !force),
+            (false, true, !force),
+        ] {
+            let mut job = undated();
+            job.order.force = force;
+            job.order.is_dated_on_arrival = is_dated_on_arrival;
+            job.progress.may_have_twin = redelivered;
+            let next = |row| {
+                let step = Step::ReadOldResults;
+                decide(job.clone(), step, results(&[row]), inputs(0), &policy).next
+            };
+            let looks = |next: Next| matches!(next, Next::Step(Step::ReadRuleOfOldResult { .. }));
+            assert_eq!(
+                looks(next(success(-3_600))),
+                repeats,
+                "{force} {redelivered}"
+            );
+            let faults_count = is_dated_on_arrival && redelivered;
+            assert_eq!(looks(next(faulted(-3_600, 9013))), faults_count, "{force}");
+        }
+    }
 }
 
 #[test]
 fn a_result_newer_than_the_request_under_another_file_is_not_ours() {
     let step = Step::ReadRuleOfOldResult {
         rows: vec![success(30)],
-        may_be_repeat: false,
+        sign: Sign::Result,
     };
     let decision = decide(
         job(Stage::Preflight),
@@ -1210,7 +1236,7 @@ fn a_rule_that_a_copy_left_armed_is_disarmed_at_the_deadline() {
     let policy = Policy::default();
     let step = Step::ReadRuleOfOldResult {
         rows: vec![success(30)],
-        may_be_repeat: false,
+        sign: Sign::Result,
     };
     let waits = decide(
         job(Stage::Preflight),
@@ -1219,7 +1245,15 @@ fn a_rule_that_a_copy_left_armed_is_disarmed_at_the_deadline() {
         inputs(60),
         &policy,
     );
-    let over = begin(waits.job, inputs(3_600), &policy);
+    let looks = begin(waits.job, inputs(3_600), &policy);
+    expect_step(&looks, "ReadOldResults");
+    let over = decide(
+        looks.job,
+        Step::ReadOldResults,
+        results(&[]),
+        inputs(3_600),
+        &policy,
+    );
     expect_step(&over, "ReadRuleBeforeDisarming");
     let disarm = decide(
         over.job,
@@ -1398,24 +1432,31 @@ fn a_version_that_is_current_ends_the_job_untouched() {
     };
     let mut wanted = Job::new(order());
     wanted.order.expected_version = Some("2.0".to_owned());
-    let asks = begin(wanted, inputs(0), &policy);
+    let looks = begin(wanted, inputs(0), &policy);
+    expect_step(&looks, "ReadOldResults");
+    let old = [success(-60)];
+    let asks = decide(
+        looks.job,
+        Step::ReadOldResults,
+        results(&old),
+        inputs(0),
+        &policy,
+    );
     expect_step(&asks, "ReadVersionFirst");
-    let current = decide(
-        asks.job.clone(),
-        Step::ReadVersionFirst,
-        Ok(NbiAnswer::Version("2.0".to_owned())),
-        inputs(0),
-        &policy,
-    );
-    assert_eq!(finished(&current), ("completed", "already_current", "none"));
-    let silent = decide(
-        asks.job,
-        Step::ReadVersionFirst,
-        Err(transient()),
-        inputs(0),
-        &policy,
-    );
-    expect_step(&silent, "ReadOldResults");
+    let answered = |answer| {
+        let step = Step::ReadVersionFirst {
+            known: old.to_vec(),
+        };
+        decide(asks.job.clone(), step, answer, inputs(0), &policy)
+    };
+    for version in ["2.0", " 2.0 "] {
+        let current = answered(Ok(NbiAnswer::Version(version.to_owned())));
+        assert_eq!(finished(&current), ("completed", "already_current", "none"));
+    }
+    let silent = answered(Err(transient()));
+    assert_eq!(silent.next, Next::Advance);
+    let baseline = &silent.job.progress.baseline;
+    assert!(baseline.contains("row-ok", at(-60).as_second()));
 }
 
 #[test]

@@ -5,16 +5,24 @@
 use std::fmt::Write as _;
 
 use super::*;
+use crate::job::machine::Sign;
 
 fn steps() -> Vec<(Stage, Step)> {
     vec![
-        (Stage::Preflight, Step::ReadVersionFirst),
         (Stage::Preflight, Step::ReadOldResults),
+        (Stage::Preflight, Step::ReadVersionFirst { known: vec![] }),
         (
             Stage::Preflight,
             Step::ReadRuleOfOldResult {
                 rows: vec![success(60)],
-                may_be_repeat: false,
+                sign: Sign::Result,
+            },
+        ),
+        (
+            Stage::Preflight,
+            Step::ReadRuleOfOldResult {
+                rows: vec![undecided(60)],
+                sign: Sign::UnderWay,
             },
         ),
         (Stage::CreateRule, Step::ReadResultsBeforeArming),
@@ -56,6 +64,8 @@ fn steps() -> Vec<(Stage, Step)> {
             },
         ),
         (Stage::Verify, Step::ReadVersion),
+        (Stage::Verify, Step::ReadRuleToVerify),
+        (Stage::Verify, Step::DisarmToVerify),
         (Stage::DeactivateRule, Step::ReadRuleBeforeDisarming),
         (Stage::DeactivateRule, Step::DisarmRule),
         (Stage::DeactivateRule, Step::DeleteRule),
@@ -191,6 +201,10 @@ fn describe_title(step: &Step) -> String {
         Step::ReadRuleBeforeArming { rows } if !rows.is_empty() => {
             "ReadRuleBeforeArming, a new result is there".to_owned()
         }
+        Step::ReadRuleOfOldResult {
+            sign: Sign::UnderWay,
+            ..
+        } => "ReadRuleOfOldResult, a row without a verdict is there".to_owned(),
         Step::CreateRule { readable: false } => "CreateRule, rules unreadable".to_owned(),
         Step::UpdateRule { readable: false } => "UpdateRule, rules unreadable".to_owned(),
         other => describe_step(other),

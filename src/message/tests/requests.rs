@@ -1,5 +1,7 @@
 //! Requests: what is taken, and that everything wrong is named at once.
 
+use jiff::SignedDuration;
+
 use super::*;
 use crate::job::JobEvent;
 use crate::job::state::Cleanup;
@@ -356,7 +358,9 @@ fn times_at_the_edges_are_taken_or_refused() {
             body: &incoming,
             ..Incoming::default()
         };
-        assert_eq!(codec().decode_step(&incoming).unwrap().job, work.job);
+        let mut expected = work.job;
+        expected.order.is_dated_on_arrival = false;
+        assert_eq!(codec().decode_step(&incoming).unwrap().job, expected);
     }
     for time in [
         "-000001-12-31T23:59:59Z",
@@ -370,7 +374,7 @@ fn times_at_the_edges_are_taken_or_refused() {
         (0, Some(0)),
         (u64::MAX, None),
         (1_795_000_000_000, None),
-        (253_402_207_200, Some(253_402_207_200)),
+        (253_402_207_200, None),
         (253_402_207_201, None),
     ] {
         let incoming = Incoming {
@@ -381,6 +385,53 @@ fn times_at_the_edges_are_taken_or_refused() {
         let order = codec().decode_request(&incoming, noon()).unwrap().job.order;
         let expected = expected.unwrap_or_else(|| noon().as_second());
         assert_eq!(order.requested_at.as_second(), expected, "{timestamp}");
+    }
+}
+
+#[test]
+fn who_says_when_a_request_was_made_decides_how_far_back_a_repeat_is_looked_for() {
+    let day = SignedDuration::from_hours(24);
+    let minute = SignedDuration::from_mins(1);
+    let earlier = noon() - minute;
+    let soon = noon() + minute;
+    let late = soon + SignedDuration::from_secs(1);
+    // What the request says, what its message says, `force`; then the date, the window and whether another delivery is dated anew.
+    for (said, message, force, expected) in [
+        (
+            Some(earlier),
+            None,
+            false,
+            (earlier, SignedDuration::ZERO, false),
+        ),
+        (Some(soon), None, true, (soon, SignedDuration::ZERO, false)),
+        (None, Some(earlier), false, (earlier, day, false)),
+        (
+            None,
+            Some(earlier),
+            true,
+            (earlier, SignedDuration::ZERO, false),
+        ),
+        (None, None, false, (noon(), day, true)),
+        (None, None, true, (noon(), day, true)),
+        // No request was made in time to come.
+        (Some(late), Some(earlier), false, (earlier, day, false)),
+        (Some(late), Some(late), true, (noon(), day, true)),
+    ] {
+        let mut body: serde_json::Value = serde_json::from_str(MINIMAL).unwrap();
+        body["force"] = force.into();
+        if let Some(said) = said {
+            body["requested_at"] = said.to_string().into();
+        }
+        let body = body.to_string();
+        let incoming = Incoming {
+            body: body.as_bytes(),
+            timestamp: message.map(|time| u64::try_from(time.as_second()).unwrap()),
+            ..Incoming::default()
+        };
+        let order = codec().decode_request(&incoming, noon()).unwrap().job.order;
+        let window = order.requested_at.duration_since(order.repeats_since);
+        let seen = (order.requested_at, window, order.is_dated_on_arrival);
+        assert_eq!(seen, expected, "{body} {message:?}");
     }
 }
 

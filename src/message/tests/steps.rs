@@ -106,6 +106,8 @@ fn any_work() -> impl Strategy<Value = Work> {
         .prop_map(
             |(stage, rule, reason, known, (polls, seq, flag, ends), text)| {
                 let mut work = decode(MINIMAL).unwrap();
+                // Written only where a copy may have come before.
+                work.job.order.is_dated_on_arrival = !flag;
                 let progress = &mut work.job.progress;
                 (progress.stage, progress.rule, progress.polls, progress.seq) =
                     (stage, rule, polls, seq);
@@ -206,6 +208,7 @@ fn a_continuation_with_everything_at_its_longest_is_read() {
         })
         .collect();
     let progress = &mut work.job.progress;
+    progress.may_have_twin = true;
     progress
         .baseline
         .extend(rows.iter().map(|(id, ts)| (id.as_str(), *ts)));

@@ -34,6 +34,7 @@ fn job() -> Job {
         campaign_id: Some(CampaignId::parse("spring").unwrap()),
         requested_at: now,
         repeats_since: now,
+        is_dated_on_arrival: false,
         not_before: None,
         deadline: now + SignedDuration::from_hours(1),
         cleanup: Cleanup::Deactivate,

@@ -76,6 +76,7 @@ fuzz_target!(|over: Over<'_>| {
         campaign_id: CampaignId::parse(campaign_id).ok(),
         requested_at: time(over.times[0]),
         repeats_since: time(over.times[0]),
+        is_dated_on_arrival: false,
         not_before: (over.times[1] != 0).then(|| time(over.times[1])),
         deadline: time(over.times[2]),
         cleanup: [Cleanup::Deactivate, Cleanup::Delete, Cleanup::Keep][pick(over.kinds[0], 3)],

@@ -179,6 +179,35 @@ async fn the_version_is_read_back_where_it_is_wanted() {
     }
 }
 
+/// Known device stacks store their report before they flash.
+#[tokio::test(start_paused = true)]
+async fn a_device_that_reports_before_it_flashes_is_asked_until_it_is_up_with_its_rule_disarmed() {
+    for (cleanup, rule) in [("deactivate", "deactivated"), ("delete", "deleted")] {
+        let mut device = Device::new("CPE1");
+        device.reports_before_flashing = true;
+        device.reboot = SignedDuration::from_mins(4);
+        let mut setup = Setup {
+            devices: vec![device],
+            policy: Policy {
+                verify: true,
+                ..Policy::default()
+            },
+            ..Setup::default()
+        };
+        setup.requests.verify = true;
+        let mut world = World::begin(setup);
+        let mut asked = request("job-1", "CPE1", "fw-2.bin");
+        asked["expected_version"] = json!("fw-2");
+        asked["cleanup"] = json!(cleanup);
+        world.submit(&asked);
+        world.pass(SignedDuration::from_mins(3)).await;
+        assert_eq!(world.armed(), Vec::<String>::new(), "while it boots");
+        let expected = format!("completed/upgraded applied {rule}");
+        assert_eq!(world.outcome().await, expected);
+        world.end().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_bad_request_is_rejected_with_every_field_and_the_next_job_is_unharmed() {
     let mut world = World::begin(Setup::default());

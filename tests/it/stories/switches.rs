@@ -2,8 +2,8 @@
 
 use jiff::SignedDuration;
 use nbi_upgrade::simulator::{
-    AttemptResult, Device, FailedAttempt, Filter, HttpStatus, PostOnExisting, Put, ReadingRules,
-    Results, Semantics, TakenRule,
+    AttemptResult, Device, FailedAttempt, Filter, HttpStatus, Incomplete, PostOnExisting, Put,
+    ReadingRules, ResultTime, Results, Semantics, TakenRule,
 };
 use serde_json::json;
 
@@ -58,6 +58,38 @@ fn devices() -> Vec<Device> {
 async fn every_switch_in_every_position() {
     let all = every_combination();
     assert_eq!(all.len(), 3 * 2 * 4 * 2 * 2 * (2 * 5 + 1));
+    each_ends_well(all).await;
+}
+
+/// What shows of an upgrade under way is seen in the rows alone: the switches of calls are left where they are.
+#[tokio::test(start_paused = true)]
+async fn rows_without_a_verdict_whatever_moment_their_time_is() {
+    let of_calls = Semantics::default();
+    let all = every_combination().into_iter().filter(|semantics| {
+        (
+            semantics.post_on_existing,
+            semantics.filter,
+            semantics.http_status,
+        ) == (
+            of_calls.post_on_existing,
+            of_calls.filter,
+            of_calls.http_status,
+        )
+    });
+    let all: Vec<Semantics> = all
+        .flat_map(|semantics| {
+            ResultTime::ALL.iter().map(move |value| Semantics {
+                incomplete: Incomplete::UndecidedRow,
+                result_time: *value,
+                ..semantics.clone()
+            })
+        })
+        .collect();
+    assert_eq!(all.len(), 2 * 2 * 2 * (5 + 1) * 2);
+    each_ends_well(all).await;
+}
+
+async fn each_ends_well(all: Vec<Semantics>) {
     for semantics in all {
         let mut world = World::begin(Setup {
             semantics: semantics.clone(),

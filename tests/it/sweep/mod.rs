@@ -32,4 +32,6 @@ mod crashes; // a crash at every point, once and twice
 
 mod storm; // everything at once, by seed
 
+mod stops; // workers that are told to stop in the middle
+
 mod broken; // workers that are wrong, and are found out

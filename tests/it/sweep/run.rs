@@ -46,6 +46,8 @@ pub(crate) struct Facts {
 pub(crate) struct Run {
     pub(crate) points: usize,
     pub(crate) calls: usize,
+    /// Writes that arm a rule.
+    pub(crate) armings: usize,
     pub(crate) crashes: usize,
     pub(crate) violations: Vec<String>,
     pub(crate) lines: Vec<Line>,
@@ -85,6 +87,8 @@ struct Stage<'a> {
     history: History,
     deaths: mpsc::UnboundedSender<usize>,
     processes: BTreeMap<usize, [JoinHandle<()>; 2]>,
+    /// What tells a worker to stop.
+    stops: BTreeMap<usize, CancellationToken>,
     born: usize,
 }
 
@@ -113,6 +117,7 @@ async fn play(scenario: &Scenario, plan: Plan) -> Run {
         history,
         deaths,
         processes: BTreeMap::new(),
+        stops: BTreeMap::new(),
         born: 0,
         clock,
     };
@@ -186,16 +191,40 @@ impl Stage<'_> {
             }
             Some(_) | None => {
                 let worker = Worker::new(nbi, driver, codec, policy, telemetry, clock);
-                tokio::spawn(async move {
-                    worker.run(CancellationToken::new(), Grace::default()).await;
-                })
+                let stop = CancellationToken::new();
+                self.stops.insert(self.born, stop.clone());
+                let grace = Grace {
+                    finish: Duration::from_secs(1),
+                    ..Grace::default()
+                };
+                tokio::spawn(async move { worker.run(stop, grace).await })
             }
         };
         self.processes.insert(self.born, [work, intake]);
     }
 
+    /// Tells the oldest worker to stop, and waits until it has.
+    async fn stop(&mut self) {
+        let Some((worker, stop)) = self.stops.pop_first() else {
+            return;
+        };
+        self.history.note(worker, "is told to stop");
+        stop.cancel();
+        if let Some([work, _]) = self.processes.get_mut(&worker) {
+            // It is bounded by its grace, and ends well.
+            let _ = work.await;
+        }
+        self.history.note(worker, "has stopped");
+        if let Some([_, intake]) = self.processes.remove(&worker) {
+            intake.abort();
+        }
+        self.broker.consumer_died(worker);
+        self.give_birth();
+    }
+
     /// Ends a process: nothing of it ever runs again.
     async fn bury(&mut self, worker: usize) {
+        self.stops.remove(&worker);
         for task in self.processes.remove(&worker).into_iter().flatten() {
             task.abort();
             // Aborted, as it was just told to be.
@@ -211,6 +240,8 @@ impl Stage<'_> {
         sends.reverse();
         let mut commands: Vec<_> = self.scenario.commands.iter().collect();
         commands.reverse();
+        let mut stops: Vec<_> = self.scenario.stops.iter().collect();
+        stops.reverse();
         let mut restarts = self.scenario.faults.restarts.clone();
         restarts.sort();
         restarts.reverse();
@@ -226,6 +257,7 @@ impl Stage<'_> {
             }
             let next_send = sends.last().map(|send| begun + send.after);
             let next_command = commands.last().map(|command| begun + command.after);
+            let stop_at = stops.last().map(|after| begun + **after);
             let restart_at = restarts.last().map(|at| begun + clock::until(start(), *at));
             // Once all is settled, devices go on living, and what was left armed fires.
             let idle_until = if is_settled {
@@ -246,6 +278,10 @@ impl Stage<'_> {
                 () = sleep_until(next_send) => {
                     let send = sends.pop().unwrap();
                     self.broker.submit(&send.job, send.body.to_string().into_bytes());
+                }
+                () = sleep_until(stop_at) => {
+                    stops.pop();
+                    self.stop().await;
                 }
                 () = sleep_until(restart_at) => {
                     restarts.pop();
@@ -293,6 +329,7 @@ impl Stage<'_> {
         Run {
             points,
             calls: facts.calls,
+            armings: facts.writes.iter().filter(|w| w.file.is_some()).count(),
             crashes,
             violations,
             lines,

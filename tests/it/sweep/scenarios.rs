@@ -6,8 +6,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use nbi_upgrade::job::policy::OnBusy;
 use nbi_upgrade::simulator::{
-    AttemptResult, Device, FailedAttempt, Filter, Operation, PostOnExisting, ReadingRules, Results,
-    Trouble, TroublePlan,
+    AttemptResult, Device, FailedAttempt, Filter, Incomplete, Operation, PostOnExisting,
+    ReadingRules, ResultTime, Results, Trouble, TroublePlan,
 };
 use serde_json::{Value, json};
 
@@ -61,6 +61,8 @@ pub(crate) struct Scenario {
     pub(crate) faults: Faults,
     pub(crate) sends: Vec<Send>,
     pub(crate) commands: Vec<Ordered>,
+    /// When a worker is told to stop, with a second of grace; another one takes its place.
+    pub(crate) stops: Vec<Duration>,
     pub(crate) jobs: Vec<JobExpectation>,
     /// Rows of two days ago: device, code, message.
     pub(crate) old_results: Vec<(String, i64, String)>,
@@ -85,6 +87,7 @@ impl Scenario {
             faults: Faults::default(),
             sends: Vec::new(),
             commands: Vec::new(),
+            stops: Vec::new(),
             jobs: Vec::new(),
             old_results: Vec::new(),
             leaves_rule: false,
@@ -212,6 +215,9 @@ fn plain() -> Vec<Scenario> {
     delete["cleanup"] = json!("delete");
     let mut keep = asked("job-1");
     keep["cleanup"] = json!("keep");
+    let undated = request("job-1", "CPE1", "job-1.bin");
+    let mut forced = undated.clone();
+    forced["force"] = json!(true);
     let mut tonight = asked("job-1");
     tonight["not_before"] = json!("2026-11-23T13:30:00Z");
     let fault = AttemptResult::fault(9010, "Download failure. File not found.");
@@ -221,7 +227,7 @@ fn plain() -> Vec<Scenario> {
             s.old_results = vec![("CPE1".to_owned(), 200, "OK".to_owned())];
         }),
         one("permanent_fault", FAULT).with(|s| {
-            s.setup.devices = vec![Device::new("CPE1").with_attempts(&[fault])];
+            s.setup.devices = vec![Device::new("CPE1").with_attempts(std::slice::from_ref(&fault))];
         }),
         Scenario::new("transient_fault")
             .send(0, &twice, DONE)
@@ -247,6 +253,26 @@ fn plain() -> Vec<Scenario> {
                 s.setup.devices = device(|device| device.offline_until = Some(Timestamp::MAX));
             }),
         Scenario::new("not_before").send(0, &tonight, DONE),
+        Scenario::new("undated").send(0, &undated, DONE),
+        Scenario::new("undated_forced").send(0, &forced, DONE),
+        Scenario::new("undated_permanent_fault")
+            .send(0, &undated, FAULT)
+            .with(|s| {
+                s.setup.devices =
+                    vec![Device::new("CPE1").with_attempts(std::slice::from_ref(&fault))];
+            }),
+        one("time_of_the_begin", DONE).with(|s| {
+            s.setup.semantics.incomplete = Incomplete::UndecidedRow;
+            s.setup.semantics.result_time = ResultTime::Begin;
+        }),
+        Scenario::new("time_of_the_begin_keeps_execution")
+            .send(0, &twice, DONE)
+            .with(|s| {
+                s.setup.devices = vec![transient()];
+                s.setup.semantics.failed_attempt = FailedAttempt::KeepsExecution;
+                s.setup.semantics.incomplete = Incomplete::UndecidedRow;
+                s.setup.semantics.result_time = ResultTime::Begin;
+            }),
         Scenario::new("cleanup_delete").send(0, &delete, DONE),
         Scenario::new("cleanup_keep")
             .send(0, &keep, DONE)

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use jiff::SignedDuration;
 use nbi_upgrade::simulator::{
     AttemptResult, Device, FailedAttempt, Filter, HttpStatus, Incomplete, PostOnExisting, Put,
-    ReadingRules, Results, RowOrder, Semantics, TroublePlan,
+    ReadingRules, ResultTime, Results, RowOrder, Semantics, TroublePlan,
 };
 use serde_json::json;
 
@@ -41,7 +41,7 @@ fn semantics(rng: &mut fastrand::Rng) -> Semantics {
     maybe!(
         post_on_existing PostOnExisting, put Put, filter Filter, http_status HttpStatus,
         reading_rules ReadingRules, failed_attempt FailedAttempt, results Results,
-        row_order RowOrder, incomplete Incomplete
+        row_order RowOrder, incomplete Incomplete, result_time ResultTime
     );
     if rng.u8(..3) == 0 {
         drawn.clock_offset = SignedDuration::from_secs(rng.i64(-600..=600));
@@ -137,6 +137,17 @@ fn storm(seed: u64) -> (Scenario, Plan) {
     scenario.setup.policy.tag_rules = scenario.jobs.len() > devices || rng.bool();
     scenario.patience = Duration::from_hours(12);
     scenario = orders(scenario, &mut rng);
+    // Without tags nothing tells a request that is sent again after a pause from a new order: it may find what the pause disarmed.
+    let is_paused = !scenario.commands.is_empty() && !scenario.setup.policy.tag_rules;
+    let sends = scenario.sends.clone();
+    for job in &mut scenario.jobs {
+        let count = sends.iter().filter(|send| send.job == job.job_id).count();
+        job.may_flash_again |= is_paused && count > 1;
+    }
+    scenario.stops = (0..one_of(&mut rng, &[0, 0, 0, 1, 2]))
+        .map(|_| Duration::from_secs(rng.u64(..2_400)))
+        .collect();
+    scenario.stops.sort();
     let crashes = rng.usize(..=4);
     let plan = Plan {
         chance: Some((seed, 0.01, crashes)),
@@ -160,9 +171,17 @@ fn jobs(mut scenario: Scenario, rng: &mut fastrand::Rng, cpe_id: &str, is_blind:
         body["deadline"] = json!(deadline.to_string());
         body["max_attempts"] = json!(rng.u8(1..=3));
         body["cleanup"] = json!(one_of(rng, &["deactivate", "deactivate", "delete"]));
+        // Nobody says when it was made. Of a rule that is deleted nothing would tell a repeat from a new order then.
+        let is_undated = rng.u8(..6) == 0;
+        if is_undated && let Some(fields) = body.as_object_mut() {
+            fields.remove("requested_at");
+            body["cleanup"] = json!("deactivate");
+            body["force"] = json!(rng.bool());
+        }
         let after = rng.u64(..600);
         scenario = scenario.send(after, &body, &[]);
-        if !is_blind && rng.u8(..4) == 0 {
+        let is_an_order_each_time = body["force"] == true;
+        if !is_blind && !is_an_order_each_time && rng.u8(..4) == 0 {
             scenario = scenario.send(after + rng.u64(..3_000), &body, &[]);
         }
     }

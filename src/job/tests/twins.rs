@@ -1,0 +1,253 @@
+//! Copies of a job: what one of them can see of the other, and what it must not say before it has looked.
+
+use super::*;
+
+/// What the NBI says to each kind of call.
+struct Nbi {
+    rows: Vec<ResultRow>,
+    rules: Vec<RuleRow>,
+    is_down: bool,
+}
+
+impl Nbi {
+    fn new(rows: &[ResultRow], rules: &[RuleRow]) -> Self {
+        Self {
+            rows: rows.to_vec(),
+            rules: rules.to_vec(),
+            is_down: false,
+        }
+    }
+
+    fn answer(&self, call: &NbiCall) -> Result<NbiAnswer, NbiFailure> {
+        match call {
+            _ if self.is_down => Err(transient()),
+            NbiCall::ReadResults { .. } => results(&self.rows),
+            NbiCall::ReadRule { .. } => rules(&self.rules),
+            NbiCall::ReadVersion { .. } => Ok(NbiAnswer::Version("2.0".to_owned())),
+            _ => Ok(NbiAnswer::Done),
+        }
+    }
+}
+
+/// One delivery: its verdict, and the names of its calls.
+fn deliver(job: Job, inputs: Inputs, policy: &Policy, nbi: &Nbi) -> (Decision, Vec<&'static str>) {
+    let mut calls = Vec::new();
+    let mut decision = begin(job, inputs, policy);
+    while let Next::Step(step) = decision.next {
+        let call = step.call(&decision.job, policy);
+        calls.push(call.operation());
+        decision = decide(decision.job, step, nbi.answer(&call), inputs, policy);
+    }
+    (decision, calls)
+}
+
+fn verdict(decision: &Decision) -> String {
+    describe(decision, noon())
+}
+
+fn cancelled(seconds: i64) -> Inputs {
+    Inputs {
+        standing: Standing::Cancelled { at: at(240) },
+        ..inputs(seconds)
+    }
+}
+
+#[test]
+fn a_row_without_a_verdict_becomes_this_jobs_result_though_its_time_stays() {
+    let policy = Policy::default();
+    let under_way = row("row-1", 60, 500, "in progress");
+    let done = row("row-1", 60, 200, "OK");
+    let armed = Nbi::new(&[under_way], &[our_rule(true)]);
+    let (waits, _) = deliver(Job::new(order()), inputs(90), &policy, &armed);
+    assert!(matches!(waits.next, Next::Wait { .. }), "{:?}", waits.next);
+    // The copy that armed it has seen the result and put the rule away.
+    let disarmed = Nbi::new(&[done], &[our_rule(false)]);
+    let (over, calls) = deliver(waits.job, inputs(180), &policy, &disarmed);
+    assert_eq!(
+        verdict(&over),
+        "Finish completed/already_done impact applied rule deactivated"
+    );
+    assert!(!calls.contains(&"update_rule"), "{calls:?}");
+}
+
+#[test]
+fn a_row_without_a_verdict_under_another_jobs_file_is_that_jobs() {
+    let policy = Policy::default();
+    let theirs = Nbi::new(&[undecided(60)], &[other_rule(false)]);
+    let (on, _) = deliver(Job::new(order()), inputs(90), &policy, &theirs);
+    assert_eq!(on.next, Next::Advance);
+    let baseline = &on.job.progress.baseline;
+    assert!(baseline.contains("row-undecided", at(60).as_second()));
+    // So is one from before the request, whatever stands there.
+    let old = Nbi::new(&[undecided(-60)], &[our_rule(true)]);
+    let (on, _) = deliver(Job::new(order()), inputs(90), &policy, &old);
+    assert_eq!(on.next, Next::Advance);
+    let baseline = &on.job.progress.baseline;
+    assert!(baseline.contains("row-undecided", at(-60).as_second()));
+}
+
+#[test]
+fn a_device_that_tries_again_by_itself_while_its_fault_is_read_is_not_armed_again() {
+    let policy = Policy::default();
+    let mut job = job(Stage::AwaitResult);
+    job.order.max_attempts = 2;
+    let fault = faulted(60, 9017);
+    let by_itself = row("row-2", 90, 500, "in progress");
+    let nbi = Nbi::new(&[fault.clone(), by_itself.clone()], &[our_rule(true)]);
+    let (again, _) = deliver(job, inputs(120), &policy, &nbi);
+    assert_eq!(again.job.progress.attempt, 2);
+    let nbi = Nbi::new(&[fault.clone(), by_itself], &[our_rule(false)]);
+    let (waits, _) = deliver(again.job, inputs(720), &policy, &nbi);
+    assert!(matches!(waits.next, Next::Wait { .. }), "{:?}", waits.next);
+    let nbi = Nbi::new(&[fault, row("row-2", 90, 200, "OK")], &[our_rule(false)]);
+    let (over, calls) = deliver(waits.job, inputs(780), &policy, &nbi);
+    assert_eq!(
+        verdict(&over),
+        "Finish completed/already_done impact applied rule deactivated"
+    );
+    assert!(!calls.contains(&"update_rule"), "{calls:?}");
+}
+
+#[test]
+fn a_cancelled_request_that_was_sent_twice_looks_before_it_says_anything() {
+    let policy = Policy::default();
+    let nbi = Nbi::new(&[success(180)], &[our_rule(true)]);
+    let (waits, _) = deliver(Job::new(order()), cancelled(300), &policy, &nbi);
+    assert!(matches!(waits.next, Next::Wait { .. }), "{:?}", waits.next);
+    let nbi = Nbi::new(&[success(180)], &[our_rule(false)]);
+    let (over, _) = deliver(waits.job, cancelled(400), &policy, &nbi);
+    assert_eq!(
+        verdict(&over),
+        "Finish completed/already_done impact applied rule deactivated"
+    );
+    // The other copy has armed it, and its device has not reported.
+    let nbi = Nbi::new(&[], &[our_rule(true)]);
+    let (over, _) = deliver(Job::new(order()), cancelled(300), &policy, &nbi);
+    assert_eq!(
+        verdict(&over),
+        "Finish cancelled/cancelled impact possible rule deactivated"
+    );
+    let nbi = Nbi::new(&[], &[]);
+    let (over, _) = deliver(Job::new(order()), cancelled(300), &policy, &nbi);
+    assert_eq!(
+        verdict(&over),
+        "Finish cancelled/cancelled impact none rule not_created"
+    );
+}
+
+#[test]
+fn a_cancelled_job_ends_cancelled_though_the_nbi_never_answers() {
+    let policy = Policy::default();
+    let mut nbi = Nbi::new(&[], &[]);
+    nbi.is_down = true;
+    let (waits, _) = deliver(Job::new(order()), cancelled(300), &policy, &nbi);
+    assert!(matches!(waits.next, Next::Retry { .. }), "{:?}", waits.next);
+    let (over, _) = deliver(waits.job, cancelled(2_200), &policy, &nbi);
+    assert_eq!(
+        verdict(&over),
+        "Finish cancelled/cancelled impact none rule not_created"
+    );
+}
+
+#[test]
+fn a_copy_does_not_take_the_version_for_one_from_before() {
+    let policy = Policy {
+        verify: true,
+        ..Policy::default()
+    };
+    let copy = || {
+        let mut job = Job::new(order());
+        job.order.expected_version = Some("2.0".to_owned());
+        job
+    };
+    let done = Nbi::new(&[success(180)], &[our_rule(false)]);
+    let redelivered = Inputs {
+        redelivered: true,
+        ..inputs(300)
+    };
+    for inputs in [inputs(300), cancelled(300), redelivered] {
+        let (over, calls) = deliver(copy(), inputs, &policy, &done);
+        assert_eq!(
+            verdict(&over),
+            "Finish completed/already_done impact applied rule deactivated"
+        );
+        assert!(!calls.contains(&"read_version"), "{calls:?}");
+    }
+    // Nobody has reported, and the job shall end: what the device runs is no matter any more.
+    let nothing = Nbi::new(&[], &[]);
+    let (over, calls) = deliver(copy(), cancelled(300), &policy, &nothing);
+    assert_eq!(
+        verdict(&over),
+        "Finish cancelled/cancelled impact none rule not_created"
+    );
+    assert!(!calls.contains(&"read_version"), "{calls:?}");
+}
+
+#[test]
+fn a_copy_that_cannot_look_waits_for_the_nbi_and_never_says_that_nothing_happened() {
+    let policy = Policy::default();
+    let mut nbi = Nbi::new(&[], &[]);
+    nbi.is_down = true;
+    let mut twin = Job::new(order());
+    twin.progress.may_have_twin = true;
+    let (first, _) = deliver(twin, inputs(60), &policy, &nbi);
+    let (later, _) = deliver(first.job, inputs(2_400), &policy, &nbi);
+    assert!(matches!(later.next, Next::Retry { .. }), "{:?}", later.next);
+    let (over, _) = deliver(later.job.clone(), inputs(3_700), &policy, &nbi);
+    assert_eq!(
+        verdict(&over),
+        "Finish failed/nbi_unavailable impact possible rule not_created"
+    );
+    // The NBI is back: what the other copy has done counts.
+    nbi = Nbi::new(&[success(1_200)], &[our_rule(false)]);
+    let (over, _) = deliver(later.job, inputs(3_700), &policy, &nbi);
+    assert_eq!(
+        verdict(&over),
+        "Finish completed/already_done impact applied rule deactivated"
+    );
+}
+
+#[test]
+fn a_copy_that_was_redelivered_once_takes_no_other_jobs_place_later() {
+    let policy = Policy::default();
+    let mut twin = job(Stage::CreateRule);
+    twin.progress.may_have_twin = true;
+    let nbi = Nbi::new(&[success(180)], &[other_rule(false)]);
+    let (over, calls) = deliver(twin, inputs(300), &policy, &nbi);
+    assert_eq!(
+        verdict(&over),
+        "Finish failed/superseded impact possible rule superseded"
+    );
+    assert!(!calls.contains(&"update_rule"), "{calls:?}");
+}
+
+#[test]
+fn a_request_that_is_sent_again_after_a_pause_knows_its_own_tag() {
+    let policy = Policy {
+        tag_rules: true,
+        ..Policy::default()
+    };
+    let resumed = Inputs {
+        standing: Standing::Resumed {
+            at: at(60),
+            arm_again_after: None,
+        },
+        ..inputs(120)
+    };
+    let rule = |tag: &str| RuleRow {
+        description: Some(tag.to_owned()),
+        ..our_rule(false)
+    };
+    let arms = |job: &Job, tag| {
+        let nbi = Nbi::new(&[], &[rule(tag)]);
+        let (_, calls) = deliver(job.clone(), resumed, &policy, &nbi);
+        calls.contains(&"update_rule")
+    };
+    let mut job = job(Stage::CreateRule);
+    job.progress.started_at = Some(at(120));
+    assert!(!arms(&job, "nbi-upgrade job job-1"));
+    assert!(arms(&job, "what an operator wrote"));
+    // It has put the rule away itself, before another try.
+    job.progress.attempt = 2;
+    assert!(arms(&job, "nbi-upgrade job job-1"));
+}
