@@ -33,7 +33,7 @@ pub fn concerns(turn: &Turn<'_>) -> bool {
 
 /// The rule that stands when a pause is noticed.
 #[must_use]
-pub fn on_rule(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Decision {
+pub fn on_rule(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Decision {
     let rules = match answer {
         Ok(NbiAnswer::Rules { rows, .. }) => rows,
         Ok(NbiAnswer::RulesUnreadable) => return disarm_or_go_on(turn),
@@ -53,6 +53,7 @@ pub fn on_rule(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Decisio
             let progress = &turn.job.progress;
             let woken = progress.connection_requested_at.or(progress.started_at);
             let since = woken.unwrap_or(turn.inputs.now);
+            turn.job.progress.rule = RuleState::Deactivated;
             rest(turn, since)
         }
     }
@@ -72,21 +73,23 @@ fn disarm_or_go_on(turn: Turn<'_>) -> Decision {
 
 /// The answer to the write that disarms.
 #[must_use]
-pub fn on_disarmed(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Decision {
+pub fn on_disarmed(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Decision {
+    let now = turn.inputs.now;
     match answer {
-        Ok(NbiAnswer::Done | NbiAnswer::NoSuchRule) => {
-            let now = turn.inputs.now;
+        Ok(NbiAnswer::Done) => {
+            turn.job.progress.rule = RuleState::Deactivated;
             rest(turn, now)
         }
+        // There is none, or writes do not find it yet: at rest, and not disarmed for certain.
+        Ok(NbiAnswer::NoSuchRule) => rest(turn, now),
         Ok(other) => fail(turn, &unexpected(&other)),
         Err(failure) => fail(turn, &failure),
     }
 }
 
-/// Disarmed: a device that was at it in this moment still counts.
+/// At rest: a device that was at it in this moment still counts.
 fn rest(mut turn: Turn<'_>, disarmed_at: Timestamp) -> Decision {
     let until = rested_at(&turn, turn.inputs.now);
-    turn.job.progress.rule = RuleState::Deactivated;
     turn.job.progress.rests_until = Some(until);
     turn.job.progress.disarmed_at = Some(disarmed_at);
     if turn.job.progress.stage != Stage::AwaitResult {

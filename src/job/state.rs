@@ -294,6 +294,18 @@ impl Job {
         }
     }
 
+    /// Whether what the device reported, where no rule is to be seen, is more likely the work of this job or of a copy of it than of
+    /// another job. A copy that is done leaves the rule, unless it has to delete it; but reads may show none, or somebody removed it.
+    #[must_use]
+    pub fn may_have_run_unseen(&self) -> bool {
+        let progress = &self.progress;
+        let has_begun = progress.rule == RuleState::Armed || progress.attempt > 1;
+        let may_be_of_others = progress.waited_for_other || progress.rests_until.is_some();
+        self.order.cleanup == Cleanup::Delete
+            || progress.may_have_twin
+            || has_begun && !may_be_of_others
+    }
+
     /// Whether a rule of this job may stand armed: it wrote one, and has not put it away for certain.
     #[must_use]
     pub fn may_have_left_a_rule(&self) -> bool {

@@ -59,7 +59,7 @@ pub fn on_rule(
         | (Some(Owner::Unknown), true, true) => stands(turn),
         // Cannot be: no rule is no armed rule.
         (None, true, _) => stands(turn),
-        (None, false, true) if may_have_been_a_copy(&turn) => stands(turn),
+        (None, false, true) if turn.job.may_have_run_unseen() => stands(turn),
         (Some(Owner::Other), _, true) | (None, false, true) if may_have_been_taken_over(&turn) => {
             taken_over(turn)
         }
@@ -122,12 +122,18 @@ pub fn on_created(
     }
 }
 
-/// The rule whose id POST found taken. Where even now no read shows it, none will.
+/// The rule whose id POST found taken. Where even now no read shows it, none will; where an earlier POST of this job got no answer, it is
+/// that one's, and writing it in full would arm it twice.
 #[must_use]
 pub fn on_rule_that_exists(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Decision {
     match answer {
         Ok(NbiAnswer::Rules { rows, .. }) if !rows.is_empty() => {
             turn.step(Step::ReadResultsBeforeArming)
+        }
+        Ok(NbiAnswer::Rules { .. } | NbiAnswer::RulesUnreadable)
+            if turn.job.progress.rule == RuleState::Armed =>
+        {
+            stands(turn)
         }
         Ok(NbiAnswer::Rules { .. } | NbiAnswer::RulesUnreadable) => arm_unseen(turn),
         Ok(other) => fail(turn, &unexpected(&other)),
@@ -194,12 +200,6 @@ fn may_have_been_taken_over(turn: &Turn<'_>) -> bool {
     let progress = &turn.job.progress;
     (turn.inputs.redelivered || progress.may_have_twin || progress.rests_until.is_some())
         && !progress.waited_for_other
-}
-
-/// Whether what a device reported, with no rule standing there, is more likely the work of a copy of this job than of another job: a copy
-/// that is done leaves the rule, unless it has to delete it, or reads show none.
-fn may_have_been_a_copy(turn: &Turn<'_>) -> bool {
-    turn.job.order.cleanup == Cleanup::Delete || turn.job.progress.may_have_twin
 }
 
 /// Whether this job's file, found disarmed, tells that an earlier write of it was done: nothing like it stood there before.

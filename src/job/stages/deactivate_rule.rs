@@ -35,6 +35,13 @@ pub fn on_rule(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Dec
             turn.job.progress.rule = RuleState::Superseded;
             leave_to_other(turn)
         }
+        Some(Owner::Ours | Owner::Unknown) if is_cancelled(&turn) && never_began(&turn) => {
+            if is_armed {
+                // Of another job with this file, or of a copy, which hears of the order itself.
+                turn.job.progress.rule = RuleState::Superseded;
+            }
+            leave_to_other(turn)
+        }
         Some(Owner::Ours | Owner::Unknown) => {
             if turn.job.progress.rule == RuleState::NotCreated && (is_armed || is_cancelled(&turn))
             {
@@ -124,12 +131,14 @@ fn not_ours(mut turn: Turn<'_>) -> Decision {
     let was_armed = turn.job.progress.rule == RuleState::Armed;
     let is_untouched =
         turn.job.progress.rule == RuleState::NotCreated && !turn.job.progress.may_have_twin;
-    if !is_untouched {
+    // What was disarmed to wait for the version was disarmed after the result.
+    let is_known_own = is_verified(&turn);
+    if !is_untouched && !is_known_own {
         turn.job.progress.rule = RuleState::Superseded;
     }
     let stays = match &turn.job.progress.exit {
         Some(Exit::End(ending)) => match (ending.reason, &ending.result) {
-            _ if is_untouched => true,
+            _ if is_untouched || is_known_own => true,
             // The copy that did it found this job's rule there.
             (Reason::Cancelled | Reason::AlreadyDone | Reason::DeviceBusy, _) => true,
             // The result itself says that this job's rule caused it.
@@ -143,6 +152,24 @@ fn not_ours(mut turn: Turn<'_>) -> Decision {
         superseded(&mut turn);
     }
     leave_to_other(turn)
+}
+
+/// Whether this job has disarmed its rule itself, after the device's success, to wait for the version.
+fn is_verified(turn: &Turn<'_>) -> bool {
+    let progress = &turn.job.progress;
+    let records = &progress.stages;
+    progress.rule == RuleState::Deactivated
+        && progress.rests_until.is_none()
+        && records.iter().any(|record| record.stage == Stage::Verify)
+}
+
+/// Whether neither this job nor a copy of it can have written a rule, as far as this job knows.
+fn never_began(turn: &Turn<'_>) -> bool {
+    let progress = &turn.job.progress;
+    progress.rule == RuleState::NotCreated
+        && progress.attempt == 1
+        && !progress.arming
+        && !progress.may_have_twin
 }
 
 /// The outcome of a job whose rule another job has, or had: what the device reported may be that one's.

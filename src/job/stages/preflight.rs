@@ -22,8 +22,13 @@ use super::{await_result, unexpected, verify};
 pub enum Sign {
     /// A result is newer than the request.
     Result,
-    /// A row newer than the request has no verdict yet: the device may be at it.
-    UnderWay,
+    /// A row has no verdict yet: the device may be at it.
+    UnderWay {
+        /// Three times as long as a device takes after the row's time: until then at the longest.
+        until: Timestamp,
+        /// Whether the row is older than the request, which may be a repeat: then only the rule tells whose it is.
+        may_be_repeat: bool,
+    },
     /// A result is older than the request, which may be a repeat.
     Repeat,
 }
@@ -53,15 +58,29 @@ pub fn on_results(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Deci
         None => {}
     }
     // None of them is final.
-    if since_request.iter().any(|row| turn.is_fresh(row)) {
-        let sign = Sign::UnderWay;
+    if let Some(until) = under_way_until(&turn, &since_request, &rows, nbi_time) {
+        let sign = Sign::UnderWay {
+            until,
+            may_be_repeat: false,
+        };
         return turn.step(Step::ReadRuleOfOldResult { rows, sign });
     }
     // A delivery that comes again is dated anew where nobody says when it was asked for: then whatever came of it before counts.
     let is_dated_anew = turn.job.order.is_dated_on_arrival && turn.job.progress.may_have_twin;
     let since_repeat = newer_than(&turn, turn.job.order.repeats_since, &rows, nbi_time);
+    let may_be_repeat = is_dated_anew || !turn.job.order.force;
+    if let Some(until) = under_way_until(&turn, &since_repeat, &rows, nbi_time)
+        && may_be_repeat
+        && turn.inputs.now < until
+    {
+        let sign = Sign::UnderWay {
+            until,
+            may_be_repeat,
+        };
+        return turn.step(Step::ReadRuleOfOldResult { rows, sign });
+    }
     let counts = match turn.newest_fresh(&since_repeat) {
-        Some((_, Verdict::Success)) => is_dated_anew || !turn.job.order.force,
+        Some((_, Verdict::Success)) => may_be_repeat,
         Some((_, Verdict::Faulted(_))) => is_dated_anew,
         None => false,
     };
@@ -83,17 +102,20 @@ pub fn on_rule(
     sign: Sign,
     answer: Result<NbiAnswer, NbiFailure>,
 ) -> Decision {
-    let is_likely_ours = sign != Sign::Repeat && !turn.job.progress.waited_for_other;
+    let is_older = match sign {
+        Sign::Result => false,
+        Sign::UnderWay { may_be_repeat, .. } => may_be_repeat,
+        Sign::Repeat => true,
+    };
+    let is_likely_ours = !is_older && !turn.job.progress.waited_for_other;
     let is_ours = match answer {
         Ok(NbiAnswer::Rules { rows: rules, .. }) => match turn.owner_of_all(&rules) {
             Some(Owner::Ours) if is_held_by_a_copy(&turn, &rules) => return wait_for_copy(turn),
             Some(Owner::Ours) => true,
             Some(Owner::Other) => false,
-            // A copy of this job that was done would have left it, unless it had to delete it.
             None => {
-                let may_be_gone =
-                    sign == Sign::UnderWay || turn.job.order.cleanup == Cleanup::Delete;
-                is_likely_ours && may_be_gone
+                let is_under_way = matches!(sign, Sign::UnderWay { .. });
+                is_likely_ours && (is_under_way || turn.job.may_have_run_unseen())
             }
             // Without a file nobody can tell; but after waiting for another job it is more likely that one's.
             Some(Owner::Unknown) => is_likely_ours,
@@ -105,17 +127,18 @@ pub fn on_rule(
     if !is_ours {
         return nothing_ran(turn, rows);
     }
-    if sign == Sign::UnderWay {
-        return if is_over(&turn) {
+    if let Sign::UnderWay { until, .. } = sign {
+        if is_over(&turn) {
             // What the row becomes still counts, at the last look.
-            let known = rows
-                .into_iter()
-                .filter(|row| turn.verdict_of(row).is_some());
-            let known = known.collect();
-            nothing_ran(turn, known)
-        } else {
-            wait_for_copy(turn)
-        };
+            let decided = |row: &ResultRow| turn.verdict_of(row).is_some();
+            let known = rows.into_iter().filter(decided).collect();
+            return nothing_ran(turn, known);
+        }
+        if turn.inputs.now < until {
+            return wait_for_copy(turn);
+        }
+        // No device takes so long: the row is one that never gets a verdict.
+        return nothing_ran(turn, rows);
     }
     match turn.newest_fresh(&rows) {
         Some((row, verdict)) => already_ran(turn, row, verdict, &rows),
@@ -152,21 +175,53 @@ fn newer_than(
     rows: &[ResultRow],
     nbi_time: Option<Timestamp>,
 ) -> Vec<ResultRow> {
+    let first = moment
+        .as_second()
+        .saturating_add(behind_secs(turn, nbi_time));
+    rows.iter()
+        .filter(|row| row.ts >= first || turn.is_tagged_as_ours(row))
+        .cloned()
+        .collect()
+}
+
+/// Until when a device may be at it, by a row of these that has no verdict: three times as long as a device takes, as a second upgrade is
+/// worse than a late one. A row before one with a verdict tells nothing any more; some never get one.
+fn under_way_until(
+    turn: &Turn<'_>,
+    since: &[ResultRow],
+    all: &[ResultRow],
+    nbi_time: Option<Timestamp>,
+) -> Option<Timestamp> {
+    let decided = all.iter().filter(|row| turn.verdict_of(row).is_some());
+    let last_decided = decided.map(|row| row.ts).max().unwrap_or(i64::MIN);
+    let open = since
+        .iter()
+        .filter(|row| turn.is_fresh(row) && turn.verdict_of(row).is_none());
+    let newest = open.map(|row| row.ts).max()?;
+    let usual = turn.policy.flash_time.saturating_mul(3);
+    let until = Timestamp::from_second(newest.saturating_sub(behind_secs(turn, nbi_time)))
+        .and_then(|seen_at| seen_at.checked_add(usual))
+        .unwrap_or(turn.job.order.deadline);
+    let until = if usual.is_zero() {
+        turn.job.order.deadline
+    } else {
+        until
+    };
+    (newest >= last_decided).then_some(until)
+}
+
+/// How far the NBI's clock is behind the worker's, in seconds, zero or less.
+fn behind_secs(turn: &Turn<'_>, nbi_time: Option<Timestamp>) -> i64 {
     let ahead = nbi_time.map_or(SignedDuration::ZERO, |nbi_time| {
         nbi_time.duration_since(turn.inputs.now)
     });
     // `Date` has whole seconds and the answer took a moment: a small difference is none. An NBI that is ahead is not taken into account:
     // the worker's own clock may be the one that is wrong, and a result taken for too old would let the device run again.
-    let behind_secs = if ahead > -SignedDuration::from_secs(5) {
+    if ahead > -SignedDuration::from_secs(5) {
         0
     } else {
         ahead.as_secs()
-    };
-    let first = moment.as_second().saturating_add(behind_secs);
-    rows.iter()
-        .filter(|row| row.ts >= first || turn.is_tagged_as_ours(row))
-        .cloned()
-        .collect()
+    }
 }
 
 /// A copy of this job did it.

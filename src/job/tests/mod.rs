@@ -12,6 +12,7 @@ mod properties;
 mod stages;
 mod table;
 mod twins;
+mod unseen;
 mod verifies;
 
 use jiff::{SignedDuration, Timestamp};

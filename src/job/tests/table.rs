@@ -22,7 +22,10 @@ fn steps() -> Vec<(Stage, Step)> {
             Stage::Preflight,
             Step::ReadRuleOfOldResult {
                 rows: vec![undecided(60)],
-                sign: Sign::UnderWay,
+                sign: Sign::UnderWay {
+                    until: at(600),
+                    may_be_repeat: false,
+                },
             },
         ),
         (Stage::CreateRule, Step::ReadResultsBeforeArming),
@@ -202,7 +205,7 @@ fn describe_title(step: &Step) -> String {
             "ReadRuleBeforeArming, a new result is there".to_owned()
         }
         Step::ReadRuleOfOldResult {
-            sign: Sign::UnderWay,
+            sign: Sign::UnderWay { .. },
             ..
         } => "ReadRuleOfOldResult, a row without a verdict is there".to_owned(),
         Step::CreateRule { readable: false } => "CreateRule, rules unreadable".to_owned(),

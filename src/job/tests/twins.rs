@@ -3,18 +3,23 @@
 use super::*;
 
 /// What the NBI says to each kind of call.
-struct Nbi {
+pub(super) struct Nbi {
     rows: Vec<ResultRow>,
     rules: Vec<RuleRow>,
     is_down: bool,
+    version: &'static str,
+    /// POST finds the rule's id taken, whatever reads show.
+    pub(super) is_taken: bool,
 }
 
 impl Nbi {
-    fn new(rows: &[ResultRow], rules: &[RuleRow]) -> Self {
+    pub(super) fn new(rows: &[ResultRow], rules: &[RuleRow]) -> Self {
         Self {
             rows: rows.to_vec(),
             rules: rules.to_vec(),
             is_down: false,
+            version: "2.0",
+            is_taken: false,
         }
     }
 
@@ -23,14 +28,20 @@ impl Nbi {
             _ if self.is_down => Err(transient()),
             NbiCall::ReadResults { .. } => results(&self.rows),
             NbiCall::ReadRule { .. } => rules(&self.rules),
-            NbiCall::ReadVersion { .. } => Ok(NbiAnswer::Version("2.0".to_owned())),
+            NbiCall::ReadVersion { .. } => Ok(NbiAnswer::Version(self.version.to_owned())),
+            NbiCall::CreateRule(_) if self.is_taken => Ok(NbiAnswer::RuleExists),
             _ => Ok(NbiAnswer::Done),
         }
     }
 }
 
 /// One delivery: its verdict, and the names of its calls.
-fn deliver(job: Job, inputs: Inputs, policy: &Policy, nbi: &Nbi) -> (Decision, Vec<&'static str>) {
+pub(super) fn deliver(
+    job: Job,
+    inputs: Inputs,
+    policy: &Policy,
+    nbi: &Nbi,
+) -> (Decision, Vec<&'static str>) {
     let mut calls = Vec::new();
     let mut decision = begin(job, inputs, policy);
     while let Next::Step(step) = decision.next {
@@ -41,11 +52,11 @@ fn deliver(job: Job, inputs: Inputs, policy: &Policy, nbi: &Nbi) -> (Decision, V
     (decision, calls)
 }
 
-fn verdict(decision: &Decision) -> String {
+pub(super) fn verdict(decision: &Decision) -> String {
     describe(decision, noon())
 }
 
-fn cancelled(seconds: i64) -> Inputs {
+pub(super) fn cancelled(seconds: i64) -> Inputs {
     Inputs {
         standing: Standing::Cancelled { at: at(240) },
         ..inputs(seconds)
@@ -68,6 +79,81 @@ fn a_row_without_a_verdict_becomes_this_jobs_result_though_its_time_stays() {
         "Finish completed/already_done impact applied rule deactivated"
     );
     assert!(!calls.contains(&"update_rule"), "{calls:?}");
+}
+
+#[test]
+fn a_row_that_never_gets_a_verdict_holds_no_job_up() {
+    let policy = Policy::default();
+    let stuck = Nbi::new(&[undecided(60)], &[our_rule(false)]);
+    let (waits, _) = deliver(Job::new(order()), inputs(90), &policy, &stuck);
+    assert!(matches!(waits.next, Next::Wait { .. }), "{:?}", waits.next);
+    let longest = 3 * policy.flash_time.as_secs();
+    let (on, _) = deliver(waits.job, inputs(60 + longest), &policy, &stuck);
+    assert_eq!(on.next, Next::Advance);
+    assert_eq!(on.job.progress.stage, Stage::CreateRule);
+    // A later row with a verdict is word enough.
+    let mut again = Job::new(order());
+    again.progress.attempt = 2;
+    again
+        .progress
+        .baseline
+        .extend([("row-1", at(80).as_second())]);
+    let faulted = row("row-1", 80, 500, "FaultCode 9017");
+    let passed = Nbi::new(&[undecided(60), faulted], &[our_rule(false)]);
+    let (on, _) = deliver(again, inputs(90), &policy, &passed);
+    assert_eq!(on.next, Next::Advance);
+    assert_eq!(on.job.progress.stage, Stage::CreateRule);
+}
+
+#[test]
+fn a_request_dated_anew_waits_for_the_device_that_is_at_it() {
+    let policy = Policy::default();
+    let anew = |force| {
+        let mut job = Job::new(order());
+        job.order.requested_at = at(120);
+        job.order.is_dated_on_arrival = true;
+        job.order.repeats_since = at(-86_400);
+        job.order.force = force;
+        job
+    };
+    let redelivered = Inputs {
+        redelivered: true,
+        ..inputs(130)
+    };
+    for rule in [our_rule(true), our_rule(false)] {
+        let at_it = Nbi::new(&[undecided(60)], &[rule]);
+        let (waits, _) = deliver(anew(true), redelivered, &policy, &at_it);
+        assert!(matches!(waits.next, Next::Wait { .. }), "{:?}", waits.next);
+        let baseline = &waits.job.progress.baseline;
+        assert!(!baseline.contains("row-undecided", at(60).as_second()));
+    }
+    // Another job's file: nothing of this job.
+    let theirs = Nbi::new(&[undecided(60)], &[other_rule(false)]);
+    let (on, _) = deliver(anew(false), redelivered, &policy, &theirs);
+    assert_eq!(on.next, Next::Advance);
+}
+
+#[test]
+fn a_verified_job_stays_so_though_another_has_the_rule_by_then() {
+    let policy = Policy {
+        verify: true,
+        ..Policy::default()
+    };
+    let mut job = Job::new(order());
+    job.order.expected_version = Some("2.0".to_owned());
+    job.order.cleanup = Cleanup::Delete;
+    job.progress.stage = Stage::AwaitResult;
+    job.progress.rule = RuleState::Armed;
+    let mut nbi = Nbi::new(&[success(60)], &[our_rule(true)]);
+    nbi.version = "1.0";
+    let (waits, _) = deliver(job, inputs(60), &policy, &nbi);
+    assert_eq!(waits.job.progress.rule, RuleState::Deactivated);
+    let nbi = Nbi::new(&[success(60)], &[other_rule(true)]);
+    let (over, _) = deliver(waits.job, inputs(120), &policy, &nbi);
+    assert_eq!(
+        verdict(&over),
+        "Finish completed/upgraded impact applied rule deactivated"
+    );
 }
 
 #[test]
@@ -120,13 +206,24 @@ fn a_cancelled_request_that_was_sent_twice_looks_before_it_says_anything() {
         verdict(&over),
         "Finish completed/already_done impact applied rule deactivated"
     );
-    // The other copy has armed it, and its device has not reported.
+    // The other copy has armed it, and its device has not reported. It hears of the order itself; and it may be another job of this file.
     let nbi = Nbi::new(&[], &[our_rule(true)]);
-    let (over, _) = deliver(Job::new(order()), cancelled(300), &policy, &nbi);
+    let (over, calls) = deliver(Job::new(order()), cancelled(300), &policy, &nbi);
     assert_eq!(
         verdict(&over),
-        "Finish cancelled/cancelled impact possible rule deactivated"
+        "Finish cancelled/cancelled impact possible rule superseded"
     );
+    assert!(!calls.contains(&"disarm_rule"), "{calls:?}");
+    // What an earlier job of this file left behind says nothing.
+    let nbi = Nbi::new(&[], &[our_rule(false)]);
+    let mut job = Job::new(order());
+    job.order.cleanup = Cleanup::Delete;
+    let (over, calls) = deliver(job, cancelled(300), &policy, &nbi);
+    assert_eq!(
+        verdict(&over),
+        "Finish cancelled/cancelled impact none rule not_created"
+    );
+    assert!(!calls.contains(&"delete_rule"), "{calls:?}");
     let nbi = Nbi::new(&[], &[]);
     let (over, _) = deliver(Job::new(order()), cancelled(300), &policy, &nbi);
     assert_eq!(
