@@ -130,7 +130,7 @@ pub fn rests_until(turn: &Turn<'_>, rules: &[RuleRow]) -> Option<Timestamp> {
     let progress = &turn.job.progress;
     // A job that came after the resume, and once, has no copy from before; unless its tag tells of one.
     let is_first = progress.attempt == 1 && progress.rule == RuleState::NotCreated;
-    let tells_of_a_copy = is_first && rules.iter().any(|rule| is_tagged_as_ours(turn, rule));
+    let tells_of_a_copy = is_first && rules.iter().any(|rule| turn.has_own_tag(rule));
     let is_newer = !progress.may_have_twin
         && !tells_of_a_copy
         && progress.started_at.is_some_and(|begun| begun > at);
@@ -138,11 +138,6 @@ pub fn rests_until(turn: &Turn<'_>, rules: &[RuleRow]) -> Option<Timestamp> {
     let has_rested = own.is_some_and(|until| until <= turn.inputs.now);
     let until = vouched(turn).unwrap_or_else(|| rested_at(turn, at));
     (turn.inputs.now < until && !has_rested && !is_newer).then_some(until)
-}
-
-/// Whether the rule says that this job wrote it, or a copy of it.
-fn is_tagged_as_ours(turn: &Turn<'_>, rule: &RuleRow) -> bool {
-    turn.policy.tag_rules && rule.description.as_deref() == Some(turn.tag().as_str())
 }
 
 /// Until when the rule rests after a resume that says so: it speaks of what was disarmed before it, by this job, or by a copy where this job

@@ -379,6 +379,12 @@ impl<'a> Turn<'a> {
         self.policy.tag_rules && row.rule_description.as_deref() == Some(self.tag().as_str())
     }
 
+    /// Whether the rule says that this job wrote it, or a copy of it.
+    #[must_use]
+    pub fn has_own_tag(&self, rule: &RuleRow) -> bool {
+        self.policy.tag_rules && rule.description.as_deref() == Some(self.tag().as_str())
+    }
+
     /// Whether the row says that another job's rule caused it.
     #[must_use]
     pub fn is_tagged_by_other(&self, row: &ResultRow) -> bool {

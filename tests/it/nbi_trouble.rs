@@ -404,7 +404,7 @@ async fn what_is_not_the_nbis_is_not_believed() {
     )
     .await;
     // A time that no clock shows.
-    let row = r#"{"code":200,"details":[{"id":"u","ts":1e30,"cpeid":"CPE1","campaignid":"UPGRADE_CPE1"}]}"#;
+    let row = r#"{"code":200,"details":[{"id":"u","ts":1e30,"cpeid":"CPE1","campaignid":"UPGRADE_CPE1","result":{"code":200}}]}"#;
     let answer = stage.call(&read_results(), &[ok(row)]).await;
     assert_eq!(word(&answer), "unintelligible", "{answer:?}");
 }

@@ -359,16 +359,21 @@ fn unusable(key: &str, path: &Path, problem: &str) -> BrokerError {
 }
 
 /// Opens a channel.
+///
+/// The library keeps the number of a channel that the broker closed, and says the old refusal again when that number's turn comes after 2,047
+/// others; the broker itself refuses no channel so. The connection is closed then, as a new one has all its numbers.
 pub(super) async fn channel(
     connection: &Connection,
     purpose: &str,
 ) -> Result<Channel, BrokerError> {
-    bounded(
-        || format!("open the {purpose} channel"),
-        CALL_TIMEOUT,
-        connection.create_channel(),
-    )
-    .await
+    let action = || format!("open the {purpose} channel");
+    let opened = bounded(action, CALL_TIMEOUT, connection.create_channel()).await;
+    if let Err(error) = &opened
+        && error.code.is_some_and(|code| (403..=406).contains(&code))
+    {
+        close(connection).await;
+    }
+    opened
 }
 
 /// Closes a channel; what does not answer is left to the connection's close.

@@ -35,12 +35,14 @@ pub fn on_rule(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Dec
             turn.job.progress.rule = RuleState::Superseded;
             leave_to_other(turn)
         }
-        Some(Owner::Ours | Owner::Unknown) if is_cancelled(&turn) && never_began(&turn) => {
+        Some(Owner::Ours | Owner::Unknown) if is_cancelled(&turn) && never_began(&turn, &rules) => {
+            // Of another job with this file, or of a copy, which hears of the order itself: not touched, and not said to be nothing.
             if is_armed {
-                // Of another job with this file, or of a copy, which hears of the order itself.
                 turn.job.progress.rule = RuleState::Superseded;
+                return leave_to_other(turn);
             }
-            leave_to_other(turn)
+            turn.job.progress.rule = RuleState::Deactivated;
+            put_away(turn)
         }
         Some(Owner::Ours | Owner::Unknown) => {
             if turn.job.progress.rule == RuleState::NotCreated && (is_armed || is_cancelled(&turn))
@@ -163,13 +165,17 @@ fn is_verified(turn: &Turn<'_>) -> bool {
         && records.iter().any(|record| record.stage == Stage::Verify)
 }
 
-/// Whether neither this job nor a copy of it can have written a rule, as far as this job knows.
-fn never_began(turn: &Turn<'_>) -> bool {
+/// Whether this job has written none of these rules, and nothing says that a copy of it has: it has only just read the results.
+fn never_began(turn: &Turn<'_>, rules: &[RuleRow]) -> bool {
     let progress = &turn.job.progress;
+    let records = &progress.stages;
     progress.rule == RuleState::NotCreated
         && progress.attempt == 1
-        && !progress.arming
         && !progress.may_have_twin
+        && !records
+            .iter()
+            .any(|record| record.stage == Stage::CreateRule)
+        && !rules.iter().any(|rule| turn.has_own_tag(rule))
 }
 
 /// The outcome of a job whose rule another job has, or had: what the device reported may be that one's.

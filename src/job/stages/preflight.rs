@@ -17,6 +17,9 @@ use super::super::state::{Cleanup, Stage};
 use super::super::turn::{Owner, Turn, Verdict};
 use super::{await_result, unexpected, verify};
 
+/// How long a device may at least be at it after its row's time, however short operators say that devices take.
+const UNDER_WAY_MIN: SignedDuration = SignedDuration::from_mins(30);
+
 /// Why the rule is looked at before anything was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sign {
@@ -24,7 +27,7 @@ pub enum Sign {
     Result,
     /// A row has no verdict yet: the device may be at it.
     UnderWay {
-        /// Three times as long as a device takes after the row's time: until then at the longest.
+        /// Far longer than a device takes after the row's time: until then at the longest.
         until: Timestamp,
         /// Whether the row is older than the request, which may be a repeat: then only the rule tells whose it is.
         may_be_repeat: bool,
@@ -108,9 +111,13 @@ pub fn on_rule(
         Sign::Repeat => true,
     };
     let is_likely_ours = !is_older && !turn.job.progress.waited_for_other;
+    // Where rules are not to be read, or the row is older than the request, a copy is not likelier than any other job.
+    let may_be_copy = !is_older && matches!(answer, Ok(NbiAnswer::Rules { .. }));
     let is_ours = match answer {
         Ok(NbiAnswer::Rules { rows: rules, .. }) => match turn.owner_of_all(&rules) {
-            Some(Owner::Ours) if is_held_by_a_copy(&turn, &rules) => return wait_for_copy(turn),
+            Some(Owner::Ours) if is_held_by_a_copy(&turn, &rules) => {
+                return wait_for_copy(turn, true);
+            }
             Some(Owner::Ours) => true,
             Some(Owner::Other) => false,
             None => {
@@ -130,15 +137,15 @@ pub fn on_rule(
     if let Sign::UnderWay { until, .. } = sign {
         if is_over(&turn) {
             // What the row becomes still counts, at the last look.
-            let decided = |row: &ResultRow| turn.verdict_of(row).is_some();
-            let known = rows.into_iter().filter(decided).collect();
+            let known = decided(&turn, rows);
             return nothing_ran(turn, known);
         }
         if turn.inputs.now < until {
-            return wait_for_copy(turn);
+            return wait_for_copy(turn, may_be_copy);
         }
-        // No device takes so long: the row is one that never gets a verdict.
-        return nothing_ran(turn, rows);
+        // No device takes so long: the row is one that never gets a verdict. Should it get one, it counts.
+        let known = decided(&turn, rows);
+        return nothing_ran(turn, known);
     }
     match turn.newest_fresh(&rows) {
         Some((row, verdict)) => already_ran(turn, row, verdict, &rows),
@@ -158,8 +165,12 @@ fn is_held_by_a_copy(turn: &Turn<'_>, rules: &[RuleRow]) -> bool {
 
 /// While the rule is armed nobody can tell whether the result is this job's or that of the job which held the device before; the copy
 /// that armed it knows its baseline. Once it has put the rule away, the newest result is the one of the rule that stands there.
-fn wait_for_copy(mut turn: Turn<'_>) -> Decision {
-    turn.job.progress.may_have_twin = true;
+fn wait_for_copy(mut turn: Turn<'_>, is_copy: bool) -> Decision {
+    if is_copy && !turn.job.progress.may_have_twin {
+        turn.job.progress.may_have_twin = true;
+        // This delivery has the date of the first one, if it is the first one: it is kept from here on.
+        turn.job.order.is_dated_on_arrival = false;
+    }
     let polls = turn.job.progress.polls;
     let delay = turn.policy.busy_interval.delay(polls, turn.inputs.jitter);
     turn.job.progress.polls = polls.saturating_add(1);
@@ -184,8 +195,13 @@ fn newer_than(
         .collect()
 }
 
-/// Until when a device may be at it, by a row of these that has no verdict: three times as long as a device takes, as a second upgrade is
-/// worse than a late one. A row before one with a verdict tells nothing any more; some never get one.
+fn decided(turn: &Turn<'_>, rows: Vec<ResultRow>) -> Vec<ResultRow> {
+    let is_decided = |row: &ResultRow| turn.verdict_of(row).is_some();
+    rows.into_iter().filter(is_decided).collect()
+}
+
+/// Until when a device may be at it, by a row of these that has no verdict: far longer than a device takes, as a second upgrade is worse
+/// than a late one. A row before one with a verdict tells nothing any more; some never get one.
 fn under_way_until(
     turn: &Turn<'_>,
     since: &[ResultRow],
@@ -198,15 +214,15 @@ fn under_way_until(
         .iter()
         .filter(|row| turn.is_fresh(row) && turn.verdict_of(row).is_none());
     let newest = open.map(|row| row.ts).max()?;
-    let usual = turn.policy.flash_time.saturating_mul(3);
+    let longest = turn
+        .policy
+        .flash_time
+        .saturating_mul(3)
+        .max(turn.policy.flash_time_max)
+        .max(UNDER_WAY_MIN);
     let until = Timestamp::from_second(newest.saturating_sub(behind_secs(turn, nbi_time)))
-        .and_then(|seen_at| seen_at.checked_add(usual))
+        .and_then(|seen_at| seen_at.checked_add(longest))
         .unwrap_or(turn.job.order.deadline);
-    let until = if usual.is_zero() {
-        turn.job.order.deadline
-    } else {
-        until
-    };
     (newest >= last_decided).then_some(until)
 }
 

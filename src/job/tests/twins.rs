@@ -1,6 +1,7 @@
 //! Copies of a job: what one of them can see of the other, and what it must not say before it has looked.
 
 use super::*;
+use crate::job::stages::preflight::Sign;
 
 /// What the NBI says to each kind of call.
 pub(super) struct Nbi {
@@ -91,6 +92,21 @@ fn a_row_that_never_gets_a_verdict_holds_no_job_up() {
     let (on, _) = deliver(waits.job, inputs(60 + longest), &policy, &stuck);
     assert_eq!(on.next, Next::Advance);
     assert_eq!(on.job.progress.stage, Stage::CreateRule);
+    // Should it get one, it still counts.
+    let baseline = &on.job.progress.baseline;
+    assert!(!baseline.contains("row-undecided", at(60).as_second()));
+    // Where rules are not to be read, there is no more reason to suppose a copy afterwards.
+    let fresh = Job::new(order());
+    let step = Step::ReadRuleOfOldResult {
+        rows: vec![undecided(60)],
+        sign: Sign::UnderWay {
+            until: at(600),
+            may_be_repeat: false,
+        },
+    };
+    let unreadable = Ok(NbiAnswer::RulesUnreadable);
+    let waits = decide(fresh, step, unreadable, inputs(90), &policy);
+    assert!(!waits.job.progress.may_have_twin);
     // A later row with a verdict is word enough.
     let mut again = Job::new(order());
     again.progress.attempt = 2;
@@ -214,16 +230,25 @@ fn a_cancelled_request_that_was_sent_twice_looks_before_it_says_anything() {
         "Finish cancelled/cancelled impact possible rule superseded"
     );
     assert!(!calls.contains(&"disarm_rule"), "{calls:?}");
-    // What an earlier job of this file left behind says nothing.
+    // What stands there disarmed may be an earlier job's of this file, or a copy's: it is left alone.
     let nbi = Nbi::new(&[], &[our_rule(false)]);
     let mut job = Job::new(order());
     job.order.cleanup = Cleanup::Delete;
     let (over, calls) = deliver(job, cancelled(300), &policy, &nbi);
     assert_eq!(
         verdict(&over),
-        "Finish cancelled/cancelled impact none rule not_created"
+        "Finish cancelled/cancelled impact possible rule deactivated"
     );
     assert!(!calls.contains(&"delete_rule"), "{calls:?}");
+    // A copy that was about to arm when the other one did all of it: its result is older than the order, and counts.
+    let mut late = Job::new(order());
+    late.progress.stage = Stage::Preflight;
+    let (late, _) = deliver(late, inputs(30), &policy, &Nbi::new(&[], &[]));
+    assert_eq!(late.job.progress.stage, Stage::CreateRule);
+    let nbi = Nbi::new(&[success(180)], &[our_rule(false)]);
+    let (over, _) = deliver(late.job, cancelled(300), &policy, &nbi);
+    let found = verdict(&over);
+    assert!(found.starts_with("Finish completed/"), "{found}");
     let nbi = Nbi::new(&[], &[]);
     let (over, _) = deliver(Job::new(order()), cancelled(300), &policy, &nbi);
     assert_eq!(

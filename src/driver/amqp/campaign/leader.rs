@@ -34,6 +34,9 @@ use crate::message::{CampaignRequest, DeadLetter, Definition};
 const LEADS_MAX: u16 = 1_000;
 /// After something went wrong.
 const PAUSE: Duration = Duration::from_secs(2);
+/// After what the broker has refused so often that its request is among the dead letters by then.
+const PAUSE_LONG: Duration = Duration::from_secs(60);
+const REFUSALS_QUICK: u32 = 25;
 /// How often gauges are set and what is held is looked at.
 const TICK: Duration = Duration::from_secs(1);
 /// Orders waiting for a coordinator.
@@ -82,6 +85,8 @@ pub(super) struct Led {
     pub(super) delivery: Delivery,
     pub(super) inputs: mpsc::Sender<Input>,
     pub(super) summary: Option<Summary>,
+    /// How often in a row the broker has refused its coordinator something for good.
+    pub(super) refusals: u32,
 }
 
 /// Leads all campaigns.
@@ -275,6 +280,7 @@ impl<'a> Leader<'a> {
             delivery,
             inputs,
             summary: None,
+            refusals: 0,
         };
         self.led.insert(campaign_id, led);
         Ok(())
@@ -328,13 +334,22 @@ impl<'a> Leader<'a> {
             Err(error) => {
                 let telemetry = &self.outlet.shared.telemetry;
                 telemetry.campaign_trouble(campaign_id.as_str(), &error.to_string());
-                if let Some(definition) = self
-                    .led
-                    .get(&campaign_id)
-                    .map(|led| Arc::clone(&led.definition))
-                {
+                let failing = self.led.get_mut(&campaign_id).map(|led| {
+                    led.refusals = if error.is_permanent() {
+                        led.refusals + 1
+                    } else {
+                        0
+                    };
+                    (Arc::clone(&led.definition), led.refusals)
+                });
+                if let Some((definition, refusals)) = failing {
                     // The others are led on meanwhile.
-                    let inputs = self.coordinate(definition, PAUSE);
+                    let after = if refusals < REFUSALS_QUICK {
+                        PAUSE
+                    } else {
+                        PAUSE_LONG
+                    };
+                    let inputs = self.coordinate(definition, after);
                     if let Some(led) = self.led.get_mut(&campaign_id) {
                         led.inputs = inputs;
                     }
