@@ -188,7 +188,7 @@ async fn order(
         Err(_) => {
             requester.close().await;
             anyhow::bail!(
-                "the order was not given: the broker has not taken it within {} s; it may still come through once the broker takes messages again",
+                "it is not known whether the order was given: the broker has not confirmed it within {} s; give it again, which does no harm",
                 timeout.as_secs_f32()
             );
         }

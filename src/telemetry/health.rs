@@ -63,6 +63,8 @@ impl Health {
         let mut state = self.lock();
         state.broker_is_connected = true;
         state.broker_trouble = None;
+        // Whether a queue takes events shows anew.
+        state.events_trouble = None;
         std::mem::replace(&mut state.broker_was_connected, true)
     }
 

@@ -1,8 +1,10 @@
 //! The AMQP driver against a real broker, which is broken on purpose here.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
@@ -532,6 +534,41 @@ async fn a_deleted_delay_queue_is_declared_again_and_the_job_goes_on() {
     settles_at(&client, "upgrade.requests", 0).await;
 }
 
+/// The client library tells a return to the next confirm, whichever publish it belongs to.
+#[tokio::test]
+async fn of_many_publishes_at_once_none_is_lost_where_some_find_no_queue() {
+    const JOBS: usize = 60;
+    let (_vhost, driver, client) = bench().await;
+    let mut deliveries = Vec::new();
+    for number in 0..JOBS {
+        submit(&client, &format!("job-{number}")).await;
+        deliveries.push(receive(&driver).await);
+    }
+    client.delete("upgrade.delay.2s").await;
+    let handed_over = deliveries
+        .into_iter()
+        .enumerate()
+        .map(|(number, delivery)| {
+            let to = if number % 2 == 0 {
+                Destination::Now
+            } else {
+                in_seconds(3)
+            };
+            driver.carry_out(delivery.token, hand_over(next(delivery.work), to))
+        });
+    join_all(handed_over).await;
+    let mut come_again = BTreeSet::new();
+    while come_again.len() < JOBS {
+        let next = tokio::time::timeout(PATIENCE, driver.receive()).await;
+        let Ok(Some(delivery)) = next else { break };
+        if delivery.work.job.progress.seq == 1 {
+            come_again.insert(delivery.work.job.order.job_id.to_string());
+        }
+    }
+    assert_eq!(come_again.len(), JOBS, "{come_again:?}");
+    end(driver).await;
+}
+
 #[tokio::test]
 async fn a_lost_connection_costs_nothing_but_time() {
     let (vhost, driver, client) = bench().await;
@@ -743,7 +780,7 @@ async fn a_broker_that_is_killed_loses_no_job() {
         !matches!(outcome, Err(DriverError::NotPublished { .. })),
         "{outcome:?}"
     );
-    let mut done = std::collections::BTreeSet::new();
+    let mut done = BTreeSet::new();
     while done.len() < 20 {
         let Delivery { work, token, .. } = receive(&driver).await;
         let job_id = work.job.order.job_id.to_string();

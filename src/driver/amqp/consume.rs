@@ -14,8 +14,8 @@ use lapin::{Channel, Consumer};
 use super::connection::CALL_TIMEOUT;
 use super::error::{BrokerError, bounded};
 use super::inbox::Item;
+use super::outgoing::{Target, short};
 use super::properties;
-use super::publish::{Target, short};
 use super::shared::{Link, Shared, Wanted};
 use crate::driver::Intake;
 

@@ -14,7 +14,7 @@ use super::campaign;
 use super::connection::{self, CALL_TIMEOUT, Ending};
 use super::delay::Rung;
 use super::error::{BrokerError, bounded};
-use super::publish::short;
+use super::outgoing::short;
 use super::shared::Shared;
 
 /// Twenty small questions in this time are nothing to a broker, and a graph needs no more.

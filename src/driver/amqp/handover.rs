@@ -12,8 +12,9 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::delay;
+use super::outgoing::{Outgoing, Target};
 use super::properties;
-use super::publish::{Outgoing, PublishError, Target};
+use super::publish::PublishError;
 use super::settings::AmqpSettings;
 use super::shared::{Link, Shared, Token};
 use crate::clock;
@@ -24,7 +25,7 @@ use crate::telemetry::Telemetry;
 
 /// How long a hand-over is tried before the delivery goes back: long, as going back counts towards the delivery limit, but less than the
 /// half hour after which the broker takes it away.
-const PUBLISH_WITHIN: Duration = Duration::from_secs(1_500);
+pub(super) const PUBLISH_WITHIN: Duration = Duration::from_secs(1_500);
 /// Pauses after a refusal grow from this…
 const REFUSED_PAUSE_MIN: Duration = Duration::from_millis(500);
 /// …to this.

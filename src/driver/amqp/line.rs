@@ -21,7 +21,21 @@ impl Line {
     /// Keeps a second handle of the socket, by which it can be ended.
     pub(super) fn hold(&self, socket: &impl AsFd) -> io::Result<()> {
         *self.socket() = Some(socket.as_fd().try_clone_to_owned()?.into());
+        // Who has hung up meanwhile found no socket to end.
+        if self.hung_up.is_cancelled() {
+            self.hang_up();
+            return Err(io::ErrorKind::TimedOut.into());
+        }
         Ok(())
+    }
+
+    /// Ends the connection for both sides.
+    fn hang_up(&self) {
+        self.hung_up.cancel();
+        if let Some(socket) = self.socket().take() {
+            // Where it fails, the other side has hung up.
+            drop(socket.shutdown(Shutdown::Both));
+        }
     }
 
     /// Dials, until somebody hangs up.
@@ -51,10 +65,6 @@ pub(super) struct HangsUp(pub(super) Arc<Line>);
 
 impl Drop for HangsUp {
     fn drop(&mut self) {
-        self.0.hung_up.cancel();
-        if let Some(socket) = self.0.socket().take() {
-            // Where it fails, the other side has hung up.
-            drop(socket.shutdown(Shutdown::Both));
-        }
+        self.0.hang_up();
     }
 }

@@ -27,6 +27,7 @@ mod ledger;
 mod line;
 mod orders;
 mod origin;
+mod outgoing;
 mod properties;
 mod publish;
 mod record;

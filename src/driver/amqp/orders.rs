@@ -12,8 +12,9 @@ use uuid::Uuid;
 
 use super::connection::{CALL_TIMEOUT, Ending};
 use super::error::BrokerError;
+use super::outgoing::{Outgoing, Target};
 use super::properties;
-use super::publish::{Outgoing, Publisher, Target};
+use super::publish::Publisher;
 use super::shared::Shared;
 use super::stream::{Record, Start, Stream, StreamReader};
 use crate::message::control::{Command, MARK_TYPE, Orders};

@@ -1,6 +1,6 @@
 //! The queues that a dead letter may have come from, and goes back to.
 
-use super::publish::Target;
+use super::outgoing::Target;
 
 /// A queue that a dead letter may go back to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::connection::{self, CALL_TIMEOUT, Purpose};
 use super::error::{BrokerError, bounded};
 use super::greeting::reach;
-use super::publish::short;
+use super::outgoing::short;
 use super::settings::{AmqpSettings, TopologyMode};
 use super::topology::{self, Object};
 

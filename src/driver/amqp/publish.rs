@@ -4,18 +4,24 @@
 //! bounded by a window. Only an ack without a returned message counts: a nack, an unroutable message, a missing confirm and silence are
 //! errors. Silence ends the generation, as its outcome is unknown; while the broker blocks publishers, silence is only waited out. The queue
 //! of a requester is nobody's business but his: its silence is a failed reply and nothing more.
+//!
+//! The client library does not look which message the broker has returned: it tells the next confirm that comes (seen in its source). So
+//! the returned message's id is compared, what is told to the wrong publish is kept for the right one, whose confirm comes later, and
+//! replies, which are returned whenever a requester has gone, have a channel of their own.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm};
 use tokio::sync::{Semaphore, watch};
 
 use super::connection::{self, Ending};
-use super::delay::Rung;
 use super::error::{self, BrokerError, bounded};
+use super::outgoing::{Outgoing, Target};
 use super::settings::{AmqpSettings, TopologyMode};
 use crate::telemetry::Telemetry;
 
@@ -26,87 +32,6 @@ const REPLY_WITHIN: Duration = Duration::from_secs(5);
 
 /// How the names of RabbitMQ's direct replies begin.
 const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to.";
-
-/// Where a message goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Target {
-    /// To whoever listens to results, under this routing key.
-    Results(String),
-    /// To the requests exchange.
-    Requests,
-    /// Back to the requests queue, past the exchange.
-    RequestsQueue,
-    /// To the next free worker.
-    Steps,
-    /// To the next free worker after a while.
-    Delay(Rung),
-    /// To the dead letters.
-    Dead,
-    /// Back to the queue of dead letters, past the exchange.
-    DeadQueue,
-    /// To every worker, and to the one that answers.
-    Control,
-    /// To the stream of commands alone.
-    ControlStream,
-    /// To a requester's own queue.
-    Reply(String),
-    /// To the leader of all campaigns.
-    CampaignRequests,
-    /// To one of a campaign's own queues.
-    Queue(String),
-}
-
-impl Target {
-    /// Exchange and routing key.
-    fn address(&self, prefix: &str) -> (String, String) {
-        match self {
-            Self::Results(key) => (format!("{prefix}.results"), key.clone()),
-            Self::Requests => (format!("{prefix}.requests"), "request".to_owned()),
-            Self::RequestsQueue => (String::new(), format!("{prefix}.requests")),
-            Self::Steps => (String::new(), format!("{prefix}.steps")),
-            Self::Delay(rung) => (String::new(), rung.queue(prefix)),
-            Self::Dead => (format!("{prefix}.dead"), String::new()),
-            Self::DeadQueue => (String::new(), format!("{prefix}.dead")),
-            Self::Control => (format!("{prefix}.control"), String::new()),
-            Self::ControlStream => (String::new(), format!("{prefix}.control")),
-            Self::Reply(queue) | Self::Queue(queue) => (String::new(), queue.clone()),
-            Self::CampaignRequests => (String::new(), super::campaign::requests(prefix)),
-        }
-    }
-
-    /// The name in metrics, from a closed set.
-    fn label(&self) -> &'static str {
-        match self {
-            Self::Results(_) => "results",
-            Self::Requests | Self::RequestsQueue => "requests",
-            Self::Steps => "steps",
-            Self::Delay(_) => "delay",
-            Self::Dead | Self::DeadQueue => "dead",
-            Self::Control | Self::ControlStream => "control",
-            Self::Reply(_) => "reply",
-            Self::CampaignRequests | Self::Queue(_) => "campaigns",
-        }
-    }
-
-    /// The name in errors.
-    pub(super) fn name(&self, prefix: &str) -> String {
-        match self.address(prefix) {
-            (exchange, queue) if exchange.is_empty() => format!("queue \"{queue}\""),
-            (exchange, key) => format!("exchange \"{exchange}\" with key \"{key}\""),
-        }
-    }
-}
-
-/// A message on its way out.
-#[derive(Debug, Clone)]
-pub(super) struct Outgoing {
-    /// Where it goes.
-    pub(super) target: Target,
-    /// Its properties.
-    pub(super) properties: BasicProperties,
-    /// Its body.
-    pub(super) body: Vec<u8>,
-}
 
 /// Why a message is not confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -131,22 +56,15 @@ pub(super) enum PublishError {
     TimedOut(Duration),
 }
 
-/// A text as AMQP's short string.
-pub(super) fn short(text: &str) -> Result<ShortString, BrokerError> {
-    ShortString::try_new(text).map_err(|_| {
-        BrokerError::new(
-            format!("use the name \"{}\"", super::properties::cut(text)),
-            "it is longer than 255 bytes",
-        )
-    })
-}
-
-/// The publishing channel of one generation.
+/// The publishing channels of one generation.
 #[derive(Debug)]
 pub(super) struct Publisher {
     connection: Arc<Connection>,
     /// The channel, and since when it is open.
     channel: Mutex<(Arc<Channel>, Instant)>,
+    replies: Channel,
+    /// Ids of messages that were returned, and of which another publish was told.
+    misplaced: Mutex<HashSet<String>>,
     window: Semaphore,
     timeout: Duration,
     anew_after: Duration,
@@ -171,8 +89,11 @@ impl Publisher {
         telemetry: Arc<Telemetry>,
     ) -> Result<Self, BrokerError> {
         let channel = confirming(&connection).await?;
+        let replies = confirming(&connection).await?;
         Ok(Self {
             connection,
+            replies,
+            misplaced: Mutex::default(),
             channel: Mutex::new((Arc::new(channel), Instant::now())),
             window: Semaphore::new(WINDOW as usize),
             timeout: settings.publish_timeout,
@@ -237,30 +158,28 @@ impl Publisher {
         let (channel, _) = self.channel();
         let mut confirms = Vec::with_capacity(messages.len());
         for message in messages {
-            confirms.push(Some(self.write(&channel, message).await));
+            let channel = match message.target {
+                Target::Reply(_) => &self.replies,
+                _ => &*channel,
+            };
+            confirms.push(self.write(channel, message).await);
         }
-        let mut answers: Vec<_> = messages
+        // All at once: what waits for a reply must not keep the others' confirms waiting, and each confirm is looked at as it comes.
+        let answers = messages
             .iter()
-            .map(|_| Err(PublishError::NotRequested))
-            .collect();
-        // Replies last: what waits for one of them must not keep the others' confirms waiting.
-        for are_replies in [false, true] {
-            for (index, message) in messages.iter().enumerate() {
-                if matches!(message.target, Target::Reply(_)) != are_replies {
-                    continue;
-                }
-                answers[index] = match confirms[index].take() {
-                    Some(Ok(confirm)) => self.confirmed(confirm, are_replies).await,
-                    Some(Err(error)) => Err(error),
-                    None => Err(PublishError::NotRequested),
+            .zip(confirms)
+            .map(async |(message, written)| {
+                let answer = match written {
+                    Ok(confirm) => self.confirmed(confirm, message).await,
+                    Err(error) => Err(error),
                 };
-                if answers[index].is_ok() {
+                if answer.is_ok() {
                     self.telemetry
                         .published(message.target.label(), begun.elapsed());
                 }
-            }
-        }
-        answers
+                answer
+            });
+        join_all(answers).await
     }
 
     /// Writes the frames.
@@ -294,9 +213,9 @@ impl Publisher {
     async fn confirmed(
         &self,
         confirm: PublisherConfirm,
-        is_reply: bool,
+        message: &Outgoing,
     ) -> Result<(), PublishError> {
-        let confirmation = if is_reply {
+        let confirmation = if matches!(message.target, Target::Reply(_)) {
             self.patiently(REPLY_WITHIN.min(self.timeout), confirm)
                 .await?
         } else {
@@ -304,7 +223,21 @@ impl Publisher {
                 .await
                 .inspect_err(|error| self.ends_by(error))?
         };
+        let id = id_of(&message.properties);
+        if let Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)) =
+            &confirmation
+            && id_of(&returned.properties) != id
+        {
+            let other = id_of(&returned.properties).to_owned();
+            self.misplaced().insert(other);
+            // Whether this one was returned too may have been told to a third.
+            let why = "the return of another message came with the confirm";
+            return Err(PublishError::Lost(why.to_owned()));
+        }
         match confirmation {
+            Confirmation::Ack(None) if self.was_misplaced(id) => Err(PublishError::Returned(
+                "as another publish was told".to_owned(),
+            )),
             Confirmation::Ack(None) => Ok(()),
             Confirmation::Ack(Some(returned)) => Err(PublishError::Returned(format!(
                 "{} {}",
@@ -313,6 +246,16 @@ impl Publisher {
             Confirmation::Nack(_) => Err(PublishError::Nacked),
             Confirmation::NotRequested => Err(PublishError::NotRequested),
         }
+    }
+
+    fn was_misplaced(&self, id: &str) -> bool {
+        self.misplaced().remove(id)
+    }
+
+    fn misplaced(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.misplaced
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Awaits a call until the generation ends, and for at most this long while the broker takes messages. A call that fails ends it.
@@ -353,8 +296,20 @@ impl Publisher {
 
     /// Closes the channel within the bound of a close.
     pub(super) async fn close(&self) {
-        connection::close_channel(&self.channel().0).await;
+        let (channel, _) = self.channel();
+        tokio::join!(
+            connection::close_channel(&channel),
+            connection::close_channel(&self.replies),
+        );
     }
+}
+
+/// A message's id; every message of ours has one.
+fn id_of(properties: &BasicProperties) -> &str {
+    properties
+        .message_id()
+        .as_ref()
+        .map_or("", |id| id.as_str())
 }
 
 /// A channel in confirm mode.

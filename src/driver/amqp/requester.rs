@@ -18,8 +18,9 @@ use uuid::Uuid;
 
 use super::connection::{self, CALL_TIMEOUT, Ending, Purpose, is_of_a_channel};
 use super::error::{BrokerError, bounded};
+use super::outgoing::{Outgoing, Target, short};
 use super::properties;
-use super::publish::{Outgoing, Publisher, Target, short};
+use super::publish::Publisher;
 use super::settings::AmqpSettings;
 use crate::message::Command;
 use crate::telemetry::Telemetry;

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::connection::{self, CALL_TIMEOUT, Purpose};
 use super::error::{BrokerError, bounded};
-use super::publish::short;
+use super::outgoing::short;
 use super::record::OFFSET;
 pub use super::record::{Record, Start, Stream};
 use super::settings::AmqpSettings;

@@ -15,8 +15,8 @@ use super::delay::{self, Rung};
 use super::handover::{self, event_messages};
 use super::inbox::Item;
 use super::ledger::{Admission, Claim};
+use super::outgoing::{Outgoing, Target};
 use super::properties;
-use super::publish::{Outgoing, Target};
 use super::shared::{Settler, Shared, Token};
 use crate::driver::Delivery;
 use crate::message::{DeadLetter, FieldFault, Named, Rejection, StepError, Work};
@@ -226,6 +226,8 @@ impl Intaker {
             let is_done = tokio::select! {
                 biased;
                 is_done = &mut published => is_done,
+                // The broker takes away what is held for longer, and all that is in hand with it.
+                () = tokio::time::sleep(handover::PUBLISH_WITHIN) => false,
                 // What is on the wire already must not be given back too: that would make two of it.
                 () = shared.stopping() => {
                     tokio::time::timeout(STOPPING_WITHIN, published).await.unwrap_or(false)

@@ -14,7 +14,7 @@ use super::campaign;
 use super::connection::{self, Purpose};
 use super::delay::Rung;
 use super::error::{BrokerError, bounded};
-use super::publish::short;
+use super::outgoing::short;
 use super::settings::{AmqpSettings, TopologyMode};
 
 /// Bound of one declaration.

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::super::connection::{self, CALL_TIMEOUT};
 use super::super::error::{BrokerError, bounded};
-use super::super::publish::short;
+use super::super::outgoing::short;
 use super::super::record::{Record as Entry, Start, Stream};
 use super::super::stream::StreamReader;
 use super::objects;

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::super::connection::{self, CALL_TIMEOUT};
 use super::super::error::{BrokerError, bounded};
-use super::super::publish::short;
+use super::super::outgoing::short;
 use super::super::shared::{Link, Shared};
 use super::coordinator::{Coordinator, Ended, Input};
 use super::objects;

@@ -6,7 +6,7 @@ use lapin::{Channel, Connection};
 
 use super::super::connection::{self, CALL_TIMEOUT};
 use super::super::error::{BrokerError, bounded};
-use super::super::publish::short;
+use super::super::outgoing::short;
 use super::super::settings::TopologyMode;
 use super::super::topology::{self, Argument, Object};
 use crate::job::CampaignId;

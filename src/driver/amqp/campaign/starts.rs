@@ -9,7 +9,7 @@ use lapin::options::BasicNackOptions;
 use tokio::time::Instant;
 
 use super::super::connection::CALL_TIMEOUT;
-use super::super::publish::Outgoing;
+use super::super::outgoing::Outgoing;
 use super::coordinator::{BATCH_MAX, Coordinator, Desk, LOOK, Stop};
 use super::objects;
 use super::outlet::acknowledge;
