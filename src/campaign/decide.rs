@@ -10,6 +10,9 @@ use super::window::Opening;
 /// Requests of one campaign may come one after another; a campaign whose devices are all done waits so long for more.
 const LINGER: SignedDuration = SignedDuration::from_secs(5);
 
+/// A campaign whose request does not come, or whose log was lost when all its devices were done, is given up so long after it began.
+const GIVEN_UP_AFTER: SignedDuration = SignedDuration::from_mins(10);
+
 /// Nothing is looked at less often than this.
 const LOOK_AT_LEAST: SignedDuration = SignedDuration::from_secs(30);
 
@@ -22,6 +25,8 @@ pub struct Situation {
     pub waiting: u64,
     /// Whether everything stands still, by an operator's order or as this worker cannot ask the NBI.
     pub is_held: bool,
+    /// When the campaign began.
+    pub began_at: Timestamp,
 }
 
 /// What to do.
@@ -50,6 +55,8 @@ pub enum Action {
     Drain(Conclusion),
     /// It is over.
     Conclude(Conclusion),
+    /// It is over, and nothing is known that could be told: no request was accepted as far as the log says, and no device waits.
+    Abandon,
 }
 
 /// How a campaign ends.
@@ -87,6 +94,7 @@ pub fn decide(plan: &Plan, state: &State, situation: Situation) -> Action {
         now,
         waiting,
         is_held,
+        began_at,
     } = situation;
     let later = |gate, at: Option<Timestamp>| {
         let latest = now.checked_add(LOOK_AT_LEAST).unwrap_or(now);
@@ -95,23 +103,30 @@ pub fn decide(plan: &Plan, state: &State, situation: Situation) -> Action {
             until: at.unwrap_or(latest).min(latest),
         }
     };
-    let Some(accepted_at) = state.accepted_at else {
-        return later(Gate::NotAccepted, None);
-    };
     let is_cancelling = state.cancelling.is_some();
-    if waiting == 0 && state.unfinished() == 0 {
-        let over_at = accepted_at.checked_add(LINGER).unwrap_or(now);
-        return match (is_cancelling, over_at <= now) {
-            (true, _) => Action::Conclude(Conclusion::Cancelled),
-            (false, true) => Action::Conclude(Conclusion::Completed),
-            (false, false) => later(Gate::NothingWaits, Some(over_at)),
-        };
-    }
+    let is_nothing_left = waiting == 0 && state.unfinished() == 0;
     if is_cancelling && waiting > 0 {
         return Action::Drain(Conclusion::Cancelled);
     }
     if plan.deadline.is_some_and(|deadline| deadline <= now) && waiting > 0 {
         return Action::Drain(Conclusion::Completed);
+    }
+    if is_cancelling && is_nothing_left {
+        return Action::Conclude(Conclusion::Cancelled);
+    }
+    let Some(accepted_at) = state.accepted_at else {
+        let given_up_at = began_at.checked_add(GIVEN_UP_AFTER).unwrap_or(now);
+        if is_nothing_left && given_up_at <= now {
+            return Action::Abandon;
+        }
+        return later(Gate::NotAccepted, None);
+    };
+    if is_nothing_left {
+        let over_at = accepted_at.checked_add(LINGER).unwrap_or(now);
+        if over_at <= now {
+            return Action::Conclude(Conclusion::Completed);
+        }
+        return later(Gate::NothingWaits, Some(over_at));
     }
     if state.paused.is_none()
         && !is_cancelling

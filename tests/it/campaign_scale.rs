@@ -119,6 +119,7 @@ impl Story {
                 now: self.now,
                 waiting: self.queue.len() as u64,
                 is_held: false,
+                began_at: self.began_at,
             };
             match decide(&self.plan, &self.state, situation) {
                 Action::Release { at_most } => self.release(at_most as usize),

@@ -88,6 +88,7 @@ impl Broker {
                 now: self.now,
                 waiting: self.queue.len() as u64,
                 is_held: false,
+                began_at: noon(),
             };
             match decide(&plan, &state, situation) {
                 Action::Release { at_most } => {
@@ -108,9 +109,10 @@ impl Broker {
                 Action::Wait { until, .. } => {
                     self.now = until.max(self.now + SignedDuration::from_millis(1));
                 }
-                other @ (Action::Pause { .. } | Action::Drain(_) | Action::Conclude(_)) => {
-                    panic!("{other:?}")
-                }
+                other @ (Action::Pause { .. }
+                | Action::Drain(_)
+                | Action::Conclude(_)
+                | Action::Abandon) => panic!("{other:?}"),
             }
         }
         Ok(())

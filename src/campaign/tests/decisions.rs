@@ -18,9 +18,11 @@ fn abort(failure: FailureKind, percent: f64, min_finished: u32) -> Plan {
 fn reason(action: &Action) -> Option<PauseReason> {
     match action {
         Action::Pause { reason, .. } => Some(*reason),
-        Action::Wait { .. } | Action::Release { .. } | Action::Drain(_) | Action::Conclude(_) => {
-            None
-        }
+        Action::Wait { .. }
+        | Action::Release { .. }
+        | Action::Drain(_)
+        | Action::Conclude(_)
+        | Action::Abandon => None,
     }
 }
 
@@ -180,24 +182,59 @@ fn a_campaign_is_over_when_nothing_waits_and_nothing_is_under_way() {
     assert!(campaign.state.is_concluded);
 }
 
-#[test]
-fn nothing_is_decided_before_the_first_request_is_accepted() {
-    let mut campaign = Campaign::new(Plan::default());
+/// A campaign as its coordinator finds it that has not read of any request.
+fn unaccepted(plan: Plan) -> Campaign {
+    let mut campaign = Campaign::new(plan);
     campaign.state = State::default();
-    assert!(matches!(
-        campaign.decide(0, at(99)),
-        Action::Wait {
-            gate: Gate::NotAccepted,
-            ..
-        }
-    ));
-    assert!(matches!(
-        campaign.decide(9, at(99)),
-        Action::Wait {
-            gate: Gate::NotAccepted,
-            ..
-        }
-    ));
+    campaign
+}
+
+#[test]
+fn nothing_starts_before_the_first_request_is_accepted() {
+    let mut campaign = unaccepted(Plan::default());
+    for (waiting, now) in [(0, at(99)), (9, at(99)), (9, at(86_400))] {
+        assert!(matches!(
+            campaign.decide(waiting, now),
+            Action::Wait {
+                gate: Gate::NotAccepted,
+                ..
+            }
+        ));
+    }
+}
+
+#[test]
+fn a_campaign_that_lost_its_log_still_ends_by_an_order_and_at_its_deadline() {
+    let mut campaign = unaccepted(Plan::default());
+    campaign.apply(&Record::Cancelling {
+        at: at(1),
+        order: None,
+    });
+    assert_eq!(
+        campaign.decide(7, at(1)),
+        Action::Drain(Conclusion::Cancelled)
+    );
+    assert_eq!(
+        campaign.decide(0, at(2)),
+        Action::Conclude(Conclusion::Cancelled)
+    );
+    let mut campaign = unaccepted(Plan {
+        deadline: Some(at(100)),
+        ..Plan::default()
+    });
+    assert!(matches!(campaign.decide(7, at(99)), Action::Wait { .. }));
+    assert_eq!(
+        campaign.decide(7, at(100)),
+        Action::Drain(Conclusion::Completed)
+    );
+}
+
+#[test]
+fn a_campaign_of_which_nothing_is_left_and_nothing_known_is_given_up_after_a_while() {
+    let mut campaign = unaccepted(Plan::default());
+    assert!(matches!(campaign.decide(0, at(599)), Action::Wait { .. }));
+    assert_eq!(campaign.decide(0, at(600)), Action::Abandon);
+    assert!(matches!(campaign.decide(1, at(600)), Action::Wait { .. }));
 }
 
 #[test]
@@ -298,6 +335,7 @@ fn nothing_starts_before_its_time_or_outside_the_window_or_while_everything_is_h
         now: at(7_230),
         waiting: 7,
         is_held: true,
+        began_at: noon(),
     };
     assert!(matches!(
         decide(&campaign.plan, &campaign.state, situation),

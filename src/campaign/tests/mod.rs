@@ -99,6 +99,7 @@ impl Campaign {
             now,
             waiting,
             is_held: false,
+            began_at: noon(),
         };
         decide(&self.plan, &self.state, situation)
     }

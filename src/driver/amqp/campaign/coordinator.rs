@@ -189,16 +189,22 @@ impl Coordinator {
             .outlet
             .to_queue(queue, "upgrade.campaign.marker", &self.id, marker);
         self.outlet.publish(vec![message]).await?;
-        let mut entries = 0_u64;
+        let (mut entries, mut first) = (0_u64, 0);
         while !self.is_marked {
             let what = || format!("read the log of campaign \"{campaign_id}\"");
             let next = tokio::time::timeout(READ_BACK, log.next()).await;
             let entry = next.map_err(|_| BrokerError::timeout(what(), READ_BACK))??;
             self.take(&entry)?;
+            if entries == 0 {
+                first = entry.offset;
+            }
             entries += 1;
         }
         let telemetry = &self.outlet.shared.telemetry;
         telemetry.campaign_coordinated(campaign_id.as_str(), entries, begun.elapsed());
+        if let Some(lost) = self.what_is_lost(first) {
+            telemetry.campaign_trouble(campaign_id.as_str(), &lost);
+        }
         if self.state.is_concluded {
             return Ok(None);
         }
@@ -334,6 +340,7 @@ impl Coordinator {
                 now,
                 waiting: desk.waiting(),
                 is_held: self.is_held(),
+                began_at: self.definition.began_at,
             };
             let soon = now
                 .checked_add(jiff::SignedDuration::from_secs(1))
@@ -363,8 +370,9 @@ impl Coordinator {
                     }
                 }
                 Action::Conclude(conclusion) => {
-                    return Err(self.conclude(desk, conclusion).await);
+                    return Err(self.conclude(desk, Some(conclusion)).await);
                 }
+                Action::Abandon => return Err(self.conclude(desk, None).await),
             }
         }
     }

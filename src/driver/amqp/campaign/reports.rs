@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 
+use jiff::SignedDuration;
 use tokio::time::Instant;
 
 use super::coordinator::{Coordinator, Desk, Ended, FORECAST, READ_BACK, Stop};
+use super::objects;
 use super::order::{self, Order};
 use crate::campaign::{Conclusion, Counts, PauseReason, forecast};
 use crate::clock;
 use crate::message::campaign::{CampaignEvent, Happened, Summary};
 use crate::message::control::Verb;
+
+/// The first request of a campaign is accepted within this, unless something goes wrong.
+const ACCEPTED_WITHIN: SignedDuration = SignedDuration::from_mins(1);
 
 impl Coordinator {
     /// Publishes an event, which the log gets too, and waits until it has come back.
@@ -105,8 +110,13 @@ impl Coordinator {
         Ok(self.outlet.publish(vec![order]).await?)
     }
 
-    /// Ends the campaign. Where it is paused, or has ordered to be, it is resumed, so that another one of its name does not begin paused.
-    pub(super) async fn conclude(&mut self, desk: &mut Desk, conclusion: Conclusion) -> Stop {
+    /// Ends the campaign; `None`: without a word, as nothing is known of it. Where it is paused, or has ordered to be, it is resumed, so
+    /// that another one of its name does not begin paused.
+    pub(super) async fn conclude(
+        &mut self,
+        desk: &mut Desk,
+        conclusion: Option<Conclusion>,
+    ) -> Stop {
         if self.state.paused.is_some() || self.pause_ordered.is_some() {
             let campaign_id = &self.definition.campaign_id;
             let order = self.outlet.order(Verb::Resume, campaign_id, None);
@@ -114,11 +124,40 @@ impl Coordinator {
                 return error.into();
             }
         }
+        let Some(conclusion) = conclusion else {
+            let campaign_id = self.definition.campaign_id.as_str();
+            let why =
+                "it is given up: its log says nothing of an accepted request, and no device waits";
+            self.outlet
+                .shared
+                .telemetry
+                .campaign_trouble(campaign_id, why);
+            return Stop::Ended(Ended::Concluded);
+        };
         let happened = Happened::Concluded(conclusion);
         match self.announce(desk, &happened, None).await {
             Ok(()) => Stop::Ended(Ended::Concluded),
             Err(stop) => stop,
         }
+    }
+
+    /// What is wrong with the log that was just read, whose first entry has this offset.
+    pub(super) fn what_is_lost(&self, first: u64) -> Option<String> {
+        let queue = objects::log(self.prefix(), &self.definition.campaign_id);
+        if first > 0 {
+            return Some(format!(
+                "stream \"{queue}\" was trimmed and begins with entry {first}: devices may be started again and counts are too low; take the \
+                 policy away that limits it"
+            ));
+        }
+        let age = self.outlet.now().duration_since(self.definition.began_at);
+        let is_known = self.state.accepted_at.is_some() || self.state.is_concluded;
+        (!is_known && age > ACCEPTED_WITHIN).then(|| {
+            format!(
+                "stream \"{queue}\" says nothing of an accepted request, so nothing is started; if it was deleted, send the request again: \
+                 devices that have their result are not upgraded again"
+            )
+        })
     }
 
     /// Publishes counts and what the forecast says, from time to time.
