@@ -105,6 +105,17 @@ fn pairs(scenario: &Scenario, sample: Option<usize>, seed: u64) -> Cases {
     cases
 }
 
+/// The scenarios that are wanted: by a part of their name, and every n-th of them, for processes that share the work.
+fn chosen() -> impl Iterator<Item = Scenario> {
+    let only = std::env::var("NBI_UPGRADE_SWEEP_ONLY").unwrap_or_default();
+    let part = std::env::var("NBI_UPGRADE_SWEEP_PART").unwrap_or_else(|_| "1/1".to_owned());
+    let (which, of) = part.split_once('/').unwrap();
+    let (which, of): (usize, usize) = (which.parse().unwrap(), of.parse().unwrap());
+    assert!((1..=of).contains(&which), "NBI_UPGRADE_SWEEP_PART={part}");
+    let part = scenarios::all().into_iter().skip(which - 1).step_by(of);
+    part.filter(move |scenario| scenario.name.contains(&only))
+}
+
 /// Prints a line a scenario, and fails with the first cases that went wrong.
 fn sweep(
     what: &str,
@@ -151,10 +162,7 @@ fn assert_none(failed: &[Case]) {
 
 #[test]
 fn a_crash_at_every_point_of_every_scenario() {
-    let only = std::env::var("NBI_UPGRADE_SWEEP_ONLY").unwrap_or_default();
-    let at_once = scenarios::all()
-        .into_iter()
-        .filter(|s| s.comes_at_once() && s.name.contains(&only));
+    let at_once = chosen().filter(Scenario::comes_at_once);
     sweep("single", at_once, every_single_crash);
 }
 
@@ -162,10 +170,7 @@ fn a_crash_at_every_point_of_every_scenario() {
 fn a_crash_whose_deliveries_come_again_late() {
     let wanted = std::env::var("NBI_UPGRADE_SWEEP_PAIRS").is_ok();
     let every = if wanted { 1 } else { EVERY };
-    let only = std::env::var("NBI_UPGRADE_SWEEP_ONLY").unwrap_or_default();
-    let late = scenarios::all()
-        .into_iter()
-        .filter(|s| !s.comes_at_once() && s.name.contains(&only));
+    let late = chosen().filter(|scenario| !scenario.comes_at_once());
     sweep("late", late, |scenario| crash_at(scenario, every));
 }
 
@@ -177,9 +182,7 @@ fn two_crashes_in_every_scenario() {
         Some(count) => Some(count.parse().unwrap()),
         None => Some(PAIRS),
     };
-    sweep("pairs", scenarios::all(), |scenario| {
-        pairs(scenario, sample, 1)
-    });
+    sweep("pairs", chosen(), |scenario| pairs(scenario, sample, 1));
 }
 
 #[test]

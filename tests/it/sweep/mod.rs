@@ -4,8 +4,9 @@
 //! by the numbers of the crash points at which the worker in question dies; the same name gives the same run, event for event.
 //!
 //! - `NBI_UPGRADE_REPLAY=scenario:point[:point]` runs one case and prints its history.
-//! - `NBI_UPGRADE_SWEEP_PAIRS=all` crashes at every pair of points (a night), a number at so many sampled pairs a scenario.
+//! - `NBI_UPGRADE_SWEEP_PAIRS=all` crashes at every pair of points (some hours), a number at so many sampled pairs a scenario.
 //! - `NBI_UPGRADE_SWEEP_ONLY=text` takes the scenarios whose name contains it.
+//! - `NBI_UPGRADE_SWEEP_PART=2/8` takes the second, tenth, eighteenth … scenario, for processes that share the work.
 //! - `NBI_UPGRADE_STORMS=N` runs N storms, `NBI_UPGRADE_STORM_SEED=S` one, with its history.
 
 mod history; // what happened in a run, in order; printed when it is wrong
