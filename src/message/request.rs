@@ -248,6 +248,13 @@ pub(super) struct Common {
     force: Option<bool>,
 }
 
+impl Common {
+    /// Whether the request says itself when it was made.
+    pub(super) fn is_dated_by_itself(&self) -> bool {
+        self.dated_by == DatedBy::Request
+    }
+}
+
 /// Who says when a request was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DatedBy {

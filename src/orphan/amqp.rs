@@ -81,7 +81,10 @@ impl Past for EventHistory {
                     devices.remove(cpe_id.as_str());
                 }
                 Entry::Record(Record::Concluded { .. }) => devices.clear(),
-                Entry::Record(_) | Entry::Marker { .. } | Entry::Other => {}
+                Entry::Record(_)
+                | Entry::AskedSince { .. }
+                | Entry::Marker { .. }
+                | Entry::Other => {}
             }
         }
         reader.close().await;

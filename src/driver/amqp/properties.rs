@@ -8,6 +8,7 @@ use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
+use crate::message::campaign::DeviceRequest;
 use crate::message::control::{COMMAND_TYPE, MARK_TYPE};
 use crate::message::{Carried, DeadLetter, EventMessage, Incoming, Work, unix_seconds};
 
@@ -125,12 +126,8 @@ pub(super) fn of_campaign_request(delivery: &Delivery, now: Timestamp) -> BasicP
 }
 
 /// Of the request of a campaign's device. Its outcome is not sent to the requester's queue: that gets the campaign's.
-pub(super) fn of_device_request(
-    job_id: &str,
-    carried: &Carried,
-    now: Timestamp,
-) -> BasicProperties {
-    let mut properties = of_request(job_id, None, now);
+pub(super) fn of_device_request(request: &DeviceRequest, carried: &Carried) -> BasicProperties {
+    let mut properties = of_request(request.job_id.as_str(), None, request.timestamp);
     if let Some(id) = &carried.correlation_id {
         properties = properties.with_correlation_id(cut(id));
     }

@@ -8,8 +8,9 @@ use serde_json::{Map, Value};
 use super::super::Carried;
 use super::job_id;
 use super::plan::{DAYS, time, time_zone, weekday};
-use crate::campaign::{Abort, Device, FailureKind, Pace, Plan, Ramp, Window};
-use crate::job::{CampaignId, JobId};
+use super::queued::{Asked, DeviceRequest, Waiting};
+use crate::campaign::{Abort, FailureKind, Pace, Plan, Ramp, Window};
+use crate::job::CampaignId;
 
 /// Fields of the request that go into every device's request as they are.
 pub(super) const TEMPLATE_FIELDS: [&str; 8] = [
@@ -32,8 +33,8 @@ pub struct Definition {
     pub plan: Plan,
     /// When it was taken on; tells campaigns of the same name apart.
     pub began_at: Timestamp,
-    /// When it was asked for: results newer than this belong to its devices.
-    pub requested_at: Timestamp,
+    /// When it was asked for, by its first request.
+    pub asked: Asked,
     /// Fields of every device's request, as they were sent.
     pub(super) template: Vec<(String, Box<RawValue>)>,
     /// What the requester sent along.
@@ -46,11 +47,14 @@ pub struct Definition {
 pub struct DefinitionError(String);
 
 #[derive(Serialize, Deserialize)]
-struct DefinitionV1 {
+pub(super) struct DefinitionV1 {
     v: u32,
     campaign_id: String,
     began_at: Timestamp,
     requested_at: Timestamp,
+    /// Absent: taken for undated, so that no device is upgraded twice.
+    #[serde(default)]
+    dated_by_request: bool,
     #[serde(default)]
     not_before: Option<Timestamp>,
     #[serde(default)]
@@ -114,7 +118,7 @@ impl Definition {
         serde_json::to_vec(&self.wire()).unwrap_or_default()
     }
 
-    fn wire(&self) -> DefinitionV1 {
+    pub(super) fn wire(&self) -> DefinitionV1 {
         let Plan {
             not_before,
             deadline,
@@ -129,7 +133,8 @@ impl Definition {
             v: 1,
             campaign_id: self.campaign_id.to_string(),
             began_at: self.began_at,
-            requested_at: self.requested_at,
+            requested_at: self.asked.at,
+            dated_by_request: self.asked.is_said,
             not_before: *not_before,
             deadline: *deadline,
             starts_per_minute: pace.starts_per_minute,
@@ -234,7 +239,7 @@ impl Definition {
                 configuration_faults: wire.configuration_faults,
             },
             began_at: wire.began_at,
-            requested_at: wire.requested_at,
+            asked: Asked::new(wire.requested_at, wire.dated_by_request),
             template,
             carried: Carried {
                 context: wire.context,
@@ -244,48 +249,6 @@ impl Definition {
                 tracestate: wire.tracestate,
             },
         })
-    }
-
-    /// The fields in which a later request of the same campaign differs; times and what is carried may.
-    #[must_use]
-    pub fn differences(&self, other: &Self) -> Vec<String> {
-        let value = |definition: &Self| serde_json::to_value(definition.wire());
-        let (Ok(Value::Object(ours)), Ok(Value::Object(theirs))) = (value(self), value(other))
-        else {
-            return vec!["body".to_owned()];
-        };
-        let may_differ = [
-            "began_at",
-            "requested_at",
-            "configuration_faults",
-            "correlation_id",
-            "reply_to",
-            "traceparent",
-            "tracestate",
-        ];
-        let mut differing = Vec::new();
-        for (name, value) in &ours {
-            if may_differ.contains(&name.as_str()) || theirs.get(name) == Some(value) {
-                continue;
-            }
-            match (name.as_str(), value, theirs.get(name)) {
-                ("template", Value::Object(ours), Some(Value::Object(theirs))) => {
-                    let names = ours.keys().chain(theirs.keys());
-                    let names = names.filter(|name| ours.get(*name) != theirs.get(*name));
-                    differing.extend(names.cloned());
-                }
-                ("starts_per_minute" | "max_in_flight" | "ramp", _, _) => {
-                    differing.push(format!("pace.{name}"));
-                }
-                ("in_flight_timeout_ms", _, _) => {
-                    differing.push("pace.in_flight_timeout".to_owned())
-                }
-                _ => differing.push(name.clone()),
-            }
-        }
-        differing.sort();
-        differing.dedup();
-        differing
     }
 
     /// The file, for events and people.
@@ -298,31 +261,36 @@ impl Definition {
             .unwrap_or_default()
     }
 
-    /// The request of a device that is started at `at`, and its job. Its time runs from then, and not beyond the campaign's.
+    /// The request of a device that is started at `at`. Its time runs from then, and not beyond the campaign's.
+    ///
+    /// It says when it was asked for where the campaign's request does. Where that does not, its message says it, so that it is carried
+    /// out once in `job.repeat_window` like any other undated request: the campaign may begin anew when its request is sent again.
     #[must_use]
     pub fn request(
         &self,
-        device: &Device,
+        waiting: &Waiting,
         at: Timestamp,
         timeout: SignedDuration,
-    ) -> (JobId, Vec<u8>) {
+    ) -> DeviceRequest {
         #[derive(Serialize)]
         struct Request<'a> {
             job_id: &'a str,
             cpe_id: &'a str,
             campaign_id: &'a str,
-            requested_at: Timestamp,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            requested_at: Option<Timestamp>,
             deadline: Timestamp,
             #[serde(flatten)]
             template: std::collections::BTreeMap<&'a str, &'a RawValue>,
         }
+        let Waiting { device, asked } = waiting;
         let job_id = job_id(&self.campaign_id, &device.cpe_id);
         let ends_at = at.checked_add(timeout).unwrap_or(Timestamp::MAX);
         let request = Request {
             job_id: job_id.as_str(),
             cpe_id: device.cpe_id.as_str(),
             campaign_id: self.campaign_id.as_str(),
-            requested_at: self.requested_at,
+            requested_at: asked.is_said.then_some(asked.at),
             deadline: self
                 .plan
                 .deadline
@@ -334,6 +302,10 @@ impl Definition {
                 .collect(),
         };
         let body = serde_json::to_vec(&request).unwrap_or_default();
-        (job_id, body)
+        DeviceRequest {
+            job_id,
+            body,
+            timestamp: if asked.is_said { at } else { asked.at },
+        }
     }
 }

@@ -218,7 +218,7 @@ impl CampaignEvent<'_> {
             order: self.order.map(|(order, _)| order),
             firmware_url: &firmware_url,
             began_at: definition.began_at,
-            requested_at: definition.requested_at,
+            requested_at: definition.asked.at,
             deadline: definition.plan.deadline,
             done_at,
             in_jeopardy,
@@ -267,7 +267,11 @@ impl CampaignEvent<'_> {
                 let detail = format!("{}:{}", counts.released, counts.finished());
                 (EventKind::CampaignProgress, detail)
             }
-            Happened::Cancelling => (EventKind::CampaignProgress, "cancelling".to_owned()),
+            // A second order to cancel is answered as well.
+            Happened::Cancelling => {
+                let order = self.order.map_or("", |(order, _)| order);
+                (EventKind::CampaignProgress, format!("cancelling:{order}"))
+            }
             Happened::Paused { .. } => (EventKind::CampaignPaused, state.pauses.to_string()),
             Happened::Resumed => (EventKind::CampaignResumed, state.resumes.to_string()),
             Happened::Jeopardy { .. } => {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::job_id;
+use super::{Definition, job_id};
 use crate::campaign::{Device, FailureKind, PauseReason, Record};
 use crate::job::{CampaignId, CpeId, Outcome, Reason};
 
@@ -19,6 +19,11 @@ pub enum Entry {
     },
     /// Something that the state is folded from.
     Record(Record),
+    /// Devices are about to be added that were asked for then, earlier than those before them.
+    AskedSince {
+        /// When.
+        at: Timestamp,
+    },
     /// Nothing that matters here.
     Other,
 }
@@ -28,15 +33,23 @@ struct PrivateV1 {
     v: u32,
     coordinator: String,
     at: Timestamp,
-    /// Empty: a marker.
+    /// Empty: a marker, unless `asked_since` is there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     devices: Vec<(String, Option<String>)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    asked_since: Option<Timestamp>,
 }
 
 /// Says that a coordinator took over.
 #[must_use]
 pub fn encode_marker(coordinator: &str, at: Timestamp) -> Vec<u8> {
-    encode(coordinator, at, Vec::new())
+    encode(coordinator, at, Vec::new(), None)
+}
+
+/// Says that devices are about to be added which were asked for at `since`, earlier than those before them.
+#[must_use]
+pub fn encode_asked_since(coordinator: &str, at: Timestamp, since: Timestamp) -> Vec<u8> {
+    encode(coordinator, at, Vec::new(), Some(since))
 }
 
 /// Says that these devices are about to be started.
@@ -46,15 +59,21 @@ pub fn encode_release(coordinator: &str, at: Timestamp, devices: &[Device]) -> V
         .iter()
         .map(|device| (device.cpe_id.to_string(), device.concurrency_key.clone()))
         .collect();
-    encode(coordinator, at, devices)
+    encode(coordinator, at, devices, None)
 }
 
-fn encode(coordinator: &str, at: Timestamp, devices: Vec<(String, Option<String>)>) -> Vec<u8> {
+fn encode(
+    coordinator: &str,
+    at: Timestamp,
+    devices: Vec<(String, Option<String>)>,
+    asked_since: Option<Timestamp>,
+) -> Vec<u8> {
     let private = PrivateV1 {
         v: 1,
         coordinator: coordinator.to_owned(),
         at,
         devices,
+        asked_since,
     };
     serde_json::to_vec(&private).unwrap_or_default()
 }
@@ -82,6 +101,8 @@ struct Data {
     #[serde(default)]
     order: Option<String>,
     #[serde(default)]
+    requested_at: Option<Timestamp>,
+    #[serde(default)]
     began_at: Option<Timestamp>,
     #[serde(default)]
     state: Option<String>,
@@ -94,6 +115,60 @@ struct Fault {
     code: u16,
 }
 
+/// The log of one campaign, read from its beginning.
+///
+/// An outcome counts unless it says that its job was asked for before all devices of this campaign: then it is that of an earlier campaign
+/// of the same name, told late or again, and the device's own is to come.
+#[derive(Debug, Clone)]
+pub struct Log {
+    campaign_id: CampaignId,
+    began_at: Timestamp,
+    /// When its first request was made.
+    asked_at: Timestamp,
+    /// When the earliest of its requests so far was made.
+    asked_since: Timestamp,
+}
+
+impl Log {
+    /// Of this campaign; nothing is read yet.
+    #[must_use]
+    pub fn of(definition: &Definition) -> Self {
+        Self {
+            campaign_id: definition.campaign_id.clone(),
+            began_at: definition.began_at,
+            asked_at: definition.asked.at,
+            asked_since: definition.asked.at,
+        }
+    }
+
+    /// Whether devices that were asked for then need an [`Entry::AskedSince`] first.
+    #[must_use]
+    pub fn is_before(&self, asked_at: Timestamp) -> bool {
+        // Undated requests have whole seconds.
+        asked_at.as_second() < self.asked_since.as_second()
+    }
+
+    /// Reads the next entry.
+    #[must_use]
+    pub fn read(&mut self, body: &[u8], configuration_codes: &BTreeSet<u16>) -> Entry {
+        let (entry, asked_at) = decode(body, &self.campaign_id, configuration_codes);
+        match &entry {
+            Entry::AskedSince { at } => self.asked_since = self.asked_since.min(*at),
+            // What came before belongs to an earlier campaign of the same name.
+            Entry::Record(Record::Concluded { began_at }) if *began_at != self.began_at => {
+                self.asked_since = self.asked_at;
+            }
+            Entry::Record(Record::Finished { .. })
+                if asked_at.is_some_and(|asked_at| self.is_before(asked_at)) =>
+            {
+                return Entry::Other;
+            }
+            Entry::Record(_) | Entry::Marker { .. } | Entry::Other => {}
+        }
+        entry
+    }
+}
+
 /// Reads an entry of a campaign's log. What nobody can read is [`Entry::Other`]: a log holds what was confirmed and cannot be repaired.
 #[must_use]
 pub fn decode_entry(
@@ -101,19 +176,38 @@ pub fn decode_entry(
     campaign_id: &CampaignId,
     configuration_codes: &BTreeSet<u16>,
 ) -> Entry {
-    if let Ok(event) = serde_json::from_slice::<Event>(body) {
-        return of_event(event, campaign_id, configuration_codes)
-            .map_or(Entry::Other, Entry::Record);
-    }
+    decode(body, campaign_id, configuration_codes).0
+}
+
+/// An entry, and when the job was asked for that it is about, if it says so.
+fn decode(
+    body: &[u8],
+    campaign_id: &CampaignId,
+    configuration_codes: &BTreeSet<u16>,
+) -> (Entry, Option<Timestamp>) {
+    let Ok(event) = serde_json::from_slice::<Event>(body) else {
+        return (of_coordinator(body), None);
+    };
+    let asked_at = event.data.requested_at;
+    let record = of_event(event, campaign_id, configuration_codes);
+    (record.map_or(Entry::Other, Entry::Record), asked_at)
+}
+
+/// An entry that a coordinator wrote for itself.
+fn of_coordinator(body: &[u8]) -> Entry {
     let Ok(PrivateV1 {
         v: 1,
         coordinator,
         at,
         devices,
+        asked_since,
     }) = serde_json::from_slice(body)
     else {
         return Entry::Other;
     };
+    if let Some(at) = asked_since {
+        return Entry::AskedSince { at };
+    }
     if devices.is_empty() {
         return Entry::Marker { coordinator };
     }

@@ -4,8 +4,10 @@
 
 mod definition;
 mod event;
+mod later;
 mod log;
 mod plan;
+mod queued;
 mod request;
 
 use uuid::Uuid;
@@ -14,8 +16,9 @@ use crate::job::{CampaignId, CpeId, JobId};
 
 pub use definition::{Definition, DefinitionError};
 pub use event::{CampaignEvent, Happened, Summary, never_started};
-pub use log::{Entry, decode_entry, encode_marker, encode_release};
-pub use request::{CampaignRequest, decode_device, encode_device};
+pub use log::{Entry, Log, decode_entry, encode_asked_since, encode_marker, encode_release};
+pub use queued::{Asked, DeviceRequest, Waiting};
+pub use request::CampaignRequest;
 
 pub(super) use event::{Data as EventData, STATES};
 pub(super) use plan::{COUNT_MAX, CRITERIA_MAX, DAYS, FACTOR_MAX};

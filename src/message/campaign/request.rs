@@ -1,7 +1,7 @@
 //! A campaign's request: what all its devices have in common, and the devices.
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::super::fields::{Fields, shown};
@@ -11,9 +11,10 @@ use super::super::request::{
 use super::super::{Incoming, Rejection};
 use super::definition::{Definition, TEMPLATE_FIELDS};
 use super::plan::{COUNT_MAX, read_abort, read_pace, read_window};
+use super::queued::Asked;
 use super::{BODY_MAX, DEVICES_MAX, KEY_MAX, job_id};
 use crate::campaign::{Device, Plan};
-use crate::job::{CampaignId, CpeId, RuleId};
+use crate::job::{CampaignId, RuleId};
 
 /// The fields of a campaign's request.
 const FIELDS: [&str; 17] = [
@@ -105,7 +106,7 @@ fn read(
     {
         fields.fault(
             "max_in_flight_per_key",
-            "means nothing here, as no device has a concurrency_key; give devices as {\"cpe_id\", \"concurrency_key\"}",
+            "means nothing here, as no device has a concurrency_key; leave it out, or give devices as {\"cpe_id\", \"concurrency_key\"}",
         );
     }
     let template: Vec<(String, Box<RawValue>)> = TEMPLATE_FIELDS
@@ -119,6 +120,7 @@ fn read(
     }
     let known: Vec<&str> = FIELDS.into_iter().chain(["job_id", "cpe_id"]).collect();
     fields.refuse_unknown(&known);
+    let asked = Asked::new(common.requested_at, common.is_dated_by_itself());
     match common.campaign_id {
         Some(campaign_id) if fields.faults.is_empty() => Ok(CampaignRequest {
             definition: Definition {
@@ -133,7 +135,7 @@ fn read(
                     configuration_faults: settings.campaign_configuration_faults,
                 },
                 began_at: now,
-                requested_at: common.requested_at,
+                asked,
                 template,
                 carried: carried_of(incoming, context),
             },
@@ -245,32 +247,5 @@ fn device(
     Ok(Device {
         cpe_id,
         concurrency_key,
-    })
-}
-
-#[derive(Serialize)]
-struct QueuedDevice<'a> {
-    cpe_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    concurrency_key: Option<&'a str>,
-}
-
-/// A device as it waits in the campaign's queue.
-#[must_use]
-pub fn encode_device(device: &Device) -> Vec<u8> {
-    let queued = QueuedDevice {
-        cpe_id: device.cpe_id.as_str(),
-        concurrency_key: device.concurrency_key.as_deref(),
-    };
-    serde_json::to_vec(&queued).unwrap_or_default()
-}
-
-/// The device in a message of the campaign's queue; `None`: nobody can read it.
-#[must_use]
-pub fn decode_device(body: &[u8]) -> Option<Device> {
-    let object: DeviceObject = serde_json::from_slice(body).ok()?;
-    Some(Device {
-        cpe_id: CpeId::parse(object.cpe_id).ok()?,
-        concurrency_key: object.concurrency_key,
     })
 }

@@ -7,8 +7,8 @@ use jiff::SignedDuration;
 use super::*;
 use crate::campaign::{Device, FailureKind, PauseReason, Record, State};
 use crate::job::{CampaignId, CpeId, Outcome};
-use crate::message::campaign::{self, CampaignEvent, Entry, Happened};
-use crate::message::{CampaignRequest, Definition, Rejection};
+use crate::message::campaign::{self, CampaignEvent, Entry, Happened, Log, Waiting};
+use crate::message::{CampaignRequest, Definition, Rejection, unix_seconds};
 
 const FULL: &str = r#"{"campaign_id":"spring-26","devices":["CPE1",{"cpe_id":"CPE2","concurrency_key":"olt-7"},{"cpe_id":"CPE3"}],
     "firmware_url":"https://files.example/fw.bin","requested_at":"2026-11-23T10:00:00Z","not_before":"2026-11-24T00:00:00Z",
@@ -31,6 +31,25 @@ fn take(body: &str) -> Option<Result<CampaignRequest, Rejection>> {
 
 fn taken(body: &str) -> CampaignRequest {
     take(body).unwrap().unwrap()
+}
+
+/// The request's first device, as it waits.
+fn first_waiting(request: &CampaignRequest) -> Waiting {
+    Waiting {
+        device: request.devices[0].clone(),
+        asked: request.definition.asked,
+    }
+}
+
+/// What a worker makes of the device's request when it is started at noon.
+fn started(definition: &Definition, waiting: &Waiting) -> Work {
+    let request = definition.request(waiting, noon(), SignedDuration::from_hours(1));
+    let incoming = Incoming {
+        body: &request.body,
+        timestamp: Some(unix_seconds(request.timestamp)),
+        ..Incoming::default()
+    };
+    codec().decode_request(&incoming, noon()).unwrap()
 }
 
 /// The fields at fault.
@@ -227,18 +246,16 @@ fn a_definition_survives_its_way_and_makes_the_same_requests() {
     let definition = taken(FULL).definition;
     let again = Definition::decode(&definition.encode()).unwrap();
     assert_eq!(again.plan, definition.plan);
-    assert_eq!(definition.differences(&again), Vec::<String>::new());
-    let device = Device {
-        cpe_id: CpeId::parse("CPE1").unwrap(),
-        concurrency_key: None,
+    assert_eq!(again.asked, definition.asked);
+    let same = CampaignRequest {
+        definition: again.clone(),
+        devices: Vec::new(),
     };
+    assert_eq!(definition.objections(&same), []);
     let hour = SignedDuration::from_hours(1);
-    let (job_id, body) = again.request(&device, noon(), hour);
-    let incoming = Incoming {
-        body: &body,
-        ..Incoming::default()
-    };
-    let work = codec().decode_request(&incoming, noon()).unwrap();
+    let waiting = first_waiting(&taken(FULL));
+    let job_id = again.request(&waiting, noon(), hour).job_id;
+    let work = started(&again, &waiting);
     let order = work.job.order;
     assert_eq!(
         (order.job_id, order.campaign_id),
@@ -252,7 +269,7 @@ fn a_definition_survives_its_way_and_makes_the_same_requests() {
     );
     // The device's time does not go beyond the campaign's.
     let late: Timestamp = "2026-12-23T23:30:00Z".parse().unwrap();
-    let (_, body) = again.request(&device, late, hour);
+    let body = again.request(&waiting, late, hour).body;
     assert!(
         String::from_utf8(body)
             .unwrap()
@@ -262,19 +279,146 @@ fn a_definition_survives_its_way_and_makes_the_same_requests() {
 }
 
 #[test]
-fn a_later_request_may_differ_in_devices_and_times_alone() {
-    let first = taken(SMALL).definition;
-    let other =
-        |from: &str, to: &str| first.differences(&taken(&SMALL.replacen(from, to, 1)).definition);
-    assert_eq!(other("CPE1", "CPE2"), Vec::<String>::new());
+fn a_request_without_a_date_that_is_sent_again_asks_for_no_second_upgrade() {
+    let day = SignedDuration::from_hours(24);
+    let sent = |body: &str, at: Timestamp| {
+        let incoming = Incoming {
+            body: body.as_bytes(),
+            timestamp: Some(at.as_second().cast_unsigned()),
+            ..Incoming::default()
+        };
+        let request = codec().decode_campaign(&incoming, noon()).unwrap().unwrap();
+        let kept = Definition::decode(&request.definition.encode()).unwrap();
+        started(&kept, &first_waiting(&request)).job.order
+    };
+    let (first, again) = (noon() - day / 2, noon());
+    let order = sent(SMALL, again);
+    assert_eq!(order.requested_at, again);
+    assert!(order.repeats_since <= first, "{}", order.repeats_since);
+    assert_eq!(order.repeats_since, again - day);
+    assert!(!order.is_dated_on_arrival);
+    // One that says when it was made speaks for itself, and so does one that forces.
+    let said = sent(&with(r#""requested_at":"2026-11-23T10:00:00Z""#), again);
+    assert_eq!(said.requested_at, noon() - SignedDuration::from_hours(2));
+    assert_eq!(said.repeats_since, said.requested_at);
+    let forced = sent(&with(r#""force":true"#), again);
+    assert_eq!(forced.repeats_since, again);
+    // A definition that does not know how it was dated is taken for undated.
+    let mut old: serde_json::Value =
+        serde_json::from_slice(&taken(FULL).definition.encode()).unwrap();
+    old.as_object_mut().unwrap().remove("dated_by_request");
+    let old = Definition::decode(old.to_string().as_bytes()).unwrap();
+    let waiting = old.decode_waiting(br#"{"cpe_id":"CPE1"}"#).unwrap();
+    let order = started(&old, &waiting).job.order;
+    assert_eq!(order.repeats_since, order.requested_at - day);
+}
+
+#[test]
+fn devices_of_a_later_request_have_its_date_and_not_that_of_the_first() {
+    let first = taken(&with(r#""requested_at":"2026-11-20T08:00:00Z""#));
+    let definition = &first.definition;
+    let order = |request: &CampaignRequest| {
+        let body = definition.encode_waiting(&first_waiting(request));
+        let waiting = definition.decode_waiting(&body).unwrap();
+        started(definition, &waiting).job.order
+    };
+    let monday = order(&first);
     assert_eq!(
-        other("{", r#"{"requested_at":"2026-11-22T00:00:00Z","#),
-        Vec::<String>::new()
+        monday.requested_at,
+        "2026-11-20T08:00:00Z".parse::<Timestamp>().unwrap()
     );
-    assert_eq!(other("fw.bin", "fw-3.bin"), ["firmware_url"]);
+    let later = taken(&with(r#""requested_at":"2026-11-22T09:30:00.5Z""#));
+    let wednesday = order(&later);
     assert_eq!(
-        other("{", r#"{"pace":{"starts_per_minute":9},"force":true,"#),
-        ["force", "pace.starts_per_minute"]
+        wednesday.requested_at,
+        "2026-11-22T09:30:00.5Z".parse::<Timestamp>().unwrap()
+    );
+    assert_eq!(wednesday.repeats_since, wednesday.requested_at);
+    // One that does not say when it was made has a window, whatever the first one said.
+    let undated = order(&taken(SMALL));
+    assert_eq!(undated.requested_at, noon());
+    assert!(undated.repeats_since < noon());
+    // What waits as the first request has it stands there as before.
+    let body = definition.encode_waiting(&first_waiting(&first));
+    assert_eq!(body, br#"{"cpe_id":"CPE1"}"#);
+    assert_eq!(definition.decode_waiting(b"[]"), None);
+}
+
+#[test]
+fn a_later_request_may_differ_in_devices_and_its_date_alone() {
+    let objections = |first: &str, later: &str| -> Vec<String> {
+        let faults = taken(first).definition.objections(&taken(later));
+        faults
+            .into_iter()
+            .map(|fault| format!("{} {}", fault.field, fault.message))
+            .collect()
+    };
+    let fields = |first: &str, later: &str| -> Vec<String> {
+        let faults = taken(first).definition.objections(&taken(later));
+        faults.into_iter().map(|fault| fault.field).collect()
+    };
+    let none = Vec::<String>::new();
+    assert_eq!(fields(SMALL, &SMALL.replace("CPE1", "CPE2")), none);
+    assert_eq!(
+        fields(SMALL, &with(r#""requested_at":"2026-11-22T00:00:00Z""#)),
+        none
+    );
+    // What is said to be as it is anyway makes no difference.
+    let said = with(r#""force":false,"priority":1.0,"executions":1,"abort":[],"pace":{}"#);
+    assert_eq!(fields(SMALL, &said), none);
+    assert_eq!(fields(&said, SMALL), none);
+    assert_eq!(
+        objections(SMALL, &SMALL.replace("fw.bin", "fw-3.bin")),
+        [
+            r#"firmware_url is "https://files.example/fw-3.bin", and campaign "c" was begun with "https://files.example/fw.bin"; send that to add devices, or choose another campaign_id"#
+        ]
+    );
+    let more =
+        with(r#""pace":{"starts_per_minute":9},"force":true,"deadline":"2026-12-24T00:00:00Z""#);
+    assert_eq!(
+        objections(SMALL, &more),
+        [
+            r#"deadline is "2026-12-24T00:00:00Z", and campaign "c" was begun without it; leave it out to add devices, or choose another campaign_id"#,
+            r#"force is true, and campaign "c" was begun without it; leave it out to add devices, or choose another campaign_id"#,
+            r#"pace.starts_per_minute is 9, and campaign "c" was begun without it; leave it out to add devices, or choose another campaign_id"#,
+        ]
+    );
+    assert_eq!(
+        objections(&more, SMALL)[2],
+        r#"pace.starts_per_minute is not there, and campaign "c" was begun with 9; send that to add devices, or choose another campaign_id"#
+    );
+    let slow = |timeout: &str| {
+        with(&format!(
+            r#""pace":{{"max_in_flight":5,"in_flight_timeout":"{timeout}"}}"#
+        ))
+    };
+    assert_eq!(fields(&slow("90m"), &slow("1h30m")), none);
+    assert_eq!(
+        objections(&slow("45m"), &slow("1h")),
+        [
+            r#"pace.in_flight_timeout is "1h", and campaign "c" was begun with "45m"; send that to add devices, or choose another campaign_id"#
+        ]
+    );
+    // Devices without a key need no limit for keys, and their request cannot name one.
+    let keyed = |more: &str| {
+        with(more).replace(
+            r#"["CPE1"]"#,
+            r#"[{"cpe_id":"CPE1","concurrency_key":"olt-7"}]"#,
+        )
+    };
+    let limit = r#""max_in_flight_per_key":3"#;
+    assert_eq!(fields(&keyed(limit), SMALL), none);
+    assert_eq!(fields(&keyed(limit), &keyed(limit)), none);
+    assert_eq!(
+        objections(&keyed(limit), &keyed(r#""force":false"#)),
+        [
+            r#"max_in_flight_per_key is not there, and campaign "c" was begun with 3; send that to add devices, or choose another campaign_id"#
+        ]
+    );
+    let refused = take(&with(limit)).unwrap().unwrap_err();
+    assert!(
+        refused.faults[0].message.contains("leave it out"),
+        "{refused}"
     );
 }
 
@@ -334,6 +478,10 @@ fn the_log_gives_back_what_was_written_and_takes_events() {
     };
     assert_eq!(read(&message.body), Entry::Record(expected));
     let cancelling = event(&Happened::Cancelling, Some(("8", None)));
+    // Each order to cancel has its answer, and a repeat of it the same id.
+    let again = |order| event(&Happened::Cancelling, Some((order, None))).id;
+    assert_eq!(cancelling.id, again("8"));
+    assert_ne!(cancelling.id, again("9"));
     assert_eq!(
         read(&cancelling.body),
         Entry::Record(Record::Cancelling {
@@ -404,4 +552,52 @@ fn outcomes_in_the_log_are_those_of_the_campaigns_own_jobs() {
         Entry::Other
     );
     assert_eq!(read("upgrade.accepted", "c:CPE1", ""), Entry::Other);
+}
+
+#[test]
+fn what_an_earlier_run_of_the_name_came_to_settles_no_device_of_this_one() {
+    let definition = taken(&with(r#""requested_at":"2026-11-23T11:00:00.7Z""#)).definition;
+    let codes = BTreeSet::new();
+    let completed = |requested_at: &str| {
+        format!(
+            r#"{{"type":"upgrade.completed","time":"2026-11-23T12:00:00Z","data":{{"job_id":"c:CPE1","cpe_id":"CPE1",
+                "reason":"upgraded"{requested_at}}}}}"#
+        )
+    };
+    let of = |at: &str| completed(&format!(r#","requested_at":"{at}""#));
+    let mut log = Log::of(&definition);
+    let mut counts = |body: &str| {
+        matches!(
+            log.read(body.as_bytes(), &codes),
+            Entry::Record(Record::Finished { .. })
+        )
+    };
+    let (before, at, after) = (
+        of("2026-11-23T10:59:59Z"),
+        of("2026-11-23T11:00:00.7Z"),
+        of("2026-11-25T08:00:00Z"),
+    );
+    assert!(!counts(&before));
+    // Of this one, of one that a later request added, and of one without a date, as rejections are.
+    assert!(counts(&at) && counts(&after) && counts(&completed("")));
+    // An undated request has whole seconds.
+    assert!(counts(&of("2026-11-23T11:00:00Z")));
+    // A later request may have been made earlier. That it came is written first.
+    let since = "2026-11-23T10:59:59.2Z".parse().unwrap();
+    let mut log = Log::of(&definition);
+    assert!(log.is_before(since) && !log.is_before(definition.asked.at));
+    let written = campaign::encode_asked_since("a", noon(), since);
+    assert_eq!(log.read(&written, &codes), Entry::AskedSince { at: since });
+    assert!(!log.is_before(since));
+    let mut counts = |body: &str| {
+        matches!(
+            log.read(body.as_bytes(), &codes),
+            Entry::Record(Record::Finished { .. })
+        )
+    };
+    assert!(counts(&before) && !counts(&of("2026-11-23T10:59:58Z")));
+    // What an earlier campaign wrote before it ended says nothing about this one.
+    let over = r#"{"type":"upgrade.campaign.completed","time":"2026-11-23T12:00:00Z","data":{"began_at":"2026-11-01T00:00:00Z"}}"#;
+    assert!(!counts(over));
+    assert!(!counts(&before) && counts(&at));
 }

@@ -318,7 +318,7 @@ async fn a_leader_killed_in_the_middle_of_a_fan_out_loses_and_doubles_no_device(
     let submitted = site.submitting(
         &[campaign(
             1..=DEVICES,
-            json!({"pace": {"starts_per_minute": 300}}),
+            json!({"pace": {"starts_per_minute": 300}, "requested_at": null}),
         )],
         &[],
     );

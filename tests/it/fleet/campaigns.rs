@@ -14,13 +14,15 @@ use serde_json::{Value, json};
 use crate::support::processes::until;
 use crate::support::site::{PATIENCE, PREFIX, Plan, Site, is_long};
 
-/// A campaign's request for these devices, with more fields.
+/// A campaign's request for these devices, with more fields. It is dated, so that the requests of its devices have the time of their start
+/// as `timestamp`.
 pub(super) fn campaign(devices: std::ops::RangeInclusive<usize>, more: Value) -> Value {
     let devices: Vec<_> = devices.map(|number| format!("CPE{number:06}")).collect();
     let mut request = json!({
         "campaign_id": "spring",
         "devices": devices,
         "firmware_url": "https://files.example/fw-2.bin",
+        "requested_at": jiff::Timestamp::now(),
     });
     for (name, value) in more.as_object().expect("an object") {
         request[name] = value.clone();
@@ -244,6 +246,30 @@ async fn a_campaign_goes_from_its_requests_to_its_summary_and_leaves_nothing_beh
     cleared_away(&site).await;
     let summary = site.end(250).await;
     assert_eq!(summary["flashes"], 250, "{summary}");
+}
+
+#[tokio::test]
+async fn a_request_without_a_date_that_comes_again_after_its_campaign_flashes_no_device_again() {
+    let flags = ["--devices", "10"];
+    let mut site = Site::begin(
+        1,
+        Plan {
+            simulator: &flags,
+            ..Plan::default()
+        },
+    )
+    .await;
+    let request = campaign(1..=10, json!({"requested_at": null}));
+    for run in 1..=2 {
+        site.submit(std::slice::from_ref(&request)).await;
+        let end = event(&mut site, "upgrade.campaign.completed", run).await;
+        assert_eq!(end["data"]["counts"]["completed"], 10, "{end}");
+        cleared_away(&site).await;
+        // Sent again it has another timestamp.
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+    }
+    let summary = site.end(10).await;
+    assert_eq!(summary["flashes"], 10, "{summary}");
 }
 
 #[tokio::test]

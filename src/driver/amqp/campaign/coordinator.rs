@@ -21,11 +21,11 @@ use super::super::stream::StreamReader;
 use super::objects;
 use super::order::Order;
 use super::outlet::{Outlet, taken};
-use crate::campaign::{Action, Device, Gate, Situation, State, decide};
+use crate::campaign::{Action, Gate, Situation, State, decide};
 use crate::clock;
 use crate::driver::Intake;
 use crate::job::CampaignId;
-use crate::message::campaign::{self, Summary};
+use crate::message::campaign::{self, Summary, Waiting};
 use crate::message::{CampaignRequest, DeadLetter, Definition};
 
 /// Devices at hand: several batches at the highest pace that makes sense.
@@ -77,6 +77,7 @@ pub(super) struct Coordinator {
     pub(super) outlet: Outlet,
     pub(super) connection: Arc<Connection>,
     pub(super) definition: Arc<Definition>,
+    pub(super) log: campaign::Log,
     pub(super) id: String,
     pub(super) inputs: mpsc::Receiver<Input>,
     pub(super) summaries: mpsc::Sender<(CampaignId, Summary)>,
@@ -97,7 +98,7 @@ pub(super) struct Desk {
     pub(super) channel: Channel,
     pub(super) devices: Consumer,
     pub(super) queue: String,
-    pub(super) at_hand: Vec<(Device, Delivery)>,
+    pub(super) at_hand: Vec<(Waiting, Delivery)>,
     pub(super) prefetch: usize,
     /// Messages in the queue when it was looked at last, and how often in a row there was nothing.
     pub(super) ready: u64,
@@ -133,6 +134,7 @@ impl Coordinator {
         Self {
             outlet,
             connection,
+            log: campaign::Log::of(&definition),
             definition,
             id: uuid::Uuid::new_v4().to_string(),
             inputs,
@@ -263,7 +265,7 @@ impl Coordinator {
     /// Takes an entry of the log in.
     fn take(&mut self, entry: &Entry) -> Result<(), Stop> {
         let codes = &self.outlet.shared.codec.requests.configuration_codes;
-        match campaign::decode_entry(&entry.body, &self.definition.campaign_id, codes) {
+        match self.log.read(&entry.body, codes) {
             campaign::Entry::Record(record) => {
                 self.state
                     .apply(&record, &self.definition.plan, self.definition.began_at);
@@ -274,7 +276,9 @@ impl Coordinator {
             campaign::Entry::Marker { .. } if self.is_marked => {
                 return Err(Stop::Ended(Ended::Superseded));
             }
-            campaign::Entry::Marker { .. } | campaign::Entry::Other => {}
+            campaign::Entry::Marker { .. }
+            | campaign::Entry::AskedSince { .. }
+            | campaign::Entry::Other => {}
         }
         Ok(())
     }
@@ -297,11 +301,11 @@ impl Coordinator {
 
     async fn hold(&self, desk: &mut Desk, delivery: Delivery) -> Result<(), Stop> {
         desk.empty_looks = 0;
-        match campaign::decode_device(&delivery.data) {
-            Some(device) => {
+        match self.definition.decode_waiting(&delivery.data) {
+            Some(waiting) => {
                 // It counts as one that is at hand from now on.
                 desk.ready = desk.ready.saturating_sub(1);
-                desk.at_hand.push((device, delivery));
+                desk.at_hand.push((waiting, delivery));
             }
             None => {
                 let trouble = "a device in the queue cannot be read";

@@ -13,6 +13,7 @@ use super::super::outgoing::{Outgoing, Target};
 use super::super::properties;
 use super::super::shared::{Link, Shared};
 use crate::job::CampaignId;
+use crate::message::campaign::DeviceRequest;
 use crate::message::{Carried, Command, DeadLetter, EventMessage, Scope, Verb};
 
 /// Publishes for one generation.
@@ -49,11 +50,11 @@ impl Outlet {
     }
 
     /// The request of a device.
-    pub(super) fn request(&self, job_id: &str, carried: &Carried, body: Vec<u8>) -> Outgoing {
+    pub(super) fn request(&self, request: DeviceRequest, carried: &Carried) -> Outgoing {
         Outgoing {
             target: Target::Requests,
-            properties: properties::of_device_request(job_id, carried, self.now()),
-            body,
+            properties: properties::of_device_request(&request, carried),
+            body: request.body,
         }
     }
 

@@ -42,8 +42,8 @@ impl Leader<'_> {
             // It comes back as a definition, and then the request goes on.
             return self.outlet.publish(vec![lead]).await;
         };
-        let differences = led.definition.differences(&request.definition);
-        if differences.is_empty() {
+        let faults = led.definition.objections(&request);
+        if faults.is_empty() {
             self.accepting = Some(campaign_id.clone());
             let input = Input::Accept(Box::new((request, delivery)));
             drop(led.inputs.send(input).await);
@@ -51,16 +51,7 @@ impl Leader<'_> {
         }
         let rejection = Rejection {
             campaign_id: Some(campaign_id.to_string()),
-            faults: differences
-                .into_iter()
-                .map(|field| FieldFault {
-                    field,
-                    message: format!(
-                        "differs from what campaign {:?} was begun with; send it as it was to add devices, or choose another campaign_id",
-                        campaign_id.as_str()
-                    ),
-                })
-                .collect(),
+            faults,
             ..Rejection::default()
         };
         self.reject(&delivery, &rejection).await

@@ -14,8 +14,8 @@ use super::coordinator::{BATCH_MAX, Coordinator, Desk, LOOK, Stop};
 use super::objects;
 use super::outlet::acknowledge;
 use crate::campaign::{Admission, Conclusion, Device};
-use crate::message::campaign::{Happened, Summary};
-use crate::message::{CampaignRequest, campaign, headers};
+use crate::message::campaign::{Happened, Summary, Waiting};
+use crate::message::{CampaignRequest, campaign, headers, unix_seconds};
 
 /// Between two rounds of devices whose keys are busy.
 const ROTATE: Duration = Duration::from_secs(5);
@@ -61,8 +61,15 @@ impl Coordinator {
         request: &CampaignRequest,
         delivery: &Delivery,
     ) -> Result<(), Stop> {
+        let asked = request.definition.asked;
+        if self.log.is_before(asked.at) {
+            self.write_asked_since(desk, asked.at).await?;
+        }
         for part in request.devices.chunks(BATCH_MAX as usize) {
-            let messages = part.iter().map(|device| self.waiting(&desk.queue, device));
+            let messages = part.iter().map(|device| {
+                let device = device.clone();
+                self.waiting(&desk.queue, &Waiting { device, asked })
+            });
             self.outlet.publish(messages.collect()).await?;
         }
         desk.empty_looks = 0;
@@ -76,10 +83,23 @@ impl Coordinator {
         Ok(acknowledge(delivery).await?)
     }
 
+    /// Writes into the log that outcomes of jobs count from now on that were asked for so early.
+    async fn write_asked_since(&mut self, desk: &mut Desk, since: Timestamp) -> Result<(), Stop> {
+        let id = uuid::Uuid::new_v4().to_string();
+        let entry = self.outlet.to_queue(
+            objects::log(self.prefix(), &self.definition.campaign_id),
+            "upgrade.campaign.asked_since",
+            &id,
+            campaign::encode_asked_since(&self.id, self.outlet.now(), since),
+        );
+        self.outlet.publish(vec![entry]).await?;
+        self.read_back(desk, &id).await
+    }
+
     /// A device on its way to the end of the queue.
-    fn waiting(&self, queue: &str, device: &Device) -> Outgoing {
-        let id = campaign::job_id(&self.definition.campaign_id, &device.cpe_id);
-        let body = campaign::encode_device(device);
+    fn waiting(&self, queue: &str, waiting: &Waiting) -> Outgoing {
+        let id = campaign::job_id(&self.definition.campaign_id, &waiting.device.cpe_id);
+        let body = self.definition.encode_waiting(waiting);
         let kind = "upgrade.campaign.device";
         self.outlet
             .to_queue(queue.to_owned(), kind, id.as_str(), body)
@@ -87,11 +107,7 @@ impl Coordinator {
 
     /// Starts devices that are at hand, at most so many; whether anything was done.
     pub(super) async fn release(&mut self, desk: &mut Desk, at_most: u32) -> Result<bool, Stop> {
-        let devices: Vec<Device> = desk
-            .at_hand
-            .iter()
-            .map(|(device, _)| device.clone())
-            .collect();
+        let devices = devices_of(&desk.at_hand);
         let at_most = at_most.min(BATCH_MAX) as usize;
         let answers = self.state.admit(&self.definition.plan, &devices, at_most);
         let (mut kept, mut starting, mut dropping) = (Vec::new(), Vec::new(), Vec::new());
@@ -113,7 +129,7 @@ impl Coordinator {
             }
             return Ok(!dropping.is_empty());
         }
-        let devices: Vec<Device> = starting.iter().map(|(device, _)| device.clone()).collect();
+        let devices = devices_of(&starting);
         let at = self.outlet.now();
         let entry_id = uuid::Uuid::new_v4().to_string();
         let entry = self.outlet.to_queue(
@@ -124,7 +140,7 @@ impl Coordinator {
         );
         self.outlet.publish(vec![entry]).await?;
         self.read_back(desk, &entry_id).await?;
-        self.publish_requests(&devices, at).await?;
+        self.publish_requests(&starting, at).await?;
         for (_, delivery) in &starting {
             acknowledge(delivery).await?;
         }
@@ -136,12 +152,15 @@ impl Coordinator {
         Ok(true)
     }
 
-    async fn publish_requests(&self, devices: &[Device], at: Timestamp) -> Result<(), Stop> {
+    async fn publish_requests(
+        &self,
+        starting: &[(Waiting, Delivery)],
+        at: Timestamp,
+    ) -> Result<(), Stop> {
         let timeout = self.outlet.shared.codec.requests.timeout;
-        let requests = devices.iter().map(|device| {
-            let (job_id, body) = self.definition.request(device, at, timeout);
-            self.outlet
-                .request(job_id.as_str(), &self.definition.carried, body)
+        let requests = starting.iter().map(|(waiting, _)| {
+            let request = self.definition.request(waiting, at, timeout);
+            self.outlet.request(request, &self.definition.carried)
         });
         Ok(self.outlet.publish(requests.collect()).await?)
     }
@@ -155,7 +174,7 @@ impl Coordinator {
         let held: Vec<_> = desk.at_hand.drain(..).collect();
         let again = held
             .iter()
-            .map(|(device, _)| self.waiting(&desk.queue, device));
+            .map(|(waiting, _)| self.waiting(&desk.queue, waiting));
         self.outlet.publish(again.collect()).await?;
         for (_, delivery) in &held {
             acknowledge(delivery).await?;
@@ -174,28 +193,27 @@ impl Coordinator {
             return Ok(false);
         }
         let held: Vec<_> = desk.at_hand.drain(..count).collect();
-        let devices: Vec<Device> = held.iter().map(|(device, _)| device.clone()).collect();
+        let devices = devices_of(&held);
         let answers = self.state.admit(&self.definition.plan, &devices, count);
         let now = self.outlet.now();
         let shared = Arc::clone(&self.outlet.shared);
         let mut messages = Vec::with_capacity(count);
         let mut last = None;
-        for (device, answer) in devices.iter().zip(answers) {
-            if answer == Admission::Drop || self.state.is_finished(&device.cpe_id) {
+        for ((waiting, _), answer) in held.iter().zip(answers) {
+            let cpe_id = &waiting.device.cpe_id;
+            if answer == Admission::Drop || self.state.is_finished(cpe_id) {
                 continue;
             }
             let timeout = shared.codec.requests.timeout;
-            let (job_id, body) = self.definition.request(device, now, timeout);
-            if self.state.is_released(&device.cpe_id) {
+            let request = self.definition.request(waiting, now, timeout);
+            if self.state.is_released(cpe_id) {
                 // Whether it was started is not known. Its job finds out, and ends at once if it was not.
-                messages.push(
-                    self.outlet
-                        .request(job_id.as_str(), &self.definition.carried, body),
-                );
+                messages.push(self.outlet.request(request, &self.definition.carried));
                 continue;
             }
             let incoming = headers::Incoming {
-                body: &body,
+                body: &request.body,
+                timestamp: Some(unix_seconds(request.timestamp)),
                 ..headers::Incoming::default()
             };
             let events = match shared.codec.decode_request(&incoming, now) {
@@ -216,4 +234,10 @@ impl Coordinator {
         }
         Ok(true)
     }
+}
+
+fn devices_of(held: &[(Waiting, Delivery)]) -> Vec<Device> {
+    held.iter()
+        .map(|(waiting, _)| waiting.device.clone())
+        .collect()
 }
