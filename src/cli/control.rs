@@ -13,7 +13,7 @@ use super::output::{self, Format, Status, Usage};
 use crate::app;
 use crate::config::Config;
 use crate::driver::amqp::{AmqpSettings, Requester};
-use crate::job::{CampaignId, JobId};
+use crate::job::{ArmAgain, CampaignId, JobId};
 use crate::message::{Command, Scope, Verb, control};
 
 /// Ends a job, or all jobs of a campaign.
@@ -74,22 +74,28 @@ pub(super) struct Pause {
 Examples:
   nbi-upgrade resume --campaign spring-2026          this campaign; what the pause disarmed stays so
   nbi-upgrade resume --campaign spring-2026 --arm-again-after 30m
+  nbi-upgrade resume --campaign spring-2026 --arm-again-after 30m --arm-again-over 2h
   nbi-upgrade resume --all                           the end of the emergency stop
 
 After a resume a disarmed rule stays so, as its device may have begun unseen,
 and some never report. With --arm-again-after you say that a device without a
 result by then has not begun: take more than the slowest needs.
-job.flash_time_max says the same of every pause. `resume --all` ends the
-emergency stop of `pause --all`; campaigns that are paused by themselves stay
-so. Names of campaigns are not checked: look with `status --campaign`.
+job.flash_time_max says the same of every pause. They are armed again all at
+once, past pace and window, unless --arm-again-over spreads them. `resume
+--all` ends the emergency stop of `pause --all`; campaigns that are paused by
+themselves stay so. Names of campaigns are not checked: look with
+`status --campaign`.
 
 Exit status: 0 the order stands, 1 not answered in time.")]
 pub(super) struct Resume {
     #[command(flatten)]
     what: CampaignOrAll,
     /// Arms rules that the pause disarmed again, so long after the resume, where there is no result by then; 1s to 1d.
-    #[arg(long, value_name = "DURATION", value_parser = arm_again_after)]
+    #[arg(long, value_name = "DURATION", value_parser = arm_again_time)]
     arm_again_after: Option<SignedDuration>,
+    /// Spreads that evenly over so long, so that not all devices come at once; 1s to 1d.
+    #[arg(long, value_name = "DURATION", value_parser = arm_again_time, requires = "arm_again_after")]
+    arm_again_over: Option<SignedDuration>,
     #[command(flatten)]
     wait: Wait,
 }
@@ -123,7 +129,7 @@ impl Cancel {
         let command = Command {
             verb,
             scope,
-            arm_again_after: None,
+            arm_again: None,
         };
         order(&command, self.wait.timeout, config, format).await
     }
@@ -134,7 +140,7 @@ impl Pause {
         let command = Command {
             verb: Verb::Pause,
             scope: self.what.scope()?,
-            arm_again_after: None,
+            arm_again: None,
         };
         order(&command, self.wait.timeout, config, format).await
     }
@@ -145,7 +151,10 @@ impl Resume {
         let command = Command {
             verb: Verb::Resume,
             scope: self.what.scope()?,
-            arm_again_after: self.arm_again_after,
+            arm_again: self.arm_again_after.map(|after| ArmAgain {
+                after,
+                over: self.arm_again_over.unwrap_or_default(),
+            }),
         };
         order(&command, self.wait.timeout, config, format).await
     }
@@ -230,8 +239,8 @@ async fn order(
     })
 }
 
-fn arm_again_after(text: &str) -> Result<SignedDuration, String> {
-    control::arm_again_after(text)
+fn arm_again_time(text: &str) -> Result<SignedDuration, String> {
+    control::arm_again_time(text)
 }
 
 pub(super) fn job_id(text: &str) -> Result<JobId, String> {

@@ -7,6 +7,15 @@ use super::machine::Step;
 use super::outcome::Ending;
 use super::state::Job;
 
+/// When rules that a pause disarmed are armed again, as an operator says who resumes. Both in whole seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ArmAgain {
+    /// How long after the resume a device without a result has certainly not begun; from 1 s to 1 d.
+    pub after: SignedDuration,
+    /// Over how long after that they are spread, so that not all devices come at once; to 1 d. Zero: not at all.
+    pub over: SignedDuration,
+}
+
 /// What operators have ordered about a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Standing {
@@ -19,8 +28,8 @@ pub enum Standing {
     Resumed {
         /// When the pause was ended.
         at: Timestamp,
-        /// How long after that a device without a result has certainly not begun, as the operator says.
-        arm_again_after: Option<SignedDuration>,
+        /// When what the pause disarmed is armed again, as the operator says.
+        arm_again: Option<ArmAgain>,
     },
     /// It shall end.
     Cancelled {

@@ -31,7 +31,7 @@ pub mod retry;
 mod tests;
 
 pub use call::{ListedRule, NbiAnswer, NbiCall, NbiFailure, ResultRow, RuleRow, RuleSpec};
-pub use decision::{Decision, Inputs, Next, Standing};
+pub use decision::{ArmAgain, Decision, Inputs, Next, Standing};
 pub use event::{JobEvent, WaitingFor};
 pub use machine::{Step, begin, decide};
 pub use outcome::{Ending, Impact, Outcome, Reason, RuleState};

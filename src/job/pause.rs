@@ -2,18 +2,18 @@
 //!
 //! Nobody can see a device that has taken the file and has not reported: neither rule nor results show it, and some devices never report. So a
 //! rule that a pause disarmed stays so, with the results looked at until the deadline: a result counts as ever. Where the operator says that a
-//! device without a result after `flash_time_max`, or after the time that the resume names, has not begun, the rule is armed again then, after the resume, by way of `create_rule` and all
+//! device without a result after `flash_time_max`, or after the time that the resume names, has not begun, the rule is armed again then, or spread over a while from then on, after the resume, by way of `create_rule` and all
 //! its checks. A copy of the job that has not armed anything finds the disarmed rule there, and rests as well.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::call::{NbiAnswer, NbiFailure, RuleRow};
-use super::decision::{Decision, Standing};
+use super::decision::{ArmAgain, Decision, Standing};
 use super::event::WaitingFor;
 use super::machine::Step;
 use super::outcome::RuleState;
 use super::stages::unexpected;
-use super::state::Stage;
+use super::state::{JobId, Stage};
 use super::turn::{Owner, Turn};
 
 /// Whether a rule that this job takes for armed is to be looked at: it is paused, or it was, and a worker that died may have disarmed the rule
@@ -103,7 +103,14 @@ fn rest(mut turn: Turn<'_>, disarmed_at: Timestamp) -> Decision {
 pub fn rest_or_arm_again(mut turn: Turn<'_>) -> Decision {
     let is_paused = turn.inputs.standing == Standing::Paused;
     let own = turn.job.progress.rests_until.unwrap_or(turn.inputs.now);
-    let rests_until = vouched(&turn).map_or(own, |until| until.min(own));
+    let rests_until = vouched(&turn).map_or(own, |(at, arm_again)| {
+        let until = later(at, arm_again.after).min(own);
+        if arm_again.over.is_zero() {
+            until
+        } else {
+            later(until.max(at), share(&turn.job.order.job_id, arm_again.over))
+        }
+    });
     if is_paused || turn.inputs.now < rests_until {
         let polls = turn.job.progress.polls;
         let delay = turn.policy.busy_interval.delay(polls, turn.inputs.jitter);
@@ -136,16 +143,22 @@ pub fn rests_until(turn: &Turn<'_>, rules: &[RuleRow]) -> Option<Timestamp> {
         && progress.started_at.is_some_and(|begun| begun > at);
     let own = progress.rests_until;
     let has_rested = own.is_some_and(|until| until <= turn.inputs.now);
-    let until = vouched(turn).unwrap_or_else(|| rested_at(turn, at));
+    let until = vouched(turn).map_or_else(
+        || rested_at(turn, at),
+        |(at, arm_again)| {
+            let share = share(&turn.job.order.job_id, arm_again.over);
+            later(later(at, arm_again.after), share)
+        },
+    );
     (turn.inputs.now < until && !has_rested && !is_newer).then_some(until)
 }
 
-/// Until when the rule rests after a resume that says so: it speaks of what was disarmed before it, by this job, or by a copy where this job
+/// The resume that says when to arm again, and what it says: it speaks of what was disarmed before it, by this job, or by a copy where this job
 /// was there already. It stands for long, and must not arm what was put away for another reason since.
-fn vouched(turn: &Turn<'_>) -> Option<Timestamp> {
+fn vouched(turn: &Turn<'_>) -> Option<(Timestamp, ArmAgain)> {
     let Standing::Resumed {
         at,
-        arm_again_after: Some(after),
+        arm_again: Some(arm_again),
     } = turn.inputs.standing
     else {
         return None;
@@ -155,7 +168,23 @@ fn vouched(turn: &Turn<'_>) -> Option<Timestamp> {
         .disarmed_at
         .or(progress.started_at)
         .is_some_and(|time| time <= at);
-    is_spoken_of.then(|| at.checked_add(after).unwrap_or(Timestamp::MAX))
+    is_spoken_of.then_some((at, arm_again))
+}
+
+/// This job's part of the spread, from nothing to all of it: the same in every worker of every version. A hash (FNV-1a) of its id.
+pub(super) fn share(job_id: &JobId, over: SignedDuration) -> SignedDuration {
+    let hash = job_id
+        .as_str()
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+    let parts = u64::try_from(over.as_millis()).unwrap_or(0) + 1;
+    SignedDuration::from_millis(i64::try_from(hash % parts).unwrap_or(0))
+}
+
+fn later(time: Timestamp, by: SignedDuration) -> Timestamp {
+    time.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
 /// When a device that took the file at this time, or before, has certainly reported.
@@ -164,7 +193,7 @@ fn rested_at(turn: &Turn<'_>, disarmed_at: Timestamp) -> Timestamp {
     if rest.is_zero() {
         return Timestamp::MAX;
     }
-    disarmed_at.checked_add(rest).unwrap_or(Timestamp::MAX)
+    later(disarmed_at, rest)
 }
 
 /// A rule that cannot be disarmed stays as it is, and the device may begin: tried again at the next look.

@@ -8,7 +8,7 @@ use super::Incoming;
 use super::fields::Fields;
 pub use super::orders::Orders;
 use super::request::FieldFault;
-use crate::job::{CampaignId, JobId};
+use crate::job::{ArmAgain, CampaignId, JobId};
 
 /// Largest command, in bytes.
 pub const BODY_MAX: usize = 4 * 1024;
@@ -20,9 +20,16 @@ pub const COMMAND_TYPE: &str = "upgrade.control";
 pub const MARK_TYPE: &str = "upgrade.control.mark";
 
 /// The fields of a command.
-pub const FIELDS: [&str; 5] = ["command", "job_id", "campaign_id", "all", "arm_again_after"];
+pub const FIELDS: [&str; 6] = [
+    "command",
+    "job_id",
+    "campaign_id",
+    "all",
+    "arm_again_after",
+    "arm_again_over",
+];
 
-/// Longest `arm_again_after`.
+/// Longest `arm_again_after` and `arm_again_over`.
 const ARM_AGAIN_MAX: SignedDuration = SignedDuration::from_hours(24);
 
 /// What is to be done.
@@ -69,9 +76,9 @@ pub struct Command {
     pub verb: Verb,
     /// About what.
     pub scope: Scope,
-    /// Of a resume: rules that the pause disarmed are armed again when this time has passed since, as the operator says that a device
-    /// without a result has not begun by then. Whole seconds, from 1 s to 1 d; `None`: as `job.flash_time_max` says.
-    pub arm_again_after: Option<SignedDuration>,
+    /// Of a resume: when rules that the pause disarmed are armed again, as the operator says that a device without a result has not
+    /// begun by then. `None`: as `job.flash_time_max` says.
+    pub arm_again: Option<ArmAgain>,
 }
 
 impl Command {
@@ -118,8 +125,11 @@ impl Command {
             Scope::Campaign(id) => serde_json::json!({"command": verb, "campaign_id": id.as_str()}),
             Scope::All => serde_json::json!({"command": verb, "all": true}),
         };
-        if let Some(after) = self.arm_again_after {
+        if let Some(ArmAgain { after, over }) = self.arm_again {
             value["arm_again_after"] = format!("{}s", after.as_secs()).into();
+            if !over.is_zero() {
+                value["arm_again_over"] = format!("{}s", over.as_secs()).into();
+            }
         }
         value.to_string().into_bytes()
     }
@@ -157,7 +167,18 @@ fn read(fields: &mut Fields) -> Option<Command> {
         CampaignId::parse(text).map_err(|error| error.to_string())
     });
     let all = fields.boolean("all").unwrap_or(false);
-    let arm_again_after = fields.optional("arm_again_after", arm_again_after);
+    let after = fields.optional("arm_again_after", arm_again_time);
+    let over = fields.optional("arm_again_over", arm_again_time);
+    if over.is_some()
+        && fields
+            .raw("arm_again_after")
+            .is_none_or(|raw| raw == "null")
+    {
+        fields.fault(
+            "arm_again_over",
+            "spreads what arm_again_after arms, and that is not there; give both",
+        );
+    }
     if !fields.faults.is_empty() {
         return None;
     }
@@ -182,7 +203,11 @@ fn read(fields: &mut Fields) -> Option<Command> {
             return None;
         }
     };
-    if arm_again_after.is_some() && verb != Verb::Resume {
+    let arm_again = after.map(|after| ArmAgain {
+        after,
+        over: over.unwrap_or_default(),
+    });
+    if arm_again.is_some() && verb != Verb::Resume {
         fields.fault(
             "arm_again_after",
             "belongs to a resume; leave it out of other commands",
@@ -192,16 +217,16 @@ fn read(fields: &mut Fields) -> Option<Command> {
     Some(Command {
         verb,
         scope,
-        arm_again_after,
+        arm_again,
     })
 }
 
-/// Reads `arm_again_after`.
+/// Reads `arm_again_after` or `arm_again_over`: whole seconds, from 1 s to 1 d.
 ///
 /// # Errors
 ///
 /// What is wrong with it, to be put behind the value.
-pub fn arm_again_after(text: &str) -> Result<SignedDuration, String> {
+pub fn arm_again_time(text: &str) -> Result<SignedDuration, String> {
     text.parse::<SignedDuration>()
         .ok()
         .map(|after| SignedDuration::from_secs(after.as_secs()))
@@ -282,15 +307,36 @@ mod tests {
     const PAUSE_C: &str = r#"{"command":"pause","campaign_id":"c"}"#;
     const RESUME_C: &str = r#"{"command":"resume","campaign_id":"c"}"#;
     const VOUCHED_C: &str = r#"{"command":"resume","campaign_id":"c","arm_again_after":"30m"}"#;
+    const SPREAD: &str =
+        r#"{"command":"resume","all":true,"arm_again_after":"30m","arm_again_over":"2h"}"#;
     const STOP: &str = r#"{"command":"pause","all":true}"#;
     const GO: &str = r#"{"command":"resume","all":true}"#;
 
     #[test]
     fn a_command_is_written_as_it_is_read() {
-        for text in [CANCEL, CANCEL_C, PAUSE_C, RESUME_C, VOUCHED_C, STOP, GO] {
+        for text in [
+            CANCEL, CANCEL_C, PAUSE_C, RESUME_C, VOUCHED_C, SPREAD, STOP, GO,
+        ] {
             let command = Command::decode(text.as_bytes()).unwrap();
             assert_eq!(Command::decode(&command.encode()).unwrap(), command);
         }
+    }
+
+    #[test]
+    fn a_resume_says_when_to_arm_again_and_over_how_long() {
+        let said = |text: &str| {
+            let arm_again = Command::decode(text.as_bytes()).unwrap().arm_again?;
+            Some((arm_again.after.as_secs(), arm_again.over.as_secs()))
+        };
+        assert_eq!(said(GO), None);
+        assert_eq!(said(VOUCHED_C), Some((1_800, 0)));
+        assert_eq!(said(SPREAD), Some((1_800, 7_200)));
+        assert_eq!(
+            said(
+                r#"{"command":"resume","all":true,"arm_again_after":"30m","arm_again_over":null}"#
+            ),
+            Some((1_800, 0))
+        );
     }
 
     #[test]
@@ -348,6 +394,21 @@ mod tests {
                 r#"{"command":"resume","all":true,"arm_again_after":30}"#,
                 "arm_again_after",
                 "must be a string",
+            ),
+            (
+                r#"{"command":"resume","all":true,"arm_again_over":"30m"}"#,
+                "arm_again_over",
+                "give both",
+            ),
+            (
+                r#"{"command":"resume","all":true,"arm_again_after":"30m","arm_again_over":"2d"}"#,
+                "arm_again_over",
+                "1s to 1d",
+            ),
+            (
+                r#"{"command":"pause","all":true,"arm_again_after":"30m","arm_again_over":"30m"}"#,
+                "arm_again_after",
+                "belongs to a resume",
             ),
             (
                 r#"{"command":"cancel","job_id":"a b"}"#,

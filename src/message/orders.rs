@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::control::{Command, Scope, Verb};
 use crate::job::state::Order as JobOrder;
-use crate::job::{CampaignId, JobId, Standing};
+use crate::job::{ArmAgain, CampaignId, JobId, Standing};
 
 /// Orders kept for certain; more than a control stream of its default size can hold.
 pub const ORDERS_MAX: usize = 1_000_000;
@@ -24,7 +24,7 @@ pub const ORDERS_MAX: usize = 1_000_000;
 enum Word {
     Cancelled(Timestamp),
     Paused,
-    Resumed(Timestamp, Option<SignedDuration>),
+    Resumed(Timestamp, Option<ArmAgain>),
 }
 
 /// What stands, folded from commands in their order.
@@ -106,11 +106,8 @@ impl Folded {
                 (Standing::Paused, _) | (_, Word::Paused) => Standing::Paused,
                 // The later one speaks of everything that was disarmed before.
                 (Standing::Resumed { at, .. }, Word::Resumed(other, _)) if other < at => standing,
-                (Standing::Clear | Standing::Resumed { .. }, Word::Resumed(at, after)) => {
-                    Standing::Resumed {
-                        at,
-                        arm_again_after: after,
-                    }
+                (Standing::Clear | Standing::Resumed { .. }, Word::Resumed(at, arm_again)) => {
+                    Standing::Resumed { at, arm_again }
                 }
             };
         }
@@ -120,15 +117,15 @@ impl Folded {
 
 /// What stands after one more command.
 fn next(word: Option<Word>, command: &Command, at: Timestamp) -> Option<Word> {
-    let after = command.arm_again_after;
+    let arm_again = command.arm_again;
     match (word, command.verb) {
         (Some(Word::Cancelled(since)), _) => Some(Word::Cancelled(since)),
         (_, Verb::Cancel) => Some(Word::Cancelled(at)),
         (_, Verb::Pause) => Some(Word::Paused),
-        (Some(Word::Paused), Verb::Resume) => Some(Word::Resumed(at, after)),
+        (Some(Word::Paused), Verb::Resume) => Some(Word::Resumed(at, arm_again)),
         // What was resumed before, and is vouched for from now on; a plain resume takes nothing back.
-        (Some(Word::Resumed(..)), Verb::Resume) if after.is_some() => {
-            Some(Word::Resumed(at, after))
+        (Some(Word::Resumed(..)), Verb::Resume) if arm_again.is_some() => {
+            Some(Word::Resumed(at, arm_again))
         }
         (other, Verb::Resume) => other,
     }
@@ -223,11 +220,14 @@ mod tests {
         let cancelled = Standing::Cancelled { at: at(0) };
         let resumed = |minutes| Standing::Resumed {
             at: at(minutes),
-            arm_again_after: None,
+            arm_again: None,
         };
         let vouched = |minutes, seconds| Standing::Resumed {
             at: at(minutes),
-            arm_again_after: Some(SignedDuration::from_secs(seconds)),
+            arm_again: Some(ArmAgain {
+                after: SignedDuration::from_secs(seconds),
+                over: SignedDuration::ZERO,
+            }),
         };
         for (commands, job_of_campaign, job_alone) in [
             (&[][..], Standing::Clear, Standing::Clear),
@@ -326,7 +326,10 @@ mod tests {
         orders.apply(&command(VOUCHED_C), at(12), at(100));
         let resumed = Standing::Resumed {
             at: at(30),
-            arm_again_after: Some(SignedDuration::from_mins(30)),
+            arm_again: Some(ArmAgain {
+                after: SignedDuration::from_mins(30),
+                over: SignedDuration::ZERO,
+            }),
         };
         assert_eq!(of(&orders.read(), "j", Some("c")), resumed);
         // Nor does a fast one push it into the future.

@@ -46,7 +46,7 @@ fn a_pause_that_disarmed_and_could_not_say_so_is_found_out_after_the_resume() {
     let mut inputs = inputs(600);
     inputs.standing = Standing::Resumed {
         at: at(500),
-        arm_again_after: None,
+        arm_again: None,
     };
     inputs.redelivered = true;
     let policy = Policy::default();
@@ -72,7 +72,7 @@ fn a_rule_that_no_read_shows_is_disarmed_by_a_pause_and_not_taken_for_disarmed_a
     let policy = Policy::default();
     let resumed = Standing::Resumed {
         at: at(500),
-        arm_again_after: None,
+        arm_again: None,
     };
     for (standing, next) in [
         (Standing::Paused, "DisarmToPause"),
@@ -89,11 +89,78 @@ fn a_rule_that_no_read_shows_is_disarmed_by_a_pause_and_not_taken_for_disarmed_a
 }
 
 #[test]
+fn what_a_pause_disarmed_is_armed_again_spread_over_the_time_that_the_resume_says() {
+    const AFTER: i64 = 1_800;
+    const OVER: i64 = 7_200;
+    let policy = Policy {
+        flash_time_max: SignedDuration::ZERO,
+        ..Policy::default()
+    };
+    // How long after the resume the rule of a job is armed again that may rest until its own time.
+    let armed_after = |job_id: &str, over: i64, rests_until: Timestamp| {
+        let mut rests = job(Stage::AwaitResult);
+        rests.order.job_id = JobId::parse(job_id).unwrap();
+        rests.order.deadline = at(100_000);
+        rests.progress.rule = RuleState::Deactivated;
+        rests.progress.rests_until = Some(rests_until);
+        rests.progress.disarmed_at = Some(at(0));
+        let is_armed = |after: i64| {
+            let mut inputs = inputs(600 + after);
+            inputs.standing = Standing::Resumed {
+                at: at(600),
+                arm_again: Some(ArmAgain {
+                    after: SignedDuration::from_secs(AFTER),
+                    over: SignedDuration::from_secs(over),
+                }),
+            };
+            let step = Step::ReadResults;
+            let decision = decide(rests.clone(), step, results(&[]), inputs, &policy);
+            // Its way to the rule is not held up there.
+            if let Next::Step(_) = decision.next {
+                let step = Step::ReadRuleBeforeArming { rows: vec![] };
+                let disarmed = rules(&[our_rule(false)]);
+                let found = decide(decision.job, step, disarmed, inputs, &policy);
+                expect_step(&found, "ReadResultsBeforeWriting");
+                return true;
+            }
+            assert!(matches!(decision.next, Next::Wait { .. }));
+            false
+        };
+        (0..=AFTER + OVER + 1)
+            .find(|after| is_armed(*after))
+            .expect("it is armed in the end")
+    };
+    let never = Timestamp::MAX;
+    let (one, other) = ("spring:001122-ABC", "spring:001122-ABD");
+    let spread = armed_after(one, OVER, never);
+    // The same in every version: half of the workers must not have another idea of it than the other half.
+    assert_eq!(spread, 2540);
+    assert_ne!(spread, armed_after(other, OVER, never));
+    assert_eq!(armed_after(one, 0, never), AFTER);
+    // One whose own rest is over at the resume does not come at once with all others of its kind either.
+    assert_eq!(armed_after(one, OVER, at(100)), spread - AFTER);
+    let mut tenths = [0_u32; 10];
+    for number in 0..1_000 {
+        let job_id = JobId::parse(format!("spring:CPE{number:06}")).unwrap();
+        let share = pause::share(&job_id, SignedDuration::from_secs(OVER));
+        assert!((0..=OVER).contains(&share.as_secs()), "{share}");
+        tenths[usize::try_from(share.as_secs() * 10 / (OVER + 1)).unwrap()] += 1;
+    }
+    assert!(
+        tenths.iter().all(|count| (70..=130).contains(count)),
+        "{tenths:?}"
+    );
+}
+
+#[test]
 fn a_resume_that_vouched_speaks_of_nothing_that_was_disarmed_since() {
     let policy = Policy::default();
     let standing = Standing::Resumed {
         at: at(-18_000),
-        arm_again_after: Some(SignedDuration::from_mins(30)),
+        arm_again: Some(ArmAgain {
+            after: SignedDuration::from_mins(30),
+            over: SignedDuration::ZERO,
+        }),
     };
     let inputs = Inputs {
         standing,

@@ -175,7 +175,7 @@ fn what_cuts_across_the_stages() {
             Inputs {
                 standing: Standing::Resumed {
                     at: at(60),
-                    arm_again_after: None,
+                    arm_again: None,
                 },
                 ..inputs(120)
             },

@@ -352,7 +352,7 @@ fn a_request_that_is_sent_again_after_a_pause_knows_its_own_tag() {
     let resumed = Inputs {
         standing: Standing::Resumed {
             at: at(60),
-            arm_again_after: None,
+            arm_again: None,
         },
         ..inputs(120)
     };

@@ -15,7 +15,7 @@ const ID: &str = "urn:nbi-upgrade:control:v1";
 /// about one job, one campaign, or everything: `cancel` takes `job_id` or `campaign_id`, `pause` and `resume` take `campaign_id` or
 /// `all`. An optional field may be null, which counts as absent.
 #[derive(JsonSchema)]
-#[schemars(title = "Order", deny_unknown_fields, extend("examples" = examples(), "if" = is_cancel(), "then" = of_cancel(), "else" = of_pause(), "allOf" = [of_resume_alone()]))]
+#[schemars(title = "Order", deny_unknown_fields, extend("examples" = examples(), "if" = is_cancel(), "then" = of_cancel(), "else" = of_pause(), "allOf" = [of_resume_alone(), over_needs_after()]))]
 #[expect(dead_code, reason = "only its shape is used")]
 struct Order {
     /// `cancel` ends jobs and disarms their rules; `pause` arms nothing and disarms what is armed; `resume` ends a pause of the same scope.
@@ -32,6 +32,9 @@ struct Order {
     /// Of a `resume`: so long after it rules that the pause disarmed are armed again, where there is no result by then; 1s to 1d, like
     /// `30m`.
     arm_again_after: Option<String>,
+    /// Beside `arm_again_after`: they are armed again spread evenly over so long from then on, so that not all devices come at once; 1s to
+    /// 1d. Absent: all at once.
+    arm_again_over: Option<String>,
 }
 
 const _: () = assert!(BODY_MAX == 4 * 1024, "the description above says it");
@@ -61,6 +64,11 @@ fn of_resume_alone() -> Value {
     json!({"if": says, "then": {"properties": {"command": {"const": Verb::Resume.name()}}}})
 }
 
+/// What is spread must be there.
+fn over_needs_after() -> Value {
+    json!({"if": text("arm_again_over"), "then": text("arm_again_after")})
+}
+
 /// The field is there.
 fn text(field: &str) -> Value {
     json!({"required": [field], "properties": {field: {"type": "string"}}})
@@ -72,5 +80,6 @@ fn examples() -> Value {
         {"command": "pause", "campaign_id": "spring-26"},
         {"command": "resume", "all": true},
         {"command": "resume", "campaign_id": "spring-26", "arm_again_after": "30m"},
+        {"command": "resume", "campaign_id": "spring-26", "arm_again_after": "30m", "arm_again_over": "2h"},
     ])
 }

@@ -242,10 +242,17 @@ fn an_order_is_judged_alike_whatever_its_fields_are() {
     // Only a resume says when to arm again.
     for command in ["cancel", "pause", "resume"] {
         for after in [json!("30m"), json!(null), json!(30), json!(true)] {
-            let order = json!({"command": command, "campaign_id": "x", "arm_again_after": after});
+            let mut order =
+                json!({"command": command, "campaign_id": "x", "arm_again_after": after});
             assert_agreement(&validator, &order, order_is_taken(&order));
+            for over in [json!("2h"), json!(null), json!(7)] {
+                order["arm_again_over"] = over;
+                assert_agreement(&validator, &order, order_is_taken(&order));
+            }
         }
     }
+    let alone = json!({"command": "resume", "campaign_id": "x", "arm_again_over": "2h"});
+    assert_agreement(&validator, &alone, order_is_taken(&alone));
     let more = json!({"command": "cancel", "job_id": "x", "nobody_knows_it": null});
     assert_agreement(&validator, &more, order_is_taken(&more));
     for whole in kinds() {

@@ -68,7 +68,7 @@ impl Outlet {
         let command = Command {
             verb,
             scope: Scope::Campaign(campaign_id.clone()),
-            arm_again_after: None,
+            arm_again: None,
         };
         let id = uuid::Uuid::new_v4().to_string();
         Outgoing {
