@@ -272,6 +272,7 @@ fn budget(share: &Share) -> Budget {
 #[must_use]
 pub fn amqp_settings(config: &Config) -> AmqpSettings {
     let amqp = &config.amqp;
+    let client = amqp.tls.client.as_ref();
     AmqpSettings {
         urls: amqp.urls.clone(),
         url_file: amqp.url_file.clone(),
@@ -292,18 +293,11 @@ pub fn amqp_settings(config: &Config) -> AmqpSettings {
         control_kept_for: amqp.control_retention,
         reply_to_allowed: amqp.reply_to_allowed.clone(),
         campaign_progress_interval: duration(config.campaign.progress_interval),
+        campaign_arm_again_after: config.job.flash_time_max,
         tls: TlsSettings {
             ca_file: amqp.tls.ca_file.clone(),
-            client_cert_file: amqp
-                .tls
-                .client
-                .as_ref()
-                .map(|client| client.cert_file.clone()),
-            client_key_file: amqp
-                .tls
-                .client
-                .as_ref()
-                .map(|client| client.key_file.clone()),
+            client_cert_file: client.map(|client| client.cert_file.clone()),
+            client_key_file: client.map(|client| client.key_file.clone()),
         },
         ..AmqpSettings::default()
     }

@@ -1,6 +1,7 @@
 //! Devices of a campaign, counted by what became of them.
 
 use super::plan::FailureKind;
+use crate::job::Outcome;
 
 /// Devices by what became of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,6 +23,21 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Counts an outcome.
+    pub(super) fn finish(&mut self, outcome: Outcome, failure: Option<FailureKind>) {
+        match outcome {
+            Outcome::Completed => self.completed += 1,
+            Outcome::Cancelled => self.cancelled += 1,
+            Outcome::Failed | Outcome::Rejected => self.failed += 1,
+        }
+        match failure {
+            Some(FailureKind::DeviceFault) => self.device_fault += 1,
+            Some(FailureKind::TimedOut) => self.timed_out += 1,
+            Some(FailureKind::Configuration) => self.configuration += 1,
+            Some(FailureKind::Any) | None => {}
+        }
+    }
+
     /// Devices that have their outcome.
     #[must_use]
     pub fn finished(&self) -> u64 {

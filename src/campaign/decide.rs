@@ -2,6 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::criteria::trips;
 use super::plan::Plan;
 use super::record::PauseReason;
 use super::state::State;
@@ -23,10 +24,19 @@ pub struct Situation {
     pub now: Timestamp,
     /// Devices in the queue and at hand.
     pub waiting: u64,
-    /// Whether everything stands still, by an operator's order or as this worker cannot ask the NBI.
-    pub is_held: bool,
+    /// Why everything stands still, if it does.
+    pub held: Option<Held>,
     /// When the campaign began.
     pub began_at: Timestamp,
+}
+
+/// Why everything stands still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// An operator's order, which disarmed the devices of all campaigns.
+    Operator,
+    /// This worker cannot ask the NBI. That disarms nothing.
+    Nbi,
 }
 
 /// What to do.
@@ -41,8 +51,10 @@ pub enum Action {
     },
     /// Start devices.
     Release {
-        /// At most so many.
+        /// At most so many, as the pace allows.
         at_most: u32,
+        /// At most so many of them that take a place, as a device whose release nobody confirmed has one already.
+        places: u32,
     },
     /// Pause the campaign.
     Pause {
@@ -93,7 +105,7 @@ pub fn decide(plan: &Plan, state: &State, situation: Situation) -> Action {
     let Situation {
         now,
         waiting,
-        is_held,
+        held,
         began_at,
     } = situation;
     let later = |gate, at: Option<Timestamp>| {
@@ -104,11 +116,12 @@ pub fn decide(plan: &Plan, state: &State, situation: Situation) -> Action {
         }
     };
     let is_cancelling = state.cancelling.is_some();
+    let is_past_deadline = plan.deadline.is_some_and(|deadline| deadline <= now);
     let is_nothing_left = waiting == 0 && state.unfinished() == 0;
     if is_cancelling && waiting > 0 {
         return Action::Drain(Conclusion::Cancelled);
     }
-    if plan.deadline.is_some_and(|deadline| deadline <= now) && waiting > 0 {
+    if is_past_deadline && waiting > 0 {
         return Action::Drain(Conclusion::Completed);
     }
     if is_cancelling && is_nothing_left {
@@ -121,18 +134,25 @@ pub fn decide(plan: &Plan, state: &State, situation: Situation) -> Action {
         }
         return later(Gate::NotAccepted, None);
     };
+    let may_start = !is_cancelling && !is_past_deadline;
+    // An operator's stop disarmed devices, whose ends say nothing; its end acknowledges them.
+    if may_start
+        && state.paused.is_none()
+        && held != Some(Held::Operator)
+        && let Some((reason, message)) = trips(plan, state)
+    {
+        return Action::Pause { reason, message };
+    }
     if is_nothing_left {
+        // What is added later must not start.
+        if may_start && state.has_paused_itself() {
+            return later(Gate::Paused, plan.deadline);
+        }
         let over_at = accepted_at.checked_add(LINGER).unwrap_or(now);
         if over_at <= now {
             return Action::Conclude(Conclusion::Completed);
         }
         return later(Gate::NothingWaits, Some(over_at));
-    }
-    if state.paused.is_none()
-        && !is_cancelling
-        && let Some((reason, message)) = trips(plan, state)
-    {
-        return Action::Pause { reason, message };
     }
     if waiting == 0 {
         return later(Gate::NothingWaits, None);
@@ -140,7 +160,7 @@ pub fn decide(plan: &Plan, state: &State, situation: Situation) -> Action {
     if state.paused.is_some() {
         return later(Gate::Paused, plan.deadline);
     }
-    if is_held {
+    if held.is_some() {
         return later(Gate::Held, plan.deadline);
     }
     match closed_until(plan, now) {
@@ -160,15 +180,17 @@ fn release(
         .pace
         .max_in_flight
         .map_or(u32::MAX, |most| most.saturating_sub(state.in_flight()));
-    if places == 0 {
+    // Only the devices themselves can free places that were given and perhaps not used.
+    if places == 0 && !state.has_unsettled() {
         return later(Gate::Places, state.expires_at(plan));
     }
     let Some(rate) = state.rate(plan) else {
-        return Action::Release { at_most: places };
+        let at_most = u32::MAX;
+        return Action::Release { at_most, places };
     };
-    match state.pacer().allowed(rate, now).min(places) {
+    match state.pacer().allowed(rate, now) {
         0 => later(Gate::Pace, Some(state.pacer().next_at(rate, now))),
-        at_most => Action::Release { at_most },
+        at_most => Action::Release { at_most, places },
     }
 }
 
@@ -181,36 +203,4 @@ pub(super) fn closed_until(plan: &Plan, now: Timestamp) -> Option<Option<Timesta
         Opening::Open { .. } => None,
         Opening::Closed { opens_at } => Some(opens_at),
     }
-}
-
-/// The first criterion that is met by what has finished since the last resumption.
-fn trips(plan: &Plan, state: &State) -> Option<(PauseReason, String)> {
-    let counts = state.unacknowledged();
-    let faults = counts.configuration;
-    if plan.configuration_faults > 0 && faults >= u64::from(plan.configuration_faults) {
-        let message = format!(
-            "{faults} devices reported faults that speak of the file or its server; look at firmware_url, then resume"
-        );
-        return Some((PauseReason::ConfigurationFaults, message));
-    }
-    plan.abort.iter().find_map(|abort| {
-        let (failed, finished) = (counts.failures(abort.failure), counts.finished());
-        let is_met = finished >= u64::from(abort.min_finished)
-            && failed > 0
-            && failed as f64 * 100.0 >= abort.percent * finished as f64;
-        is_met.then(|| {
-            let message = format!(
-                "{failed} of {finished} finished devices failed ({}): {} %; the limit is {} %",
-                abort.failure.name(),
-                rounded(failed as f64 * 100.0 / finished as f64),
-                abort.percent
-            );
-            (PauseReason::Abort, message)
-        })
-    })
-}
-
-/// To a tenth, which is enough to be told.
-fn rounded(percent: f64) -> f64 {
-    (percent * 10.0).round() / 10.0
 }

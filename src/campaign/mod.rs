@@ -19,15 +19,18 @@ pub mod pace;
 pub mod record;
 pub mod state;
 
+mod admission;
+mod criteria;
 pub mod decide;
 pub mod forecast;
 
 #[cfg(test)]
 mod tests;
 
+pub use admission::Admission;
 pub use counts::Counts;
-pub use decide::{Action, Conclusion, Gate, Situation, decide};
+pub use decide::{Action, Conclusion, Gate, Held, Situation, decide};
 pub use plan::{Abort, FailureKind, Pace, Plan, Ramp};
 pub use record::{Device, PauseReason, Record};
-pub use state::{Admission, Paused, State};
+pub use state::{Paused, State};
 pub use window::{Opening, Window};

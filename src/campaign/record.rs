@@ -1,6 +1,6 @@
 //! What stands in a campaign's log, in the core's words.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::plan::FailureKind;
 use crate::job::{CpeId, Outcome};
@@ -85,12 +85,25 @@ pub enum Record {
         /// The operator's order, if it was one.
         order: Option<String>,
     },
-    /// It goes on; the failures so far are acknowledged.
+    /// It goes on; the failures so far are acknowledged, and the ends of what the pause disarmed.
     Resumed {
         /// When.
         at: Timestamp,
+        /// So much later they may be armed again, and count again; `None`: never.
+        arm_again_after: Option<SignedDuration>,
         /// The operator's order.
         order: Option<String>,
+    },
+    /// An operator resumed everything: the same for this campaign, which stays paused if it is.
+    EverythingResumed {
+        /// When.
+        at: Timestamp,
+        /// Whether everything was paused before.
+        ends_pause: bool,
+        /// As in a resumption of the campaign.
+        arm_again_after: Option<SignedDuration>,
+        /// The operator's order.
+        order: String,
     },
     /// An operator has cancelled it: nothing is started any more, and what waits is being told.
     Cancelling {

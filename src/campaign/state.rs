@@ -2,12 +2,13 @@
 //!
 //! Bounded by the number of devices released: about 150 bytes each, 15 MB for 100,000. Devices that wait are in the queue and not here.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::counts::Counts;
+use super::criteria::Disarmed;
 use super::pace::Pacer;
 use super::plan::{FailureKind, Plan};
 use super::record::{Device, PauseReason, Record};
@@ -15,7 +16,7 @@ use crate::job::{CpeId, Outcome};
 
 /// Where a released device stands.
 #[derive(Debug, Clone)]
-enum Place {
+pub(super) enum Place {
     /// It is under way and takes a place.
     InFlight {
         since: Timestamp,
@@ -38,30 +39,21 @@ pub struct Paused {
     pub message: String,
 }
 
-/// What becomes of a device whose turn it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admission {
-    /// It may be started.
-    Start,
-    /// It was started before, or its message is a copy: the message can go.
-    Drop,
-    /// Too many of its key are under way: it keeps waiting.
-    KeyIsBusy,
-}
-
 /// What a campaign has come to.
 #[derive(Debug, Clone, Default)]
 pub struct State {
-    devices: HashMap<CpeId, Place>,
-    /// Devices in the order of their release, for the in-flight timeout.
+    pub(super) devices: HashMap<CpeId, Place>,
+    /// Devices in the order of their releases, for the in-flight timeout.
     in_order: VecDeque<(Timestamp, CpeId)>,
     in_flight: u32,
     unfinished: u64,
-    per_key: HashMap<Arc<str>, u32>,
-    /// The last release of each coordinator: whether its requests were published is not known.
-    unsettled: HashMap<String, Vec<CpeId>>,
-    counts: Counts,
-    acknowledged: Counts,
+    pub(super) per_key: HashMap<Arc<str>, u32>,
+    /// Devices without an outcome whose last release is the last of this coordinator: whether their requests were published is not known.
+    pub(super) unsettled: HashMap<CpeId, Arc<str>>,
+    pub(super) counts: Counts,
+    /// Those of `counts` that no criterion looks at.
+    pub(super) acknowledged: Counts,
+    disarmed: Option<Disarmed>,
     pacer: Pacer,
     /// Sum and number of the times that completed devices took.
     took: (SignedDuration, u32),
@@ -117,11 +109,24 @@ impl State {
                 });
                 self.ordered(order.as_ref());
             }
-            Record::Resumed { order, .. } => {
+            Record::Resumed {
+                at,
+                arm_again_after,
+                order,
+            } => {
                 self.resumes += 1;
-                self.paused = None;
-                self.acknowledged = self.counts;
+                let ends_pause = self.paused.take().is_some();
+                self.acknowledge(*at, ends_pause, *arm_again_after);
                 self.ordered(order.as_ref());
+            }
+            Record::EverythingResumed {
+                at,
+                ends_pause,
+                arm_again_after,
+                order,
+            } => {
+                self.acknowledge(*at, *ends_pause, *arm_again_after);
+                self.ordered(Some(order));
             }
             Record::Cancelling { at, order } => {
                 self.cancelling.get_or_insert(*at);
@@ -138,6 +143,11 @@ impl State {
         }
     }
 
+    fn acknowledge(&mut self, at: Timestamp, ends_pause: bool, after: Option<SignedDuration>) {
+        self.acknowledged = self.counts;
+        self.disarmed = Disarmed::resumed(self.disarmed, at, ends_pause, after);
+    }
+
     fn ordered(&mut self, order: Option<&String>) {
         if let Some(order) = order {
             self.order = Some(order.clone());
@@ -148,24 +158,36 @@ impl State {
         if let Some(rate) = plan.pace.rate(self.counts.completed) {
             self.pacer.took(devices.len(), rate, at);
         }
-        let ids = devices.iter().map(|device| device.cpe_id.clone()).collect();
-        self.unsettled.insert(coordinator.to_owned(), ids);
+        // It says that its last one is done.
+        self.settle(coordinator);
+        let coordinator = Arc::<str>::from(coordinator);
         for device in devices {
-            // One that is started again, as nobody knows whether it was: it has its place already.
-            if self.devices.contains_key(&device.cpe_id) {
-                continue;
+            match self.devices.get_mut(&device.cpe_id) {
+                // Started again, as nobody knows whether it was: it has its place already.
+                Some(Place::InFlight { since, .. }) => {
+                    *since = at;
+                    self.in_order.push_back((at, device.cpe_id.clone()));
+                }
+                Some(Place::Silent { since }) => *since = at,
+                Some(Place::Finished) => continue,
+                None => self.take_place(at, device),
             }
-            let key = device.concurrency_key.as_deref().map(Arc::<str>::from);
-            if let Some(key) = &key {
-                *self.per_key.entry(Arc::clone(key)).or_default() += 1;
-            }
-            self.devices
-                .insert(device.cpe_id.clone(), Place::InFlight { since: at, key });
-            self.in_order.push_back((at, device.cpe_id.clone()));
-            self.in_flight += 1;
-            self.unfinished += 1;
-            self.counts.released += 1;
+            self.unsettled
+                .insert(device.cpe_id.clone(), Arc::clone(&coordinator));
         }
+    }
+
+    fn take_place(&mut self, at: Timestamp, device: &Device) {
+        let key = device.concurrency_key.as_deref().map(Arc::<str>::from);
+        if let Some(key) = &key {
+            *self.per_key.entry(Arc::clone(key)).or_default() += 1;
+        }
+        self.devices
+            .insert(device.cpe_id.clone(), Place::InFlight { since: at, key });
+        self.in_order.push_back((at, device.cpe_id.clone()));
+        self.in_flight += 1;
+        self.unfinished += 1;
+        self.counts.released += 1;
     }
 
     fn finished(
@@ -176,6 +198,7 @@ impl State {
         failure: Option<FailureKind>,
     ) {
         let before = self.devices.insert(cpe_id.clone(), Place::Finished);
+        self.unsettled.remove(cpe_id);
         let since = match before {
             Some(Place::Finished) => return,
             Some(Place::InFlight { since, key }) => {
@@ -190,16 +213,13 @@ impl State {
             // It was told its outcome without having been started.
             None => None,
         };
-        match outcome {
-            Outcome::Completed => self.counts.completed += 1,
-            Outcome::Cancelled => self.counts.cancelled += 1,
-            Outcome::Failed | Outcome::Rejected => self.counts.failed += 1,
-        }
-        match failure {
-            Some(FailureKind::DeviceFault) => self.counts.device_fault += 1,
-            Some(FailureKind::TimedOut) => self.counts.timed_out += 1,
-            Some(FailureKind::Configuration) => self.counts.configuration += 1,
-            Some(FailureKind::Any) | None => {}
+        self.counts.finish(outcome, failure);
+        let says_nothing = since.is_none_or(|since| {
+            self.disarmed
+                .is_some_and(|disarmed| disarmed.holds(since, at))
+        });
+        if says_nothing {
+            self.acknowledged.finish(outcome, failure);
         }
         if let (Outcome::Completed, Some(since)) = (outcome, since) {
             let one = at.duration_since(since).max(SignedDuration::ZERO);
@@ -221,15 +241,18 @@ impl State {
 
     /// Frees the places of devices that have been under way for longer than the plan waits.
     pub fn expire(&mut self, plan: &Plan, now: Timestamp) {
-        while let Some((since, cpe_id)) = self.in_order.front() {
+        while let Some((released_at, cpe_id)) = self.in_order.front() {
             let is_silent = plan
                 .pace
                 .in_flight_timeout
-                .is_some_and(|timeout| now.duration_since(*since) >= timeout);
-            let place = self.devices.get_mut(cpe_id);
-            match place {
+                .is_some_and(|timeout| now.duration_since(*released_at) >= timeout);
+            match self.devices.get_mut(cpe_id) {
+                // It was released again since, and stands there a second time.
+                Some(Place::InFlight { since, .. }) if *since > *released_at => {}
                 Some(place @ Place::InFlight { .. }) if is_silent => {
-                    let silent = Place::Silent { since: *since };
+                    let silent = Place::Silent {
+                        since: *released_at,
+                    };
                     let Place::InFlight { key, .. } = std::mem::replace(place, silent) else {
                         return;
                     };
@@ -249,53 +272,6 @@ impl State {
         since.checked_add(plan.pace.in_flight_timeout?).ok()
     }
 
-    /// Chooses among devices whose messages are at hand, in order: at most `at_most` of the answers are [`Admission::Start`], and devices
-    /// behind the last of them get none.
-    #[must_use]
-    pub fn admit(&self, plan: &Plan, at_hand: &[Device], at_most: usize) -> Vec<Admission> {
-        let mut chosen: HashSet<&CpeId> = HashSet::new();
-        let mut keys: HashMap<&str, u32> = HashMap::new();
-        let mut answers = Vec::with_capacity(at_hand.len());
-        for device in at_hand {
-            if self.is_known(&device.cpe_id) || chosen.contains(&device.cpe_id) {
-                answers.push(Admission::Drop);
-                continue;
-            }
-            if let (Some(most), Some(key)) = (
-                plan.max_in_flight_per_key,
-                device.concurrency_key.as_deref(),
-            ) {
-                let is_again = self.devices.contains_key(&device.cpe_id);
-                let under_way = self.per_key.get(key).copied().unwrap_or(0);
-                let batch = keys.entry(key).or_default();
-                if !is_again && under_way + *batch >= most {
-                    answers.push(Admission::KeyIsBusy);
-                    continue;
-                }
-                if chosen.len() < at_most {
-                    *batch += 1;
-                }
-            }
-            if chosen.len() >= at_most {
-                break;
-            }
-            chosen.insert(&device.cpe_id);
-            answers.push(Admission::Start);
-        }
-        answers
-    }
-
-    /// Whether a device is under way or has its outcome, for certain.
-    fn is_known(&self, cpe_id: &CpeId) -> bool {
-        match self.devices.get(cpe_id) {
-            None => false,
-            Some(Place::Finished) => true,
-            Some(Place::InFlight { .. } | Place::Silent { .. }) => {
-                !self.unsettled.values().any(|ids| ids.contains(cpe_id))
-            }
-        }
-    }
-
     /// Whether a device was started, as far as the log says.
     #[must_use]
     pub fn is_released(&self, cpe_id: &CpeId) -> bool {
@@ -310,19 +286,27 @@ impl State {
 
     /// Notes that everything which this coordinator released is published.
     pub fn settle(&mut self, coordinator: &str) {
-        self.unsettled.remove(coordinator);
+        self.unsettled.retain(|_, of| &**of != coordinator);
+    }
+
+    /// Whether there are devices of which nobody knows whether they were started.
+    #[must_use]
+    pub fn has_unsettled(&self) -> bool {
+        !self.unsettled.is_empty()
+    }
+
+    /// Whether it is paused by one of its own criteria.
+    #[must_use]
+    pub fn has_paused_itself(&self) -> bool {
+        self.paused
+            .as_ref()
+            .is_some_and(|paused| paused.reason != PauseReason::Operator)
     }
 
     /// All counts.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.counts
-    }
-
-    /// The counts since the last resumption: what abort criteria look at.
-    #[must_use]
-    pub fn unacknowledged(&self) -> Counts {
-        self.counts.since(self.acknowledged)
     }
 
     /// Devices that take a place.

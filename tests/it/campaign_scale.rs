@@ -118,11 +118,11 @@ impl Story {
             let situation = Situation {
                 now: self.now,
                 waiting: self.queue.len() as u64,
-                is_held: false,
+                held: None,
                 began_at: self.began_at,
             };
             match decide(&self.plan, &self.state, situation) {
-                Action::Release { at_most } => self.release(at_most as usize),
+                Action::Release { at_most, places } => self.release(at_most.min(places) as usize),
                 Action::Wait { until, .. } => self.sleep(until),
                 other => return other,
             }
@@ -131,9 +131,11 @@ impl Story {
 
     fn release(&mut self, at_most: usize) {
         let at_hand: Vec<_> = self.queue.iter().take(200).cloned().collect();
-        let answers = self.state.admit(&self.plan, &at_hand, at_most.min(200));
-        assert!(answers.iter().all(|answer| *answer == Admission::Start));
-        let devices: Vec<_> = self.queue.drain(..answers.len()).collect();
+        let count = at_most.min(at_hand.len());
+        let answers = self.state.admit(&self.plan, &at_hand, count, count);
+        let started = answers.iter().take_while(|one| **one == Admission::Start);
+        assert_eq!(started.count(), count);
+        let devices: Vec<_> = self.queue.drain(..count).collect();
         for device in &devices {
             let (takes, outcome, failure) = behaviour(&mut self.rng, self.is_bad_image);
             self.under_way
@@ -146,7 +148,7 @@ impl Story {
             devices,
         });
         self.state.settle("a");
-        self.minute().starts += answers.len() as u64;
+        self.minute().starts += count as u64;
     }
 
     /// Sleeps until then or until a device ends.
@@ -358,6 +360,7 @@ fn a_bad_image_touches_the_threshold_and_what_was_in_flight_of_a_hundred_thousan
     story.is_bad_image = false;
     story.write(&Record::Resumed {
         at: story.now,
+        arm_again_after: None,
         order: None,
     });
     assert_eq!(story.go_on(), Action::Conclude(Conclusion::Completed));

@@ -125,18 +125,20 @@ fn resuming_acknowledges_what_failed_before_and_new_failures_trip_again() {
     ));
     campaign.apply(&Record::Resumed {
         at: at(3),
+        arm_again_after: None,
         order: None,
     });
     assert!(matches!(
         campaign.decide(900, at(3)),
         Action::Release { .. }
     ));
-    campaign.fail(10..19, FailureKind::Any, at(4));
+    campaign.release(100..110, at(4));
+    campaign.fail(100..109, FailureKind::Any, at(4));
     assert!(matches!(
         campaign.decide(900, at(4)),
         Action::Release { .. }
     ));
-    campaign.fail(19..20, FailureKind::Any, at(5));
+    campaign.fail(109..110, FailureKind::Any, at(5));
     assert!(reason(&campaign.decide(900, at(5))).is_some());
     assert_eq!(campaign.state.counts().failed, 20);
 }
@@ -247,7 +249,7 @@ fn the_end_of_an_earlier_campaign_of_the_same_name_is_not_taken_for_this_one() {
     assert!(!campaign.state.is_concluded);
     assert_eq!(campaign.state.counts(), Counts::default());
     assert_eq!(
-        campaign.state.admit(&campaign.plan, &devices(0..1), 1),
+        campaign.state.admit(&campaign.plan, &devices(0..1), 1, 1),
         [Admission::Start]
     );
 }
@@ -334,7 +336,7 @@ fn nothing_starts_before_its_time_or_outside_the_window_or_while_everything_is_h
     let situation = Situation {
         now: at(7_230),
         waiting: 7,
-        is_held: true,
+        held: Some(Held::Nbi),
         began_at: noon(),
     };
     assert!(matches!(

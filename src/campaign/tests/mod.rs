@@ -1,8 +1,9 @@
 //! Tests of the core of campaigns: no async, no clock. `windows` has the nights on which clocks change, `paces` whole minutes and
-//! failovers, `decisions` what pauses, ends and holds a campaign, `crashes` coordinators that die, and broken ones.
+//! failovers, `decisions` what pauses, ends and holds a campaign, `ends` its last devices, `crashes` coordinators that die, and broken ones.
 
 mod crashes;
 mod decisions;
+mod ends;
 mod paces;
 mod windows;
 
@@ -98,7 +99,7 @@ impl Campaign {
         let situation = Situation {
             now,
             waiting,
-            is_held: false,
+            held: None,
             began_at: noon(),
         };
         decide(&self.plan, &self.state, situation)

@@ -138,7 +138,13 @@ fn a_silent_device_frees_its_place_and_counts_when_it_comes() {
         ..Plan::default()
     };
     let mut campaign = Campaign::new(plan);
-    assert_eq!(campaign.decide(10, at(0)), Action::Release { at_most: 2 });
+    assert_eq!(
+        campaign.decide(10, at(0)),
+        Action::Release {
+            at_most: u32::MAX,
+            places: 2
+        }
+    );
     campaign.release(0..2, at(0));
     assert!(matches!(
         campaign.decide(8, at(60)),
@@ -148,7 +154,13 @@ fn a_silent_device_frees_its_place_and_counts_when_it_comes() {
         }
     ));
     campaign.complete(1..2, at(60));
-    assert_eq!(campaign.decide(8, at(60)), Action::Release { at_most: 1 });
+    assert_eq!(
+        campaign.decide(8, at(60)),
+        Action::Release {
+            at_most: u32::MAX,
+            places: 1
+        }
+    );
     campaign.release(2..3, at(60));
     assert!(matches!(
         campaign.decide(7, at(1_799)),
@@ -159,7 +171,10 @@ fn a_silent_device_frees_its_place_and_counts_when_it_comes() {
     ));
     assert_eq!(
         campaign.decide(7, at(1_800)),
-        Action::Release { at_most: 1 }
+        Action::Release {
+            at_most: u32::MAX,
+            places: 1
+        }
     );
     assert_eq!(
         (campaign.state.in_flight(), campaign.state.unfinished()),
@@ -190,10 +205,10 @@ fn devices_of_a_busy_key_wait_while_others_pass() {
         of_key(3, "olt-2"),
         device(4),
     ];
-    use Admission::{Drop, KeyIsBusy, Start};
+    use Admission::{Drop, Start, Wait};
     assert_eq!(
-        campaign.state.admit(&campaign.plan, &at_hand, 9),
-        [Start, KeyIsBusy, Start, Start]
+        campaign.state.admit(&campaign.plan, &at_hand, 9, 9),
+        [Start, Wait, Start, Start]
     );
     campaign.apply(&Record::Released {
         coordinator: "a".to_owned(),
@@ -202,13 +217,13 @@ fn devices_of_a_busy_key_wait_while_others_pass() {
     });
     campaign.state.settle("a");
     assert_eq!(
-        campaign.state.admit(&campaign.plan, &at_hand, 9),
-        [Drop, KeyIsBusy, Start, Start]
+        campaign.state.admit(&campaign.plan, &at_hand, 9, 9),
+        [Drop, Wait, Start, Start]
     );
     campaign.complete(1..2, at(9));
     assert_eq!(
-        campaign.state.admit(&campaign.plan, &at_hand, 1),
-        [Drop, Start]
+        campaign.state.admit(&campaign.plan, &at_hand, 1, 1),
+        [Drop, Start, Wait, Wait]
     );
 }
 
@@ -226,20 +241,70 @@ fn a_release_that_nobody_confirmed_is_done_again_and_others_are_not() {
     let at_hand = devices(0..6);
     use Admission::{Drop, Start};
     assert_eq!(
-        campaign.state.admit(&campaign.plan, &at_hand, 9),
+        campaign.state.admit(&campaign.plan, &at_hand, 9, 9),
         [Drop, Drop, Start, Start, Start, Start]
     );
     campaign.apply(&released("b", 2..3));
     campaign.apply(&released("b", 4..5));
     assert_eq!(
-        campaign.state.admit(&campaign.plan, &at_hand, 9),
-        [Drop, Drop, Start, Start, Start, Start]
+        campaign.state.admit(&campaign.plan, &at_hand, 9, 9),
+        [Drop, Drop, Drop, Start, Start, Start]
     );
     campaign.state.settle("b");
     campaign.finish(3, Outcome::Completed, None, at(5));
     assert_eq!(
-        campaign.state.admit(&campaign.plan, &at_hand, 9),
-        [Drop, Drop, Start, Drop, Drop, Start]
+        campaign.state.admit(&campaign.plan, &at_hand, 9, 9),
+        [Drop, Drop, Drop, Drop, Drop, Start]
     );
     assert_eq!(campaign.state.counts().released, 5);
+}
+
+#[test]
+fn a_device_that_was_started_again_has_copies_and_no_more_starts() {
+    let mut campaign = Campaign::new(Plan::default());
+    let released = |coordinator: &str, at, numbers| Record::Released {
+        coordinator: coordinator.to_owned(),
+        at,
+        devices: devices(numbers),
+    };
+    campaign.apply(&released("a", at(0), 0..2));
+    campaign.apply(&released("b", at(9), 0..2));
+    campaign.state.settle("b");
+    use Admission::{Drop, Start, Wait};
+    assert_eq!(
+        campaign.state.admit(&campaign.plan, &devices(0..2), 9, 9),
+        [Drop, Drop]
+    );
+    assert!(!campaign.state.has_unsettled());
+    // A release that nobody confirmed needs no place; two messages of a device are one start; what waits is no copy, twice it is.
+    campaign.apply(&released("c", at(10), 2..3));
+    let at_hand = [device(3), device(2), device(2), device(3)];
+    let admit = |starts, places| {
+        campaign
+            .state
+            .admit(&campaign.plan, &at_hand, starts, places)
+    };
+    assert_eq!(admit(9, 0), [Wait, Start, Drop, Drop]);
+    assert_eq!(admit(1, 1), [Start, Wait, Drop, Drop]);
+    assert_eq!(admit(0, 0), [Wait, Wait, Drop, Drop]);
+}
+
+#[test]
+fn a_device_that_was_started_again_is_silent_from_then_on() {
+    let plan = Plan {
+        pace: Pace {
+            max_in_flight: Some(1),
+            in_flight_timeout: Some(SignedDuration::from_mins(30)),
+            ..Pace::default()
+        },
+        ..Plan::default()
+    };
+    let mut campaign = Campaign::new(plan);
+    campaign.release(0..1, at(0));
+    campaign.release(0..1, at(600));
+    for (now, in_flight) in [(1_800, 1), (2_399, 1), (2_400, 0)] {
+        campaign.state.expire(&campaign.plan, at(now));
+        assert_eq!(campaign.state.in_flight(), in_flight, "{now}");
+    }
+    assert_eq!(campaign.state.unfinished(), 1);
 }

@@ -69,6 +69,9 @@ pub struct AmqpSettings {
     /// How long the leader of campaigns holds a message before it gives it back and gets it again: less than the 30 minutes after which
     /// the broker takes a delivery away.
     pub campaign_held_max: Duration,
+    /// After the end of a pause devices that it disarmed may be armed again after this even where no operator says so
+    /// (`job.flash_time_max`); zero: they are not.
+    pub campaign_arm_again_after: SignedDuration,
     /// A refused publish asks again through a new channel where the one in use is older than this.
     pub refused_anew_after: Duration,
     /// TLS.
@@ -96,6 +99,7 @@ impl Default for AmqpSettings {
             reply_to_allowed: Vec::new(),
             campaign_progress_interval: Duration::from_secs(60),
             campaign_held_max: Duration::from_secs(600),
+            campaign_arm_again_after: SignedDuration::ZERO,
             refused_anew_after: Duration::from_secs(60),
             tls: TlsSettings::default(),
         }

@@ -1,6 +1,6 @@
 //! The events of campaigns: each tells the whole state, so that the last one is enough to know it.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -35,7 +35,10 @@ pub enum Happened {
         message: String,
     },
     /// It goes on.
-    Resumed,
+    Resumed {
+        /// So much later what the pause disarmed may be armed again; `None`: never.
+        arm_again_after: Option<SignedDuration>,
+    },
     /// The deadline can no longer be met, or can again.
     Jeopardy {
         /// Whether it is in jeopardy now.
@@ -139,6 +142,10 @@ pub(in crate::message) struct Data<'a> {
     /// Of `upgrade.campaign.jeopardy`: whether the deadline cannot be met any more.
     #[serde(skip_serializing_if = "Option::is_none")]
     in_jeopardy: Option<bool>,
+    /// Of `upgrade.campaign.resumed`: so much later devices that the pause disarmed may be armed again, and count again, in whole seconds
+    /// (`"1800s"`). Absent: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arm_again_after: Option<String>,
     /// Of `upgrade.campaign.accepted`: how many devices this request names.
     #[serde(skip_serializing_if = "Option::is_none")]
     devices: Option<usize>,
@@ -205,6 +212,12 @@ impl CampaignEvent<'_> {
             } => (Some(*is_in_jeopardy), *done_at),
             _ => (None, None),
         };
+        let arm_again_after = match happened {
+            Happened::Resumed { arm_again_after } => {
+                arm_again_after.map(|after| format!("{}s", after.as_secs()))
+            }
+            _ => None,
+        };
         let devices = match happened {
             Happened::Accepted { devices, .. } => Some(*devices),
             _ => None,
@@ -222,6 +235,7 @@ impl CampaignEvent<'_> {
             deadline: definition.plan.deadline,
             done_at,
             in_jeopardy,
+            arm_again_after,
             devices,
             starts_per_minute: state.rate(&definition.plan),
             counts: CountsData {
@@ -273,7 +287,7 @@ impl CampaignEvent<'_> {
                 (EventKind::CampaignProgress, format!("cancelling:{order}"))
             }
             Happened::Paused { .. } => (EventKind::CampaignPaused, state.pauses.to_string()),
-            Happened::Resumed => (EventKind::CampaignResumed, state.resumes.to_string()),
+            Happened::Resumed { .. } => (EventKind::CampaignResumed, state.resumes.to_string()),
             Happened::Jeopardy { .. } => {
                 (EventKind::CampaignJeopardy, state.jeopardies.to_string())
             }
@@ -292,7 +306,7 @@ impl CampaignEvent<'_> {
             Happened::Concluded(Conclusion::Cancelled) => "cancelled",
             Happened::Cancelling => "cancelling",
             Happened::Paused { .. } => "paused",
-            Happened::Resumed => "running",
+            Happened::Resumed { .. } => "running",
             _ if self.state.cancelling.is_some() => "cancelling",
             _ if self.state.paused.is_some() => "paused",
             _ => "running",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{Definition, job_id};
@@ -38,6 +38,44 @@ struct PrivateV1 {
     devices: Vec<(String, Option<String>)>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     asked_since: Option<Timestamp>,
+}
+
+/// Without a `coordinator`, so that a release which does not know it reads nothing there.
+#[derive(Serialize, Deserialize)]
+struct EverythingResumedV1 {
+    v: u32,
+    at: Timestamp,
+    everything_resumed: ResumedV1,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ResumedV1 {
+    order: String,
+    #[serde(default)]
+    ends_pause: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    arm_again_after_s: Option<u32>,
+}
+
+/// Says that an operator has resumed everything: whether that ended a pause, and when what it disarmed may be armed again.
+#[must_use]
+pub fn encode_everything_resumed(
+    at: Timestamp,
+    ends_pause: bool,
+    arm_again_after: Option<SignedDuration>,
+    order: &str,
+) -> Vec<u8> {
+    let entry = EverythingResumedV1 {
+        v: 1,
+        at,
+        everything_resumed: ResumedV1 {
+            order: order.to_owned(),
+            ends_pause,
+            arm_again_after_s: arm_again_after
+                .and_then(|after| u32::try_from(after.as_secs()).ok()),
+        },
+    };
+    serde_json::to_vec(&entry).unwrap_or_default()
 }
 
 /// Says that a coordinator took over.
@@ -108,6 +146,8 @@ struct Data {
     state: Option<String>,
     #[serde(default)]
     in_jeopardy: Option<bool>,
+    #[serde(default)]
+    arm_again_after: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -195,6 +235,20 @@ fn decode(
 
 /// An entry that a coordinator wrote for itself.
 fn of_coordinator(body: &[u8]) -> Entry {
+    if let Ok(EverythingResumedV1 {
+        v: 1,
+        at,
+        everything_resumed,
+    }) = serde_json::from_slice(body)
+    {
+        let after = everything_resumed.arm_again_after_s;
+        return Entry::Record(Record::EverythingResumed {
+            at,
+            ends_pause: everything_resumed.ends_pause,
+            arm_again_after: after.map(|seconds| SignedDuration::from_secs(seconds.into())),
+            order: everything_resumed.order,
+        });
+    }
     let Ok(PrivateV1 {
         v: 1,
         coordinator,
@@ -243,7 +297,11 @@ fn of_event(
             message: data.message.unwrap_or_default(),
             order,
         }),
-        "upgrade.campaign.resumed" => Some(Record::Resumed { at, order }),
+        "upgrade.campaign.resumed" => Some(Record::Resumed {
+            at,
+            arm_again_after: data.arm_again_after.and_then(|text| text.parse().ok()),
+            order,
+        }),
         "upgrade.campaign.progress"
             if data.state.as_deref() == Some("cancelling") && order.is_some() =>
         {

@@ -489,6 +489,39 @@ fn the_log_gives_back_what_was_written_and_takes_events() {
             order: Some("8".to_owned())
         })
     );
+    for (arm_again_after, told) in [
+        (None, None),
+        (
+            Some(SignedDuration::from_mins(30)),
+            Some("\"arm_again_after\":\"1800s\""),
+        ),
+    ] {
+        let resumed = event(&Happened::Resumed { arm_again_after }, Some(("9", None)));
+        let text = String::from_utf8(resumed.body.clone()).unwrap();
+        assert_eq!(text.contains("arm_again_after"), told.is_some(), "{text}");
+        assert!(told.is_none_or(|told| text.contains(told)), "{text}");
+        assert_eq!(
+            read(&resumed.body),
+            Entry::Record(Record::Resumed {
+                at: noon(),
+                arm_again_after,
+                order: Some("9".to_owned())
+            })
+        );
+        let all = campaign::encode_everything_resumed(noon(), true, arm_again_after, "10");
+        assert_eq!(
+            read(&all),
+            Entry::Record(Record::EverythingResumed {
+                at: noon(),
+                ends_pause: true,
+                arm_again_after,
+                order: "10".to_owned()
+            })
+        );
+        // A worker of before takes what has a coordinator for a release or a marker.
+        let all = String::from_utf8(all).unwrap();
+        assert!(!all.contains("coordinator"), "{all}");
+    }
     let over = event(
         &Happened::Concluded(crate::campaign::Conclusion::Completed),
         None,

@@ -130,7 +130,7 @@ impl Telemetry {
                     detail = cut(message)
                 );
             }
-            Happened::Resumed => line!(info, "campaign resumed"),
+            Happened::Resumed { .. } => line!(info, "campaign resumed"),
             Happened::Jeopardy {
                 is_in_jeopardy: true,
                 ..

@@ -21,7 +21,7 @@ use super::super::stream::StreamReader;
 use super::objects;
 use super::order::Order;
 use super::outlet::{Outlet, taken};
-use crate::campaign::{Action, Gate, Situation, State, decide};
+use crate::campaign::{Action, Gate, Held, Situation, State, decide};
 use crate::clock;
 use crate::driver::Intake;
 use crate::job::CampaignId;
@@ -343,7 +343,7 @@ impl Coordinator {
             let situation = Situation {
                 now,
                 waiting: desk.waiting(),
-                is_held: self.is_held(),
+                held: self.held(),
                 began_at: self.definition.began_at,
             };
             let soon = now
@@ -359,8 +359,9 @@ impl Coordinator {
                         until
                     });
                 }
-                Action::Release { at_most } => {
-                    if !self.release(desk, at_most).await? {
+                Action::Release { at_most, places } => {
+                    if !self.release(desk, at_most, places).await? {
+                        self.gate = (places == 0).then_some(Gate::Places);
                         return Ok(soon);
                     }
                 }
@@ -381,8 +382,12 @@ impl Coordinator {
         }
     }
 
-    /// Whether everything stands still: by an operator's order, or as this worker may not ask the NBI, whose jobs would pile up.
-    fn is_held(&self) -> bool {
-        self.is_everything_paused || self.outlet.shared.wanted.borrow().intake != Intake::Open
+    /// Why everything stands still: by an operator's order, or as this worker may not ask the NBI, whose jobs would pile up.
+    fn held(&self) -> Option<Held> {
+        if self.is_everything_paused {
+            return Some(Held::Operator);
+        }
+        let is_open = self.outlet.shared.wanted.borrow().intake == Intake::Open;
+        (!is_open).then_some(Held::Nbi)
     }
 }

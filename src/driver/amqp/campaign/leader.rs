@@ -290,10 +290,12 @@ impl<'a> Leader<'a> {
     fn coordinate(&mut self, definition: Arc<Definition>, after: Duration) -> mpsc::Sender<Input> {
         let (sender, receiver) = mpsc::channel(INPUTS);
         let campaign_id = definition.campaign_id.clone();
-        let orders = self
-            .orders
-            .iter()
-            .filter(|order| order.campaign_id.as_ref() == Some(&campaign_id));
+        let orders = self.orders.iter().filter(|order| {
+            order
+                .campaign_id
+                .as_ref()
+                .is_none_or(|of| *of == campaign_id)
+        });
         let orders = order::standing(orders, definition.began_at);
         let coordinator = Coordinator::begin(
             self.outlet.clone(),

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::super::error::BrokerError;
 use super::super::record::{Record, Start, Stream};
@@ -22,6 +22,9 @@ pub(super) struct Order {
     pub(super) verb: Verb,
     /// `None`: everything.
     pub(super) campaign_id: Option<CampaignId>,
+    pub(super) arm_again_after: Option<SignedDuration>,
+    /// Whether it resumes everything, and everything was paused.
+    pub(super) ends_stop: bool,
     pub(super) correlation_id: Option<String>,
     /// Why the campaign pauses itself; `None`: an operator's order.
     pub(super) by_itself: Option<(PauseReason, String)>,
@@ -35,7 +38,11 @@ pub(super) fn why(reason: PauseReason, message: &str) -> String {
 impl Order {
     /// The order in a message of the control stream; `None`: it is about a job, or no order.
     pub(super) fn of(entry: &Record) -> Option<Self> {
-        let Command { verb, scope, .. } = Command::decode(&entry.body).ok()?;
+        let Command {
+            verb,
+            scope,
+            arm_again_after,
+        } = Command::decode(&entry.body).ok()?;
         let campaign_id = match scope {
             Scope::Campaign(id) => Some(id),
             Scope::All => None,
@@ -50,6 +57,8 @@ impl Order {
             published_at: entry.published_at,
             verb,
             campaign_id,
+            arm_again_after,
+            ends_stop: false,
             correlation_id: entry.correlation_id.clone(),
             by_itself,
         })
@@ -67,7 +76,7 @@ impl Order {
 }
 
 /// What a coordinator has to obey that begins, or goes on, with a campaign which began then: everything since, and what still stands of
-/// before, as it stands for the campaign's jobs as well. A pause that was ended does not. Its end is kept: by a slow clock both may look
+/// before about this campaign, as it stands for the campaign's jobs as well. A pause that was ended does not. Its end is kept: by a slow clock both may look
 /// older than the campaign that was paused. In the order of the stream, whatever the clocks say.
 pub(super) fn standing<'a>(
     orders: impl IntoIterator<Item = &'a Order>,
@@ -77,6 +86,9 @@ pub(super) fn standing<'a>(
     for order in orders {
         if !order.is_before(began_at) {
             since.push_back(order.clone());
+            continue;
+        }
+        if order.campaign_id.is_none() {
             continue;
         }
         match (order.verb, standing.map(|before| before.verb)) {
@@ -103,36 +115,39 @@ impl Leader<'_> {
         let end = reader.end().await?;
         while let Some(record) = reader.next_before(end).await? {
             if let Some(order) = Order::of(&record) {
-                self.note_order(order);
+                drop(self.note_order(order));
             }
         }
         Ok(reader)
     }
 
-    fn note_order(&mut self, order: Order) {
-        match &order.campaign_id {
-            None => self.is_everything_paused = order.is_pause(),
-            Some(_) => self.orders.push(order),
+    /// Keeps what coordinators that begin later have to know; what one that is there has to be told.
+    fn note_order(&mut self, mut order: Order) -> Option<Order> {
+        if order.campaign_id.is_none() {
+            order.ends_stop = self.is_everything_paused && !order.is_pause();
+            self.is_everything_paused = order.is_pause();
+            let says_something = order.ends_stop || order.arm_again_after.is_some();
+            if !says_something {
+                return None;
+            }
         }
+        self.orders.push(order.clone());
+        Some(order)
     }
 
     /// Passes an order on.
     pub(super) async fn take_order(&mut self, order: Order) {
-        self.note_order(order.clone());
-        match &order.campaign_id {
-            Some(campaign_id) => {
-                if let Some(led) = self.led.get(campaign_id) {
-                    drop(led.inputs.send(Input::Order(order)).await);
-                }
+        let campaign_id = order.campaign_id.clone();
+        let noted = self.note_order(order);
+        let of = |id: &CampaignId| campaign_id.as_ref().is_none_or(|of| of == id);
+        for (_, led) in self.led.iter().filter(|(id, _)| of(id)) {
+            // First what the end of a stop acknowledges: until then nothing may be concluded from it.
+            if let Some(order) = noted.clone() {
+                drop(led.inputs.send(Input::Order(order)).await);
             }
-            None => {
-                for led in self.led.values() {
-                    drop(
-                        led.inputs
-                            .send(Input::Hold(self.is_everything_paused))
-                            .await,
-                    );
-                }
+            if campaign_id.is_none() {
+                let is_held = self.is_everything_paused;
+                drop(led.inputs.send(Input::Hold(is_held)).await);
             }
         }
     }
@@ -194,6 +209,8 @@ mod tests {
             published_at: Some(Timestamp::from_second(second).unwrap()),
             verb,
             campaign_id: Some(CampaignId::parse("spring").unwrap()),
+            arm_again_after: None,
+            ends_stop: false,
             correlation_id: None,
             by_itself: None,
         }
@@ -226,6 +243,31 @@ mod tests {
                 .collect();
             assert_eq!(offsets, expected, "{orders:?}");
         }
+    }
+
+    #[test]
+    fn the_end_of_a_stop_counts_for_campaigns_that_began_before_it() {
+        let began_at = Timestamp::from_second(100).unwrap();
+        let of_all = |offset, second| Order {
+            campaign_id: None,
+            ends_stop: true,
+            ..order(offset, second, Verb::Resume)
+        };
+        let orders = [
+            order(1, 50, Verb::Pause),
+            of_all(2, 60),
+            order(3, 120, Verb::Resume),
+            of_all(4, 130),
+        ];
+        let offsets: Vec<_> = standing(&orders, began_at)
+            .iter()
+            .map(|order| order.offset)
+            .collect();
+        assert_eq!(
+            offsets,
+            [1, 3, 4],
+            "the pause of before stands until its own end"
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::objects;
 use super::order::{self, Order};
 use crate::campaign::{Conclusion, Counts, PauseReason, forecast};
 use crate::clock;
-use crate::message::campaign::{CampaignEvent, Happened, Summary};
+use crate::message::campaign::{CampaignEvent, Happened, Summary, encode_everything_resumed};
 use crate::message::control::Verb;
 
 /// The first request of a campaign is accepted within this, unless something goes wrong.
@@ -52,6 +52,20 @@ impl Coordinator {
         Ok(())
     }
 
+    /// Writes an entry of our own into the log, and waits until it has come back.
+    pub(super) async fn write_down(
+        &mut self,
+        desk: &mut Desk,
+        kind: &str,
+        entry: Vec<u8>,
+    ) -> Result<(), Stop> {
+        let log = objects::log(self.prefix(), &self.definition.campaign_id);
+        let id = uuid::Uuid::new_v4().to_string();
+        let message = self.outlet.to_queue(log, kind, &id, entry);
+        self.outlet.publish(vec![message]).await?;
+        self.read_back(desk, &id).await
+    }
+
     /// Carries out what operators have ordered since the last order that was carried out.
     pub(super) async fn obey(&mut self, desk: &mut Desk) -> Result<(), Stop> {
         while let Some(order) = self.orders.pop_front() {
@@ -73,6 +87,21 @@ impl Coordinator {
             if is_done || is_again || ends_nothing {
                 continue;
             }
+            let by_default = self.outlet.shared.settings.campaign_arm_again_after;
+            let arm_again_after = order
+                .arm_again_after
+                .or_else(|| Some(by_default).filter(SignedDuration::is_positive));
+            if order.campaign_id.is_none() {
+                let entry = encode_everything_resumed(
+                    self.outlet.now(),
+                    order.ends_stop,
+                    arm_again_after,
+                    &order.offset.to_string(),
+                );
+                self.write_down(desk, "upgrade.campaign.everything_resumed", entry)
+                    .await?;
+                continue;
+            }
             let happened = match order.verb {
                 Verb::Pause => {
                     self.pause_ordered = None;
@@ -82,7 +111,7 @@ impl Coordinator {
                     });
                     Happened::Paused { reason, message }
                 }
-                Verb::Resume => Happened::Resumed,
+                Verb::Resume => Happened::Resumed { arm_again_after },
                 Verb::Cancel => Happened::Cancelling,
             };
             self.announce(desk, &happened, Some(&order)).await?;

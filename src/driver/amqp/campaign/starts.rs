@@ -35,6 +35,8 @@ impl Coordinator {
         } else {
             desk.empty_looks = 0;
         }
+        // Also while nothing may start: copies would count as devices that wait, and stand in the way of those behind them.
+        drop(self.admit(desk, 0, 0).await?);
         let waiting = desk.ready + desk.at_hand.len() as u64;
         let summary = Summary::of(&self.state, waiting, self.gate);
         drop(
@@ -85,15 +87,9 @@ impl Coordinator {
 
     /// Writes into the log that outcomes of jobs count from now on that were asked for so early.
     async fn write_asked_since(&mut self, desk: &mut Desk, since: Timestamp) -> Result<(), Stop> {
-        let id = uuid::Uuid::new_v4().to_string();
-        let entry = self.outlet.to_queue(
-            objects::log(self.prefix(), &self.definition.campaign_id),
-            "upgrade.campaign.asked_since",
-            &id,
-            campaign::encode_asked_since(&self.id, self.outlet.now(), since),
-        );
-        self.outlet.publish(vec![entry]).await?;
-        self.read_back(desk, &id).await
+        let entry = campaign::encode_asked_since(&self.id, self.outlet.now(), since);
+        self.write_down(desk, "upgrade.campaign.asked_since", entry)
+            .await
     }
 
     /// A device on its way to the end of the queue.
@@ -105,41 +101,51 @@ impl Coordinator {
             .to_queue(queue.to_owned(), kind, id.as_str(), body)
     }
 
-    /// Starts devices that are at hand, at most so many; whether anything was done.
-    pub(super) async fn release(&mut self, desk: &mut Desk, at_most: u32) -> Result<bool, Stop> {
+    /// Takes those that may be started from the devices at hand, and acknowledges copies; how many copies there were.
+    async fn admit(
+        &self,
+        desk: &mut Desk,
+        starts: usize,
+        places: usize,
+    ) -> Result<(Vec<(Waiting, Delivery)>, usize), Stop> {
         let devices = devices_of(&desk.at_hand);
-        let at_most = at_most.min(BATCH_MAX) as usize;
-        let answers = self.state.admit(&self.definition.plan, &devices, at_most);
+        let plan = &self.definition.plan;
+        let answers = self.state.admit(plan, &devices, starts, places);
         let (mut kept, mut starting, mut dropping) = (Vec::new(), Vec::new(), Vec::new());
-        let mut answers = answers.into_iter();
-        for held in desk.at_hand.drain(..) {
-            match answers.next() {
-                Some(Admission::Start) => starting.push(held),
-                Some(Admission::Drop) => dropping.push(held.1),
-                Some(Admission::KeyIsBusy) | None => kept.push(held),
+        for (held, answer) in desk.at_hand.drain(..).zip(answers) {
+            match answer {
+                Admission::Start => starting.push(held),
+                Admission::Drop => dropping.push(held.1),
+                Admission::Wait => kept.push(held),
             }
         }
         desk.at_hand = kept;
         for copy in &dropping {
             acknowledge(copy).await?;
         }
+        Ok((starting, dropping.len()))
+    }
+
+    /// Starts devices that are at hand, at most so many, and so many that take a place; whether anything was done.
+    pub(super) async fn release(
+        &mut self,
+        desk: &mut Desk,
+        at_most: u32,
+        places: u32,
+    ) -> Result<bool, Stop> {
+        let at_most = at_most.min(BATCH_MAX) as usize;
+        let (starting, copies) = self.admit(desk, at_most, places as usize).await?;
         if starting.is_empty() {
-            if dropping.is_empty() && desk.at_hand.len() >= desk.prefetch {
+            if copies == 0 && places > 0 && desk.at_hand.len() >= desk.prefetch {
                 return self.rotate(desk).await;
             }
-            return Ok(!dropping.is_empty());
+            return Ok(copies > 0);
         }
         let devices = devices_of(&starting);
         let at = self.outlet.now();
-        let entry_id = uuid::Uuid::new_v4().to_string();
-        let entry = self.outlet.to_queue(
-            objects::log(self.prefix(), &self.definition.campaign_id),
-            "upgrade.campaign.release",
-            &entry_id,
-            campaign::encode_release(&self.id, at, &devices),
-        );
-        self.outlet.publish(vec![entry]).await?;
-        self.read_back(desk, &entry_id).await?;
+        let entry = campaign::encode_release(&self.id, at, &devices);
+        self.write_down(desk, "upgrade.campaign.release", entry)
+            .await?;
         self.publish_requests(&starting, at).await?;
         for (_, delivery) in &starting {
             acknowledge(delivery).await?;
@@ -194,7 +200,8 @@ impl Coordinator {
         }
         let held: Vec<_> = desk.at_hand.drain(..count).collect();
         let devices = devices_of(&held);
-        let answers = self.state.admit(&self.definition.plan, &devices, count);
+        let plan = &self.definition.plan;
+        let answers = self.state.admit(plan, &devices, count, count);
         let now = self.outlet.now();
         let shared = Arc::clone(&self.outlet.shared);
         let mut messages = Vec::with_capacity(count);

@@ -1,0 +1,238 @@
+//! What the last devices of a campaign, a resume and the deadline do to its criteria, and when it is over.
+
+use super::*;
+
+fn abort(failure: FailureKind, percent: f64, min_finished: u32) -> Plan {
+    Plan {
+        abort: vec![Abort {
+            failure,
+            percent,
+            min_finished,
+        }],
+        ..Plan::default()
+    }
+}
+
+fn pause(campaign: &mut Campaign, reason: PauseReason, at: Timestamp) {
+    campaign.apply(&Record::Paused {
+        at,
+        reason,
+        message: "x".to_owned(),
+        order: None,
+    });
+}
+
+fn resume(campaign: &mut Campaign, at: Timestamp) {
+    resume_and_arm(campaign, at, None);
+}
+
+fn resume_and_arm(campaign: &mut Campaign, at: Timestamp, after_minutes: Option<i64>) {
+    campaign.apply(&Record::Resumed {
+        at,
+        arm_again_after: after_minutes.map(SignedDuration::from_mins),
+        order: None,
+    });
+}
+
+fn resume_everything(
+    campaign: &mut Campaign,
+    at: Timestamp,
+    ends_pause: bool,
+    after_minutes: Option<i64>,
+) {
+    campaign.apply(&Record::EverythingResumed {
+        at,
+        ends_pause,
+        arm_again_after: after_minutes.map(SignedDuration::from_mins),
+        order: "7".to_owned(),
+    });
+}
+
+fn is_pause(action: &Action) -> bool {
+    matches!(action, Action::Pause { .. })
+}
+
+/// A campaign of which 20 devices failed, so that it paused and disarmed 80 more, at 2 s.
+fn tripped() -> Campaign {
+    let mut campaign = Campaign::new(abort(FailureKind::Any, 10.0, 20));
+    campaign.release(0..100, at(0));
+    campaign.fail(0..20, FailureKind::Any, at(1));
+    assert!(is_pause(&campaign.decide(900, at(1))));
+    pause(&mut campaign, PauseReason::Abort, at(2));
+    campaign
+}
+
+#[test]
+fn what_a_pause_disarmed_for_good_does_not_pause_again_and_new_devices_do() {
+    let mut campaign = tripped();
+    resume(&mut campaign, at(100));
+    campaign.release(100..200, at(101));
+    campaign.fail(20..60, FailureKind::TimedOut, at(3_600));
+    campaign.complete(60..80, at(3_600));
+    let decided = campaign.decide(900, at(3_600));
+    assert!(!is_pause(&decided), "{decided:?}");
+    assert_eq!(campaign.state.counts().failed, 60);
+    // Of the new ones each counts, and so few successes of before make them no healthier.
+    campaign.fail(100..119, FailureKind::Any, at(3_601));
+    assert!(!is_pause(&campaign.decide(900, at(3_601))));
+    campaign.fail(119..120, FailureKind::Any, at(3_601));
+    assert!(is_pause(&campaign.decide(900, at(3_601))));
+}
+
+#[test]
+fn what_is_armed_again_counts_again() {
+    for is_told_later in [false, true] {
+        let mut campaign = tripped();
+        if is_told_later {
+            resume(&mut campaign, at(50));
+        }
+        resume_and_arm(&mut campaign, at(100), Some(30));
+        let armed_at = 100 + 1_800;
+        campaign.fail(20..60, FailureKind::TimedOut, at(armed_at - 1));
+        let decided = campaign.decide(900, at(armed_at));
+        assert!(!is_pause(&decided), "{decided:?}");
+        campaign.fail(60..79, FailureKind::Any, at(armed_at));
+        assert!(!is_pause(&campaign.decide(900, at(armed_at))));
+        campaign.fail(79..80, FailureKind::Any, at(armed_at));
+        assert!(is_pause(&campaign.decide(900, at(armed_at))));
+    }
+}
+
+#[test]
+fn a_resume_that_ends_no_pause_excuses_nothing_that_comes() {
+    let mut campaign = Campaign::new(abort(FailureKind::Any, 10.0, 20));
+    campaign.release(0..100, at(0));
+    campaign.fail(0..15, FailureKind::Any, at(1));
+    resume(&mut campaign, at(2));
+    resume_everything(&mut campaign, at(2), false, Some(30));
+    campaign.fail(15..34, FailureKind::Any, at(3));
+    assert!(!is_pause(&campaign.decide(900, at(3))));
+    campaign.fail(34..35, FailureKind::Any, at(3));
+    assert!(is_pause(&campaign.decide(900, at(3))));
+}
+
+#[test]
+fn a_stop_of_everything_pauses_no_campaign_for_what_it_disarmed() {
+    let held = |campaign: &Campaign, held| {
+        let situation = Situation {
+            now: at(4_000),
+            waiting: 900,
+            held: Some(held),
+            began_at: noon(),
+        };
+        decide(&campaign.plan, &campaign.state, situation)
+    };
+    let mut campaign = Campaign::new(abort(FailureKind::Any, 10.0, 20));
+    campaign.release(0..100, at(0));
+    campaign.fail(0..40, FailureKind::TimedOut, at(3_600));
+    let decided = held(&campaign, Held::Operator);
+    assert!(!is_pause(&decided), "{decided:?}");
+    // A circuit that is open disarms nothing.
+    assert!(is_pause(&held(&campaign, Held::Nbi)));
+    resume_everything(&mut campaign, at(5_000), true, None);
+    campaign.fail(40..80, FailureKind::TimedOut, at(7_200));
+    let decided = campaign.decide(900, at(7_200));
+    assert!(matches!(decided, Action::Release { .. }), "{decided:?}");
+    assert_eq!(campaign.state.order.as_deref(), Some("7"));
+}
+
+#[test]
+fn the_end_of_a_stop_leaves_a_pause_of_the_campaign() {
+    let mut campaign = tripped();
+    resume_everything(&mut campaign, at(5_000), true, None);
+    let decided = campaign.decide(900, at(5_000));
+    assert!(
+        matches!(
+            decided,
+            Action::Wait {
+                gate: Gate::Paused,
+                ..
+            }
+        ),
+        "{decided:?}"
+    );
+}
+
+#[test]
+fn the_last_failure_pauses_too_and_holds_what_is_added_later() {
+    let plan = Plan {
+        configuration_faults: 1,
+        ..Plan::default()
+    };
+    let mut campaign = Campaign::new(plan);
+    campaign.release(0..1, at(0));
+    campaign.fail(0..1, FailureKind::Configuration, at(1));
+    let decided = campaign.decide(0, at(10));
+    assert!(is_pause(&decided), "{decided:?}");
+    pause(&mut campaign, PauseReason::ConfigurationFaults, at(10));
+    for waiting in [0, 5] {
+        let decided = campaign.decide(waiting, at(60));
+        let is_held =
+            matches!(decided, Action::Wait { gate: Gate::Paused, until } if until > at(60));
+        assert!(is_held, "{decided:?}");
+    }
+    resume(&mut campaign, at(100));
+    assert_eq!(
+        campaign.decide(0, at(100)),
+        Action::Conclude(Conclusion::Completed)
+    );
+}
+
+#[test]
+fn a_campaign_that_paused_itself_with_nothing_left_ends_when_cancelled_and_at_its_deadline() {
+    let plan = Plan {
+        configuration_faults: 1,
+        deadline: Some(at(500)),
+        ..Plan::default()
+    };
+    let mut campaign = Campaign::new(plan);
+    campaign.release(0..1, at(0));
+    campaign.fail(0..1, FailureKind::Configuration, at(1));
+    pause(&mut campaign, PauseReason::ConfigurationFaults, at(10));
+    assert!(
+        matches!(campaign.decide(0, at(490)), Action::Wait { gate: Gate::Paused, until } if until == at(500))
+    );
+    assert_eq!(
+        campaign.decide(0, at(500)),
+        Action::Conclude(Conclusion::Completed)
+    );
+    campaign.apply(&Record::Cancelling {
+        at: at(20),
+        order: None,
+    });
+    assert_eq!(
+        campaign.decide(0, at(20)),
+        Action::Conclude(Conclusion::Cancelled)
+    );
+}
+
+#[test]
+fn a_campaign_that_an_operator_paused_is_over_when_nothing_is_left() {
+    let mut campaign = Campaign::new(abort(FailureKind::Any, 10.0, 20));
+    campaign.release(0..1, at(0));
+    pause(&mut campaign, PauseReason::Operator, at(1));
+    campaign.complete(0..1, at(2));
+    assert_eq!(
+        campaign.decide(0, at(10)),
+        Action::Conclude(Conclusion::Completed)
+    );
+}
+
+#[test]
+fn what_the_deadline_ends_before_its_start_pauses_nothing() {
+    let plan = Plan {
+        deadline: Some(at(100)),
+        ..abort(FailureKind::TimedOut, 10.0, 5)
+    };
+    let mut campaign = Campaign::new(plan);
+    campaign.release(0..1, at(0));
+    campaign.fail(1..50, FailureKind::TimedOut, at(100));
+    for now in [100, 101] {
+        let decided = campaign.decide(0, at(now));
+        assert!(!is_pause(&decided), "{decided:?}");
+    }
+    // Nor by a clock that is behind.
+    let decided = campaign.decide(0, at(99));
+    assert!(!is_pause(&decided), "{decided:?}");
+    assert_eq!(campaign.state.counts().timed_out, 49);
+}
