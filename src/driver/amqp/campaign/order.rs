@@ -41,7 +41,7 @@ impl Order {
         let Command {
             verb,
             scope,
-            arm_again_after,
+            arm_again,
         } = Command::decode(&entry.body).ok()?;
         let campaign_id = match scope {
             Scope::Campaign(id) => Some(id),
@@ -57,7 +57,7 @@ impl Order {
             published_at: entry.published_at,
             verb,
             campaign_id,
-            arm_again_after,
+            arm_again_after: arm_again.map(|arm_again| arm_again.after),
             ends_stop: false,
             correlation_id: entry.correlation_id.clone(),
             by_itself,
