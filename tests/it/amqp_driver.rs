@@ -1,6 +1,6 @@
 //! The AMQP driver against a real broker, which is broken on purpose here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -534,39 +534,241 @@ async fn a_deleted_delay_queue_is_declared_again_and_the_job_goes_on() {
     settles_at(&client, "upgrade.requests", 0).await;
 }
 
+/// Keeps the only thread busy, so that much of what the broker says is heard at the same time and in any order.
+fn hog() -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async {
+        loop {
+            std::thread::sleep(Duration::from_millis(3));
+            tokio::task::yield_now().await;
+        }
+    })
+}
+
+/// Takes deliveries of this hand-over until every job has come, or none comes for a while.
+async fn come_again(
+    driver: &AmqpDriver,
+    seq: u64,
+    jobs: usize,
+) -> BTreeMap<String, Delivery<Token>> {
+    let mut come = BTreeMap::new();
+    while come.len() < jobs {
+        let next = tokio::time::timeout(PATIENCE / 2, driver.receive()).await;
+        let Ok(Some(delivery)) = next else { break };
+        if delivery.work.job.progress.seq == seq {
+            come.insert(delivery.work.job.order.job_id.to_string(), delivery);
+        }
+    }
+    come
+}
+
 /// The client library tells a return to the next confirm, whichever publish it belongs to.
 #[tokio::test]
 async fn of_many_publishes_at_once_none_is_lost_where_some_find_no_queue() {
     const JOBS: usize = 60;
+    const ROUNDS: u64 = 3;
     let (_vhost, driver, client) = bench().await;
-    let mut deliveries = Vec::new();
+    let driver = Arc::new(driver);
     for number in 0..JOBS {
         submit(&client, &format!("job-{number}")).await;
-        deliveries.push(receive(&driver).await);
     }
-    client.delete("upgrade.delay.2s").await;
+    let mut deliveries = come_again(&driver, 0, JOBS).await;
+    for round in 1..=ROUNDS {
+        assert_eq!(deliveries.len(), JOBS, "before round {round}");
+        client.delete("upgrade.delay.1s").await;
+        let hog = hog();
+        let handed_over = deliveries
+            .into_values()
+            .enumerate()
+            .map(|(number, delivery)| {
+                let to = if number % 2 == 0 {
+                    Destination::Now
+                } else {
+                    Destination::At(Timestamp::now() + SignedDuration::from_millis(1_200))
+                };
+                let job_id = delivery.work.job.order.job_id.clone();
+                let event = EventMessage {
+                    id: format!("{job_id}-{round}"),
+                    ..final_event(None)
+                };
+                let hand_over = HandOver {
+                    work: next(delivery.work),
+                    to,
+                    events: vec![event],
+                };
+                let driver = Arc::clone(&driver);
+                tokio::spawn(async move { driver.carry_out(delivery.token, hand_over).await })
+            });
+        for outcome in join_all(handed_over).await {
+            assert!(
+                !matches!(outcome, Ok(Err(DriverError::NotPublished { .. })) | Err(_)),
+                "{outcome:?}"
+            );
+        }
+        hog.abort();
+        deliveries = come_again(&driver, round, JOBS).await;
+    }
+    assert_eq!(deliveries.len(), JOBS, "{:?}", deliveries.keys());
+    drop(deliveries);
+    end(Arc::into_inner(driver).expect("no task has it")).await;
+}
+
+#[tokio::test]
+async fn a_publish_that_is_dropped_midway_swallows_nobodys_return_and_costs_no_connection() {
+    const JOBS: usize = 60;
+    let vhost = Node::shared().vhost();
+    topology::declare_once(&settings(&vhost.url()))
+        .await
+        .unwrap();
+    let client = vhost.client().await;
+    // What is dropped stays in hand.
+    let driver = start(AmqpSettings {
+        prefetch_requests: 4 * JOBS as u16,
+        ..settings(&vhost.url())
+    });
+    for is_gone in [false, true] {
+        for number in 0..JOBS {
+            submit(&client, &format!("job-{is_gone}-{number}")).await;
+        }
+        let deliveries = come_again(&driver, 0, JOBS).await;
+        assert_eq!(deliveries.len(), JOBS);
+        if is_gone {
+            client.delete("upgrade.delay.1s").await;
+        }
+        let hog = hog();
+        let handed_over =
+            deliveries
+                .into_iter()
+                .enumerate()
+                .map(async |(number, (job_id, delivery))| {
+                    let goes_on = number % 2 == 0;
+                    let to = if is_gone && goes_on {
+                        Destination::At(Timestamp::now() + SignedDuration::from_millis(1_200))
+                    } else {
+                        Destination::Now
+                    };
+                    let event = EventMessage {
+                        id: job_id.clone(),
+                        ..final_event(None)
+                    };
+                    let hand_over = HandOver {
+                        work: next(delivery.work),
+                        to,
+                        events: vec![event],
+                    };
+                    let limit = if goes_on {
+                        2 * PATIENCE
+                    } else {
+                        Duration::from_micros(250 * number as u64)
+                    };
+                    let carried = driver.carry_out(delivery.token, hand_over);
+                    (goes_on, job_id, tokio::time::timeout(limit, carried).await)
+                });
+        let mut handed_over_whole = BTreeSet::new();
+        for (goes_on, job_id, outcome) in join_all(handed_over).await {
+            match outcome {
+                Ok(Ok(())) => {}
+                // Its connection ended as the queue was gone, and the redelivery is dropped.
+                Ok(Err(DriverError::NotAcknowledged { .. })) if is_gone => {}
+                Err(_) if !goes_on => continue,
+                other => panic!("{job_id}: {other:?}"),
+            }
+            handed_over_whole.insert(job_id);
+        }
+        hog.abort();
+        assert!(
+            (JOBS / 2..JOBS).contains(&handed_over_whole.len()),
+            "{} were handed over whole",
+            handed_over_whole.len()
+        );
+        while !handed_over_whole.is_empty() {
+            let next = tokio::time::timeout(PATIENCE / 2, driver.receive()).await;
+            let Ok(Some(delivery)) = next else { break };
+            let Delivery { work, token, .. } = delivery;
+            if work.job.progress.seq == 1 {
+                handed_over_whole.remove(work.job.order.job_id.as_str());
+                let over = hand_over(work, Destination::Nowhere);
+                drop(driver.carry_out(token, over).await);
+            }
+        }
+        assert!(handed_over_whole.is_empty(), "lost: {handed_over_whole:?}");
+    }
+    end(driver).await;
+}
+
+#[tokio::test]
+async fn requesters_whose_queues_are_gone_end_no_connection() {
+    const JOBS: u32 = 60;
+    let (_vhost, driver, client) = bench().await;
+    client.declare("answers", &[]).await;
+    for number in 0..JOBS {
+        submit(&client, &format!("job-{number}")).await;
+    }
+    let deliveries = come_again(&driver, 0, JOBS as usize).await;
+    let hog = hog();
     let handed_over = deliveries
         .into_iter()
         .enumerate()
-        .map(|(number, delivery)| {
-            let to = if number % 2 == 0 {
-                Destination::Now
-            } else {
-                in_seconds(3)
+        .map(|(number, (job_id, delivery))| {
+            let reply_to = ["answers", "gone"][number % 2];
+            let event = EventMessage {
+                id: job_id,
+                ..final_event(Some(reply_to))
             };
-            driver.carry_out(delivery.token, hand_over(next(delivery.work), to))
+            let hand_over = HandOver {
+                work: delivery.work,
+                to: Destination::Nowhere,
+                events: vec![event],
+            };
+            driver.carry_out(delivery.token, hand_over)
         });
-    join_all(handed_over).await;
-    let mut come_again = BTreeSet::new();
-    while come_again.len() < JOBS {
-        let next = tokio::time::timeout(PATIENCE, driver.receive()).await;
-        let Ok(Some(delivery)) = next else { break };
-        if delivery.work.job.progress.seq == 1 {
-            come_again.insert(delivery.work.job.order.job_id.to_string());
+    // A connection that ended would leave something unacknowledged.
+    for outcome in join_all(handed_over).await {
+        outcome.unwrap();
+    }
+    hog.abort();
+    settles_at(&client, "answers", JOBS / 2).await;
+    settles_at(&client, "upgrade.events", JOBS).await;
+    end(driver).await;
+}
+
+/// The messages have no ids, by which they could be told apart.
+#[tokio::test]
+async fn of_requests_without_ids_none_is_lost_where_the_queue_of_campaigns_is_gone() {
+    const EACH: usize = 30;
+    let (_vhost, driver, client) = bench().await;
+    driver.set_intake(Intake::Closed);
+    for number in 0..EACH {
+        let campaign = format!(
+            r#"{{"campaign_id":"spring","devices":["CPE{number:06}"],"firmware_url":"http://files.example/fw.bin"}}"#
+        );
+        for body in [campaign.as_bytes(), b"{}"] {
+            let properties = BasicProperties::default();
+            client
+                .publish("upgrade.requests", "request", body, properties)
+                .await;
         }
     }
-    assert_eq!(come_again.len(), JOBS, "{come_again:?}");
+    settles_at(&client, "upgrade.requests", 2 * EACH as u32).await;
+    client.delete("upgrade.campaigns.requests").await;
+    let hog = hog();
+    driver.set_intake(Intake::Open);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    hog.abort();
+    let mut devices = BTreeSet::new();
+    while devices.len() < EACH {
+        let next = tokio::time::timeout(PATIENCE / 2, driver.receive()).await;
+        let Ok(Some(Delivery { work, token, .. })) = next else {
+            break;
+        };
+        devices.insert(work.job.order.cpe_id.to_string());
+        let over = hand_over(work, Destination::Nowhere);
+        drop(driver.carry_out(token, over).await);
+    }
+    assert_eq!(devices.len(), EACH, "{devices:?}");
     end(driver).await;
+    // What was refused before the connection ended is buried a second time.
+    let buried = client.depth("upgrade.dead").await;
+    assert!(buried >= EACH as u32, "{buried}");
 }
 
 #[tokio::test]

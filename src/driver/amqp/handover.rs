@@ -172,7 +172,6 @@ async fn publish(shared: &Shared, mut messages: Vec<Outgoing>) -> Result<(), Dri
                 target: message.target.name(&shared.settings.prefix),
                 message: error.to_string(),
             };
-            note_refusal(error, &link).await;
             if Instant::now() + pause >= deadline || matches!(error, PublishError::BadName(_)) {
                 return Err(last);
             }
@@ -193,32 +192,36 @@ async fn publish(shared: &Shared, mut messages: Vec<Outgoing>) -> Result<(), Dri
 /// Publishes until all is confirmed or this generation ends; whether all is.
 pub(super) async fn publish_on(
     link: &Arc<Link>,
-    mut messages: Vec<Outgoing>,
+    messages: Vec<Outgoing>,
     telemetry: &Telemetry,
 ) -> bool {
+    publish_until(link, messages, telemetry, std::future::pending()).await
+}
+
+/// As [`publish_on`], but begins no further try once `gives_up` is done: between two tries nothing is on the wire.
+pub(super) async fn publish_until(
+    link: &Arc<Link>,
+    mut messages: Vec<Outgoing>,
+    telemetry: &Telemetry,
+    gives_up: impl Future<Output = ()>,
+) -> bool {
+    tokio::pin!(gives_up);
     let mut pause = REFUSED_PAUSE_MIN;
     loop {
         let failed = publish_once(link, messages, telemetry).await;
-        let Some((_, error)) = failed.first() else {
+        if failed.is_empty() {
             return true;
-        };
-        note_refusal(error, link).await;
+        }
         tokio::select! {
             biased;
             () = link.ending.ended() => return false,
+            () = &mut gives_up => return false,
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(REFUSED_PAUSE_MAX),
         }
         messages = failed
             .into_iter()
             .map(|(message, error)| again(message, &error))
             .collect();
-    }
-}
-
-/// A refusal may be one of the channel alone.
-async fn note_refusal(error: &PublishError, link: &Link) {
-    if *error == PublishError::Nacked {
-        link.publisher.asks_anew().await;
     }
 }
 

@@ -15,6 +15,7 @@ pub mod topology;
 
 mod answers;
 mod campaign;
+mod confirms;
 mod connection;
 mod consume;
 mod depths;
@@ -28,6 +29,7 @@ mod line;
 mod orders;
 mod origin;
 mod outgoing;
+mod pool;
 mod properties;
 mod publish;
 mod record;

@@ -1,34 +1,30 @@
 //! Persistent, mandatory, confirmed; or an error.
 //!
-//! One channel in confirm mode on a connection of its own, shared by all tasks: many publishes wait for their confirms at the same time,
-//! bounded by a window. Only an ack without a returned message counts: a nack, an unroutable message, a missing confirm and silence are
-//! errors. Silence ends the generation, as its outcome is unknown; while the broker blocks publishers, silence is only waited out. The queue
-//! of a requester is nobody's business but his: its silence is a failed reply and nothing more.
+//! A connection of its own, and on it a channel for each group of messages (`pool.rs`): the group is written without waiting in between, all
+//! its confirms are awaited, and then they are judged together (`confirms.rs`). Only an ack without a returned message counts: a nack, an
+//! unroutable message, a missing confirm and silence are errors. Silence ends the generation, as its outcome is unknown; while the broker
+//! blocks publishers, silence is only waited out. Groups overtake one another: who needs an order awaits the first, or makes one group.
 //!
-//! The client library does not look which message the broker has returned: it tells the next confirm that comes (seen in its source). So
-//! the returned message's id is compared, what is told to the wrong publish is kept for the right one, whose confirm comes later, and
-//! replies, which are returned whenever a requester has gone, have a channel of their own. With one thread, the default, the wrong publish
-//! is always heard first; with more the right one can be quicker, and is lost then.
+//! The queue of a requester is nobody's business but his: its silence is a failed reply and nothing more. So replies, which are returned
+//! whenever a requester has gone, share a channel of their own, where a return is told to any of them and is reported under its own name.
 
-use std::collections::HashSet;
-use std::future::poll_fn;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use futures_util::future::{join, join_all};
+use lapin::options::BasicPublishOptions;
 use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm};
-use tokio::sync::{Semaphore, watch};
+use lapin::{Channel, Connection, PublisherConfirm};
+use tokio::sync::watch;
 
+use super::confirms::{self, Heard, Known};
 use super::connection::{self, Ending};
 use super::error::{self, BrokerError, bounded};
 use super::outgoing::{Outgoing, Target};
+use super::pool::{self, Pool};
 use super::settings::{AmqpSettings, TopologyMode};
 use crate::telemetry::Telemetry;
 
-/// Publishes that wait for their confirm at a time: throughput is flat above, only latency grows.
-const WINDOW: u32 = 256;
 /// Patience with a requester's own queue, behind the confirms of everything else: a job waits for it.
 const REPLY_WITHIN: Duration = Duration::from_secs(5);
 
@@ -50,10 +46,10 @@ pub(super) enum PublishError {
     /// The name cannot be one of AMQP's. Nobody's queue.
     #[error("{0}")]
     BadName(String),
-    /// The connection ended first; the outcome is unknown.
+    /// The connection ended before all of the group was confirmed; the outcome is unknown.
     #[error("the connection ended before the confirm ({0})")]
     Lost(String),
-    /// The broker was silent; the outcome is unknown. The generation ends, unless it was a reply.
+    /// The broker was silent about this one or another of its group; the outcome is unknown. The generation ends, unless it was a reply.
     #[error("no confirm within {} s", .0.as_secs_f32())]
     TimedOut(Duration),
 }
@@ -62,16 +58,11 @@ pub(super) enum PublishError {
 #[derive(Debug)]
 pub(super) struct Publisher {
     connection: Arc<Connection>,
-    /// The channel, and since when it is open.
-    channel: Mutex<(Arc<Channel>, Instant)>,
-    replies: Channel,
-    /// The library numbers a message and queues its frames in two steps; in between nobody else may.
-    numbering: Mutex<()>,
-    /// Ids of messages that were returned, and of which another publish was told.
-    misplaced: Mutex<HashSet<String>>,
-    window: Semaphore,
+    pool: Pool,
+    /// The channel of all replies, and since when it is open. One at a time writes: the library numbers a message and queues its frames in
+    /// two steps.
+    replies: tokio::sync::Mutex<(Channel, Instant)>,
     timeout: Duration,
-    anew_after: Duration,
     prefix: String,
     declares: bool,
     ending: Arc<Ending>,
@@ -80,7 +71,7 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    /// Opens a channel in confirm mode.
+    /// Opens the channel for replies; the others are opened as they are needed.
     ///
     /// # Errors
     ///
@@ -92,50 +83,20 @@ impl Publisher {
         blocked: watch::Receiver<Option<String>>,
         telemetry: Arc<Telemetry>,
     ) -> Result<Self, BrokerError> {
-        let channel = confirming(&connection).await?;
-        let replies = confirming(&connection).await?;
+        let what = || "open a publishing channel".to_owned();
+        let replies = bounded(what, connection::CALL_TIMEOUT, pool::open(&connection)).await?;
+        let anew_after = settings.refused_anew_after;
         Ok(Self {
+            pool: Pool::new(Arc::clone(&connection), anew_after, Arc::clone(&ending)),
             connection,
-            replies,
-            numbering: Mutex::default(),
-            misplaced: Mutex::default(),
-            channel: Mutex::new((Arc::new(channel), Instant::now())),
-            window: Semaphore::new(WINDOW as usize),
+            replies: tokio::sync::Mutex::new((replies, Instant::now())),
             timeout: settings.publish_timeout,
-            anew_after: settings.refused_anew_after,
             prefix: settings.prefix.clone(),
             declares: settings.topology == TopologyMode::Declare,
             ending,
             blocked,
             telemetry,
         })
-    }
-
-    fn channel(&self) -> (Arc<Channel>, Instant) {
-        let current = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
-        (Arc::clone(&current.0), current.1)
-    }
-
-    /// After a refusal: a new channel in the place of one that has been open for a while, once nothing is under way on that. A broker whose
-    /// queue is no longer limited goes on refusing the channels that it refused before (seen on 3.10), and only a new one asks again.
-    ///
-    /// What is in hand stays so, which the end of the generation would make the broker count. Where it fails, the next refusal tries again.
-    pub(super) async fn asks_anew(&self) {
-        if self.channel().1.elapsed() < self.anew_after {
-            return;
-        }
-        let Ok(_everything) = self.window.acquire_many(WINDOW).await else {
-            return;
-        };
-        let (refused, since) = self.channel();
-        if since.elapsed() < self.anew_after {
-            return;
-        }
-        if let Ok(fresh) = confirming(&self.connection).await {
-            *self.channel.lock().unwrap_or_else(PoisonError::into_inner) =
-                (Arc::new(fresh), Instant::now());
-            connection::close_channel(&refused).await;
-        }
     }
 
     /// Publishes one message and awaits its confirm.
@@ -148,43 +109,148 @@ impl Publisher {
 
     /// Publishes in order without waiting in between, then awaits every confirm. One answer a message, in the same order.
     ///
-    /// The window is entered once for all of them: entering it message by message could leave every task waiting for another's place.
+    /// May be dropped at any time; what is on the wire by then may arrive.
     pub(super) async fn publish_all(&self, messages: &[Outgoing]) -> Vec<Result<(), PublishError>> {
-        let places = u32::try_from(messages.len())
-            .unwrap_or(WINDOW)
-            .clamp(1, WINDOW);
-        let Ok(_places) = self.window.acquire_many(places).await else {
-            return messages
-                .iter()
-                .map(|_| Err(PublishError::Lost("the driver is closed".to_owned())))
-                .collect();
+        let is_reply = |message: &&Outgoing| matches!(message.target, Target::Reply(_));
+        let replies: Vec<_> = messages.iter().filter(is_reply).collect();
+        if replies.is_empty() {
+            return self.group(&messages.iter().collect::<Vec<_>>()).await;
+        }
+        let group: Vec<_> = messages.iter().filter(|it| !is_reply(it)).collect();
+        // What waits for a reply must not keep the channel of the others.
+        let replied = join_all(replies.into_iter().map(|message| self.reply(message)));
+        let (answers, replied) = join(self.group(&group), replied).await;
+        let (mut answers, mut replied) = (answers.into_iter(), replied.into_iter());
+        let in_order = messages.iter().map(|message| {
+            let next = if is_reply(&message) {
+                replied.next()
+            } else {
+                answers.next()
+            };
+            next.unwrap_or(Err(PublishError::NotRequested))
+        });
+        in_order.collect()
+    }
+
+    /// Publishes through a channel that nobody else has meanwhile.
+    async fn group(&self, messages: &[&Outgoing]) -> Vec<Result<(), PublishError>> {
+        if messages.is_empty() {
+            return Vec::new();
+        }
+        let lease = match self.lease().await {
+            Ok(lease) => lease,
+            Err(error) => return messages.iter().map(|_| Err(error.clone())).collect(),
         };
         let begun = Instant::now();
-        let (channel, _) = self.channel();
+        let confirms = self.write_all(lease.channel(), messages).await;
+        let heard = confirms.into_iter().map(async |written| {
+            let heard = async {
+                let confirmation = self.patiently(self.timeout, written?).await;
+                confirms::heard(confirmation.inspect_err(|error| self.ends_by(error))?)
+            };
+            (heard.await, begun.elapsed())
+        });
+        let (heard, took): (Vec<_>, Vec<_>) = join_all(heard).await.into_iter().unzip();
+        if heard.iter().all(is_answered) {
+            let is_refused = |heard: &Result<Heard, _>| matches!(heard, Ok(heard) if !heard.is_ack);
+            lease.give_back(heard.iter().any(is_refused));
+        }
+        let answers = confirms::judge(heard, |number| self.known(messages[number]));
+        for ((message, answer), took) in messages.iter().zip(&answers).zip(took) {
+            if answer.is_ok() {
+                self.telemetry.published(message.target.label(), took);
+            }
+        }
+        answers
+    }
+
+    /// A channel for one group. Waits for a free one, and for a new one as patiently as for a confirm: the broker opens none while it blocks
+    /// publishers.
+    async fn lease(&self) -> Result<pool::Lease<'_>, PublishError> {
+        let taken = self.pool.take(async |connection| {
+            self.patiently(self.timeout, pool::open(connection))
+                .await
+                .inspect_err(|error| self.ends_by(error))
+        });
+        tokio::select! {
+            biased;
+            taken = taken => taken,
+            () = self.ending.ended() => Err(PublishError::Lost(self.ending.reason())),
+        }
+    }
+
+    /// What a message is known by when it comes back.
+    fn known(&self, message: &Outgoing) -> Known {
+        let (exchange, key) = message.target.address(&self.prefix);
+        let id = message.properties.message_id().as_ref();
+        Known {
+            exchange,
+            key,
+            id: id.map(ToString::to_string),
+        }
+    }
+
+    /// Publishes to a requester's queue.
+    async fn reply(&self, message: &Outgoing) -> Result<(), PublishError> {
+        let begun = Instant::now();
+        let (channel, written) = {
+            let replies = self.replies.lock().await;
+            let channel = replies.0.clone();
+            let written = self.write_all(&channel, &[message]).await.pop();
+            (channel, written.unwrap_or(Err(PublishError::NotRequested)))
+        };
+        let limit = REPLY_WITHIN.min(self.timeout);
+        let confirmation = self.patiently(limit, written?).await;
+        // The last one who waits on a channel that was replaced closes it.
+        drop(channel);
+        if matches!(confirmation, Err(PublishError::TimedOut(_))) {
+            self.renew_replies().await;
+        }
+        let Heard { is_ack, returned } = confirms::heard(confirmation?)?;
+        if let Some((known, why)) = returned {
+            let error = PublishError::Returned(why);
+            if known == self.known(message) {
+                return Err(error);
+            }
+            // Another's, who hears nothing of it.
+            self.telemetry.reply_failed(&known.key, &error.to_string());
+        }
+        if !is_ack {
+            return Err(PublishError::Nacked);
+        }
+        self.telemetry
+            .published(message.target.label(), begun.elapsed());
+        Ok(())
+    }
+
+    /// After a confirm that never came, of which the library keeps something as long as the channel lives: another one in the place of one
+    /// that has been open for a while.
+    async fn renew_replies(&self) {
+        let mut replies = self.replies.lock().await;
+        if self.pool.is_old(replies.1)
+            && let Ok(fresh) = self
+                .patiently(self.timeout, pool::open(&self.connection))
+                .await
+        {
+            *replies = (fresh, Instant::now());
+        }
+    }
+
+    /// Writes the frames of all, one after the other.
+    async fn write_all(
+        &self,
+        channel: &Channel,
+        messages: &[&Outgoing],
+    ) -> Vec<Result<PublisherConfirm, PublishError>> {
+        let writing = self.pool.writing(channel);
         let mut confirms = Vec::with_capacity(messages.len());
         for message in messages {
-            let channel = match message.target {
-                Target::Reply(_) => &self.replies,
-                _ => &*channel,
-            };
             confirms.push(self.write(channel, message).await);
         }
-        // All at once: what waits for a reply must not keep the others' confirms waiting, and each confirm is looked at as it comes.
-        let answers = messages
-            .iter()
-            .zip(confirms)
-            .map(async |(message, written)| {
-                let answer = match written {
-                    Ok(confirm) => self.confirmed(confirm, message).await,
-                    Err(error) => Err(error),
-                };
-                if answer.is_ok() {
-                    self.telemetry
-                        .published(message.target.label(), begun.elapsed());
-                }
-                answer
-            });
-        join_all(answers).await
+        if confirms.iter().all(is_answered) {
+            writing.finish();
+        }
+        confirms
     }
 
     /// Writes the frames.
@@ -209,66 +275,9 @@ impl Publisher {
             &message.body,
             message.properties.clone(),
         );
-        tokio::pin!(written);
-        let in_turn = poll_fn(|context| {
-            let _turn = self
-                .numbering
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            written.as_mut().poll(context)
-        });
-        self.patiently(self.timeout, in_turn)
+        self.patiently(self.timeout, written)
             .await
             .inspect_err(|error| self.ends_by(error))
-    }
-
-    /// Awaits the broker's word.
-    async fn confirmed(
-        &self,
-        confirm: PublisherConfirm,
-        message: &Outgoing,
-    ) -> Result<(), PublishError> {
-        let confirmation = if matches!(message.target, Target::Reply(_)) {
-            self.patiently(REPLY_WITHIN.min(self.timeout), confirm)
-                .await?
-        } else {
-            self.patiently(self.timeout, confirm)
-                .await
-                .inspect_err(|error| self.ends_by(error))?
-        };
-        let id = id_of(&message.properties);
-        if let Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)) =
-            &confirmation
-            && id_of(&returned.properties) != id
-        {
-            let other = id_of(&returned.properties).to_owned();
-            self.misplaced().insert(other);
-            // Whether this one was returned too may have been told to a third.
-            let why = "the return of another message came with the confirm";
-            return Err(PublishError::Lost(why.to_owned()));
-        }
-        match confirmation {
-            Confirmation::Ack(None) if self.was_misplaced(id) => Err(PublishError::Returned(
-                "as another publish was told".to_owned(),
-            )),
-            Confirmation::Ack(None) => Ok(()),
-            Confirmation::Ack(Some(returned)) => Err(PublishError::Returned(format!(
-                "{} {}",
-                returned.reply_code, returned.reply_text
-            ))),
-            Confirmation::Nack(_) => Err(PublishError::Nacked),
-            Confirmation::NotRequested => Err(PublishError::NotRequested),
-        }
-    }
-
-    fn was_misplaced(&self, id: &str) -> bool {
-        self.misplaced().remove(id)
-    }
-
-    fn misplaced(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
-        self.misplaced
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Awaits a call until the generation ends, and for at most this long while the broker takes messages. A call that fails ends it.
@@ -306,32 +315,11 @@ impl Publisher {
     pub(super) fn declares(&self) -> bool {
         self.declares
     }
-
-    /// Closes the channel within the bound of a close.
-    pub(super) async fn close(&self) {
-        let (channel, _) = self.channel();
-        tokio::join!(
-            connection::close_channel(&channel),
-            connection::close_channel(&self.replies),
-        );
-    }
 }
 
-/// A message's id; every message of ours has one.
-fn id_of(properties: &BasicProperties) -> &str {
-    properties
-        .message_id()
-        .as_ref()
-        .map_or("", |id| id.as_str())
-}
-
-/// A channel in confirm mode.
-async fn confirming(connection: &Connection) -> Result<Channel, BrokerError> {
-    let channel = connection::channel(connection, "publishing").await?;
-    let selected = channel.confirm_select(ConfirmSelectOptions::default());
-    let what = || "turn publisher confirms on".to_owned();
-    bounded(what, connection::CALL_TIMEOUT, selected).await?;
-    Ok(channel)
+/// Whether nothing is left to be answered: it was answered, or never sent, as there is no such name.
+fn is_answered<T>(outcome: &Result<T, PublishError>) -> bool {
+    matches!(outcome, Ok(_) | Err(PublishError::BadName(_)))
 }
 
 /// Awaits something for at most this long; `None`: it did not come. The time begins anew when the broker begins or ends to block

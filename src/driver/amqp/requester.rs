@@ -93,7 +93,7 @@ impl Requester {
         self.blocked.clone()
     }
 
-    /// Publishes one request and awaits its confirm. Many may be under way at a time; the window bounds them.
+    /// Publishes one request and awaits its confirm. Many may be under way at a time; the channels bound them.
     ///
     /// # Errors
     ///
@@ -235,7 +235,6 @@ impl Requester {
     /// Closes the connection; bounded in time.
     pub async fn close(mut self) {
         self.ending.end("closed");
-        self.publisher.close().await;
         connection::close(&self.connection).await;
         self.tasks.shutdown().await;
     }

@@ -30,7 +30,7 @@ const SETTLES_WITHIN: Duration = Duration::from_millis(500);
 pub(super) struct Link {
     /// Which generation.
     pub(super) number: usize,
-    /// Its publishing channel.
+    /// Its publishing channels.
     pub(super) publisher: Publisher,
     /// Its end.
     pub(super) ending: Arc<Ending>,

@@ -1,6 +1,6 @@
 //! Keeps one generation of connections alive, and builds the next when it ends.
 //!
-//! A generation is two connections (RabbitMQ blocks publishers per connection), the topology, a publishing channel, what operators have
+//! A generation is two connections (RabbitMQ blocks publishers per connection), the topology, publishing channels, what operators have
 //! ordered, and the consumers. It
 //! lives and ends as a whole: one path for every failure. Between generations the wait grows from half a second to ten seconds, with full
 //! jitter, so that many workers do not come back in step; what no retry heals is tried at the longest wait, and said precisely.
@@ -140,7 +140,6 @@ async fn generation(
         // Closing may take some seconds.
         shared.telemetry.broker_gone(&ending.reason());
     }
-    built.link.publisher.close().await;
     tokio::join!(
         connection::close(&built.consuming),
         connection::close(&built.publishing)

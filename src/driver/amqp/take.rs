@@ -221,17 +221,22 @@ impl Intaker {
         let (shared, link) = (Arc::clone(&self.shared), Arc::clone(&self.link));
         self.shared.settlements.spawn(async move {
             // Refusals are waited out with the delivery in hand: going back to the queue would count towards the delivery limit.
-            let published = handover::publish_on(&link, messages, &shared.telemetry);
-            tokio::pin!(published);
+            let gives_up = async {
+                tokio::select! {
+                    // The broker takes away what is held for longer, and all that is in hand with it.
+                    () = tokio::time::sleep(handover::PUBLISH_WITHIN) => {}
+                    () = shared.stopping() => {}
+                }
+            };
+            let published = handover::publish_until(&link, messages, &shared.telemetry, gives_up);
             let is_done = tokio::select! {
                 biased;
-                is_done = &mut published => is_done,
-                // The broker takes away what is held for longer, and all that is in hand with it.
-                () = tokio::time::sleep(handover::PUBLISH_WITHIN) => false,
-                // What is on the wire already must not be given back too: that would make two of it.
-                () = shared.stopping() => {
-                    tokio::time::timeout(STOPPING_WITHIN, published).await.unwrap_or(false)
-                }
+                is_done = published => is_done,
+                // What is on the wire already is given back only when it cannot be waited for: that may make two of it.
+                () = async {
+                    shared.stopping().await;
+                    tokio::time::sleep(STOPPING_WITHIN).await;
+                } => false,
             };
             if is_done {
                 // Where it fails, the broker delivers it again, and it is replaced again.
