@@ -8,36 +8,61 @@ use super::state::State;
 use super::window::Opening;
 
 /// Windows and steps of the ramp looked at: a year of nights, and more.
-const STEPS_MAX: usize = 1_000;
+const STEPS_MAX: usize = 2_000;
+
+/// The ramp is taken in steps that let the rate grow by this, or more: 700 from one start a minute to the most that can be asked for.
+const GROWTH: f64 = 1.02;
 
 /// When the last device will be done, if the campaign goes on from now without a pause; `None`: not within a year of nights.
 #[must_use]
 pub fn done_at(plan: &Plan, state: &State, waiting: u64, now: Timestamp) -> Option<Timestamp> {
     let device = state.mean_duration().unwrap_or_default();
+    if waiting == 0 {
+        // Those under way have been for some time.
+        let begun = state.released_at.filter(|_| state.unfinished() > 0);
+        return begun.map_or(Some(now), |begun| {
+            Some(begun.checked_add(device).ok()?.max(now))
+        });
+    }
     let mut successes = state.counts().completed;
     let mut left = waiting as f64;
     let mut time = now;
+    let mut has_begun = false;
     for _ in 0..STEPS_MAX {
         if left <= 0.0 {
-            let is_any = waiting > 0 || state.unfinished() > 0;
-            return if is_any {
-                time.checked_add(device).ok()
-            } else {
-                Some(time)
-            };
+            return time.checked_add(device).ok();
         }
         if let Some(opens_at) = closed_until(plan, time) {
             time = opens_at?;
             continue;
         }
-        let Some(per_second) = per_second(plan, successes, device) else {
-            left = 0.0;
-            continue;
+        let by_pace = plan.pace.rate(successes).map(|rate| rate / 60.0);
+        let by_places = by_places(plan, state);
+        let per_second = match (by_pace, by_places) {
+            (Some(pace), Some(places)) => pace.min(places),
+            (Some(one), None) | (None, Some(one)) => one,
+            (None, None) => {
+                left = 0.0;
+                continue;
+            }
         };
+        if !has_begun {
+            has_begun = true;
+            // Where places are the bound, those that are free now need not become so.
+            if by_places == Some(per_second) {
+                let taken = if time == now { state.in_flight() } else { 0 };
+                let places = plan.pace.max_in_flight.unwrap_or_default();
+                left -= f64::from(places.saturating_sub(taken));
+                continue;
+            }
+        }
         let (step, next) = match &plan.pace.ramp {
             Some(ramp) if plan.pace.rate(successes) < plan.pace.rate(u64::MAX) => {
                 let every = u64::from(ramp.after_successes.max(1));
-                let next = (successes / every + 1) * every;
+                let steps = (GROWTH.ln() / ramp.factor.ln()).ceil().max(1.0) as u64;
+                let next = (successes / every)
+                    .saturating_add(steps)
+                    .saturating_mul(every);
                 (left.min((next - successes) as f64), next)
             }
             _ => (left, successes),
@@ -67,26 +92,23 @@ pub fn done_at(plan: &Plan, state: &State, waiting: u64, now: Timestamp) -> Opti
     None
 }
 
-/// Whether the deadline cannot be met any more.
+/// Whether the deadline cannot be met any more; `None`: that is no question, or none any more, as there is no deadline, it has come, or the
+/// campaign is being cancelled.
 #[must_use]
-pub fn is_in_jeopardy(plan: &Plan, state: &State, waiting: u64, now: Timestamp) -> bool {
-    plan.deadline.is_some_and(|deadline| {
-        done_at(plan, state, waiting, now).is_none_or(|done_at| done_at > deadline)
-    })
+pub fn is_in_jeopardy(plan: &Plan, state: &State, waiting: u64, now: Timestamp) -> Option<bool> {
+    let deadline = plan.deadline.filter(|deadline| now < *deadline)?;
+    if state.cancelling.is_some() {
+        return None;
+    }
+    let done_at = done_at(plan, state, waiting, now);
+    Some(done_at.is_none_or(|done_at| done_at > deadline))
 }
 
-/// Starts a second, as the pace allows and as places become free; `None`: no bound.
-fn per_second(plan: &Plan, successes: u64, device: SignedDuration) -> Option<f64> {
-    let by_pace = plan.pace.rate(successes).map(|rate| rate / 60.0);
-    let by_places = plan
-        .pace
-        .max_in_flight
-        .filter(|_| !device.is_zero())
-        .map(|places| f64::from(places) / device.as_secs_f64());
-    match (by_pace, by_places) {
-        (Some(pace), Some(places)) => Some(pace.min(places)),
-        (one, other) => one.or(other),
-    }
+/// Starts a second as places become free; `None`: no bound.
+fn by_places(plan: &Plan, state: &State) -> Option<f64> {
+    let places = plan.pace.max_in_flight?;
+    let kept = state.mean_place_time().filter(|kept| !kept.is_zero())?;
+    Some(f64::from(places) / kept.as_secs_f64())
 }
 
 fn seconds(seconds: f64) -> SignedDuration {

@@ -28,6 +28,25 @@ pub(super) enum Place {
     Finished,
 }
 
+/// A mean in the making.
+#[derive(Debug, Clone, Copy, Default)]
+struct Mean {
+    sum: SignedDuration,
+    count: i32,
+}
+
+impl Mean {
+    fn add(&mut self, one: SignedDuration) {
+        self.sum = self.sum.saturating_add(one.max(SignedDuration::ZERO));
+        self.count = self.count.saturating_add(1);
+    }
+
+    fn get(self) -> Option<SignedDuration> {
+        self.sum
+            .checked_div(Some(self.count).filter(|count| *count > 0)?)
+    }
+}
+
 /// Since when and why a campaign is paused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paused {
@@ -55,8 +74,12 @@ pub struct State {
     pub(super) acknowledged: Counts,
     disarmed: Option<Disarmed>,
     pacer: Pacer,
-    /// Sum and number of the times that completed devices took.
-    took: (SignedDuration, u32),
+    /// What completed devices took.
+    took: Mean,
+    /// For how long devices kept their places.
+    kept: Mean,
+    /// When devices were started last.
+    pub released_at: Option<Timestamp>,
     /// When devices were added last.
     pub accepted_at: Option<Timestamp>,
     /// Since when and why it is paused.
@@ -94,7 +117,7 @@ impl State {
                 cpe_id,
                 outcome,
                 failure,
-            } => self.finished(*at, cpe_id, *outcome, *failure),
+            } => self.finished(*at, cpe_id, (*outcome, *failure), plan),
             Record::Paused {
                 at,
                 reason,
@@ -158,6 +181,7 @@ impl State {
         if let Some(rate) = plan.pace.rate(self.counts.completed) {
             self.pacer.took(devices.len(), rate, at);
         }
+        self.released_at = self.released_at.max(Some(at));
         // It says that its last one is done.
         self.settle(coordinator);
         let coordinator = Arc::<str>::from(coordinator);
@@ -194,15 +218,17 @@ impl State {
         &mut self,
         at: Timestamp,
         cpe_id: &CpeId,
-        outcome: Outcome,
-        failure: Option<FailureKind>,
+        (outcome, failure): (Outcome, Option<FailureKind>),
+        plan: &Plan,
     ) {
         let before = self.devices.insert(cpe_id.clone(), Place::Finished);
         self.unsettled.remove(cpe_id);
         let since = match before {
             Some(Place::Finished) => return,
             Some(Place::InFlight { since, key }) => {
-                self.free(key.as_ref());
+                let kept = at.duration_since(since);
+                let most = plan.pace.in_flight_timeout;
+                self.free(key.as_ref(), most.map_or(kept, |most| kept.min(most)));
                 self.unfinished -= 1;
                 Some(since)
             }
@@ -222,13 +248,13 @@ impl State {
             self.acknowledged.finish(outcome, failure);
         }
         if let (Outcome::Completed, Some(since)) = (outcome, since) {
-            let one = at.duration_since(since).max(SignedDuration::ZERO);
-            self.took = (self.took.0.saturating_add(one), self.took.1 + 1);
+            self.took.add(at.duration_since(since));
         }
     }
 
-    fn free(&mut self, key: Option<&Arc<str>>) {
+    fn free(&mut self, key: Option<&Arc<str>>, kept: SignedDuration) {
         self.in_flight -= 1;
+        self.kept.add(kept);
         if let Some(key) = key
             && let Some(count) = self.per_key.get_mut(key)
         {
@@ -242,23 +268,21 @@ impl State {
     /// Frees the places of devices that have been under way for longer than the plan waits.
     pub fn expire(&mut self, plan: &Plan, now: Timestamp) {
         while let Some((released_at, cpe_id)) = self.in_order.front() {
-            let is_silent = plan
-                .pace
-                .in_flight_timeout
-                .is_some_and(|timeout| now.duration_since(*released_at) >= timeout);
+            let timeout = plan.pace.in_flight_timeout;
+            let silent_for = timeout.filter(|timeout| now.duration_since(*released_at) >= *timeout);
             match self.devices.get_mut(cpe_id) {
                 // It was released again since, and stands there a second time.
                 Some(Place::InFlight { since, .. }) if *since > *released_at => {}
-                Some(place @ Place::InFlight { .. }) if is_silent => {
+                Some(place @ Place::InFlight { .. }) => {
+                    let Some(kept) = silent_for else { return };
                     let silent = Place::Silent {
                         since: *released_at,
                     };
                     let Place::InFlight { key, .. } = std::mem::replace(place, silent) else {
                         return;
                     };
-                    self.free(key.as_ref());
+                    self.free(key.as_ref(), kept);
                 }
-                Some(Place::InFlight { .. }) => return,
                 Some(Place::Silent { .. } | Place::Finished) | None => {}
             }
             self.in_order.pop_front();
@@ -336,7 +360,12 @@ impl State {
     /// What a completed device took on average; `None` while none completed.
     #[must_use]
     pub fn mean_duration(&self) -> Option<SignedDuration> {
-        let (sum, count) = self.took;
-        sum.checked_div(i32::try_from(count).ok().filter(|count| *count > 0)?)
+        self.took.get()
+    }
+
+    /// For how long a device kept its place on average; `None` while none gave it back.
+    #[must_use]
+    pub fn mean_place_time(&self) -> Option<SignedDuration> {
+        self.kept.get()
     }
 }

@@ -236,3 +236,86 @@ fn what_the_deadline_ends_before_its_start_pauses_nothing() {
     assert!(!is_pause(&decided), "{decided:?}");
     assert_eq!(campaign.state.counts().timed_out, 49);
 }
+
+#[test]
+fn the_end_of_the_last_devices_is_told_from_when_they_were_started() {
+    let plan = Plan {
+        deadline: Some(at(450)),
+        ..Plan::default()
+    };
+    let mut campaign = Campaign::new(plan);
+    campaign.release(0..2, at(-300));
+    campaign.complete(0..1, at(0));
+    campaign.release(2..3, at(0));
+    let done_at = |campaign: &Campaign, now| {
+        forecast::done_at(&campaign.plan, &campaign.state, 0, at(now)).unwrap()
+    };
+    assert_eq!(done_at(&campaign, 100), at(300));
+    assert_eq!(done_at(&campaign, 400), at(400), "it is late already");
+    let is_in_jeopardy = |campaign: &Campaign, now| {
+        forecast::is_in_jeopardy(&campaign.plan, &campaign.state, 0, at(now))
+    };
+    assert_eq!(is_in_jeopardy(&campaign, 400), Some(false));
+    assert_eq!(
+        is_in_jeopardy(&campaign, 450),
+        None,
+        "the deadline has come"
+    );
+    campaign.plan.deadline = Some(at(200));
+    assert_eq!(is_in_jeopardy(&campaign, 100), Some(true));
+    campaign.apply(&Record::Cancelling {
+        at: at(1),
+        order: None,
+    });
+    assert_eq!(
+        is_in_jeopardy(&campaign, 100),
+        None,
+        "it is being cancelled"
+    );
+}
+
+#[test]
+fn the_forecast_counts_places_by_how_long_all_devices_kept_them() {
+    let plan = Plan {
+        pace: Pace {
+            max_in_flight: Some(10),
+            in_flight_timeout: Some(SignedDuration::from_mins(30)),
+            ..Pace::default()
+        },
+        ..Plan::default()
+    };
+    let mut campaign = Campaign::new(plan);
+    campaign.release(0..4, at(-3_600));
+    campaign.complete(0..1, at(-3_000));
+    campaign.fail(1..2, FailureKind::TimedOut, at(-1_000));
+    campaign.state.expire(&campaign.plan, at(-900));
+    campaign.fail(2..3, FailureKind::TimedOut, at(0));
+    campaign.release(4..9, at(0));
+    // Ten minutes once and thirty three times make 25; one of four is silent still, and five take places.
+    let mean = SignedDuration::from_mins(25);
+    assert_eq!(campaign.state.mean_place_time(), Some(mean));
+    let done_at = forecast::done_at(&campaign.plan, &campaign.state, 25, at(0));
+    assert_eq!(done_at, Some(at(20 * 150 + 600)));
+}
+
+#[test]
+fn a_forecast_with_a_slow_ramp_does_not_run_out_of_steps() {
+    let ramp = Ramp {
+        factor: 1.001,
+        after_successes: 1,
+        max_starts_per_minute: 1_000_000,
+    };
+    let plan = Plan {
+        pace: Pace {
+            starts_per_minute: Some(1),
+            ramp: Some(ramp),
+            ..Pace::default()
+        },
+        ..Plan::default()
+    };
+    let campaign = Campaign::new(plan);
+    let done_at = forecast::done_at(&campaign.plan, &campaign.state, 1_000_000, at(0));
+    // The sum of 60 s / 1.001^n is 1,001 minutes.
+    let minutes = done_at.unwrap().duration_since(at(0)).as_mins();
+    assert!((990..1_030).contains(&minutes), "{minutes}");
+}

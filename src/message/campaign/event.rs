@@ -82,7 +82,7 @@ impl Summary {
             unfinished: state.unfinished(),
             paused: state.paused.as_ref().map(|paused| paused.reason),
             is_cancelling: state.cancelling.is_some(),
-            is_in_jeopardy: state.is_in_jeopardy,
+            is_in_jeopardy: state.is_in_jeopardy && state.cancelling.is_none(),
             gate,
         }
     }

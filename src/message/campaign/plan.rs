@@ -12,6 +12,8 @@ pub(in crate::message) const COUNT_MAX: u32 = 1_000_000;
 pub(in crate::message) const FACTOR_MAX: f64 = 10.0;
 /// Most criteria.
 pub(in crate::message) const CRITERIA_MAX: usize = 20;
+/// Shortest `in_flight_timeout`: a shorter one is no bound on places at all.
+const IN_FLIGHT_TIMEOUT_MIN: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
 /// Where the ramp says no bound: so many times the first rate.
 const RAMP_MAX: u32 = 10;
 
@@ -28,8 +30,8 @@ pub(super) fn read_pace(fields: &mut Fields) -> Option<Pace> {
         let in_flight_timeout = pace.optional("in_flight_timeout", |text| {
             text.parse::<jiff::SignedDuration>()
                 .ok()
-                .filter(jiff::SignedDuration::is_positive)
-                .ok_or_else(|| "is no duration; write it like 45m or 2h".to_owned())
+                .filter(|timeout| *timeout >= IN_FLIGHT_TIMEOUT_MIN)
+                .ok_or_else(|| "is no time of at least 1s; write it like 45m or 2h".to_owned())
         });
         if in_flight_timeout.is_some() && max_in_flight.is_none() {
             pace.fault(

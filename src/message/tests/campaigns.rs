@@ -142,6 +142,10 @@ fn every_fault_is_named_with_its_place() {
             vec!["pace.in_flight_timeout"],
         ),
         (
+            with(r#""pace":{"max_in_flight":1,"in_flight_timeout":"1ms"}"#),
+            vec!["pace.in_flight_timeout"],
+        ),
+        (
             with(r#""pace":{"max_in_flight":1,"in_flight_timeout":"-1h"}"#),
             vec!["pace.in_flight_timeout"],
         ),

@@ -207,8 +207,9 @@ impl Coordinator {
         if plan.deadline.is_some() && desk.forecast_at.elapsed() >= FORECAST {
             desk.forecast_at = Instant::now();
             let waiting = desk.ready + desk.at_hand.len() as u64;
-            let is_in_jeopardy = forecast::is_in_jeopardy(plan, &self.state, waiting, now);
-            if is_in_jeopardy != self.state.is_in_jeopardy {
+            if let Some(is_in_jeopardy) = forecast::is_in_jeopardy(plan, &self.state, waiting, now)
+                && is_in_jeopardy != self.state.is_in_jeopardy
+            {
                 let happened = Happened::Jeopardy {
                     is_in_jeopardy,
                     done_at: forecast::done_at(plan, &self.state, waiting, now),
