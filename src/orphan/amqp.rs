@@ -66,8 +66,10 @@ impl Past for EventHistory {
         let settings = self.settings.clone();
         let mut reader = match StreamReader::connect(settings, stream, Start::First).await {
             Ok(reader) => reader,
-            // It is over, or it is no campaign but a name that jobs share.
-            Err(error) if error.code == Some(NOT_FOUND) => return Ok(Vec::new()),
+            // It is over, or it is no campaign but a name that jobs share. One whose node is away has that code too, and stands.
+            Err(error) if error.code == Some(NOT_FOUND) && error.is_permanent() => {
+                return Ok(Vec::new());
+            }
             Err(error) => return Err(failed(error)),
         };
         let end = reader.end().await.map_err(failed)?;

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{Acker, Channel, Connection, Consumer};
 use tokio::time::Instant;
@@ -158,9 +158,9 @@ impl StreamReader {
     ///
     /// # Errors
     ///
-    /// As [`StreamReader::next`].
+    /// As [`StreamReader::next`]; or when the broker sends nothing of what it has, which is not to be taken for nothing.
     pub async fn end(&mut self) -> Result<u64, BrokerError> {
-        let (stream, settings) = (&self.stream, &self.settings);
+        let (stream, settings, read) = (&self.stream, &self.settings, self.position.unwrap_or(0));
         let own;
         let connection = match &self.connection {
             Some(connection) => connection,
@@ -175,12 +175,21 @@ impl StreamReader {
         {
             end = record?.offset + 1;
             patience = SILENT_BEHIND;
-            if Instant::now() >= *until.get_or_insert_with(|| Instant::now() + CATCHES_UP_WITHIN) {
+            let until = *until.get_or_insert_with(|| Instant::now() + CATCHES_UP_WITHIN);
+            if Instant::now() >= until && end >= read {
                 break;
             }
         }
+        let held = if end == 0 {
+            session.held(&stream.queue(&settings.prefix)).await
+        } else {
+            0
+        };
         connection::close_channel(&session.channel).await;
-        Ok(end)
+        not_silent(end, read, held).map_err(|cause| {
+            let queue = stream.queue(&settings.prefix);
+            BrokerError::new(format!("find the end of stream \"{queue}\""), cause)
+        })
     }
 
     /// Connects again, behind what was read.
@@ -222,7 +231,35 @@ impl StreamReader {
     }
 }
 
+/// The end that was found, unless it cannot be the end: behind what was read before, or of a stream that holds messages, there is more.
+fn not_silent(end: u64, read: u64, held: u64) -> Result<u64, String> {
+    if end < read {
+        return Err(format!(
+            "{read} messages were read, and the broker shows {end} (is it too slow, or was the stream deleted and declared again?)"
+        ));
+    }
+    if end == 0 && held > 0 {
+        return Err(format!("the broker has {held} messages and sends none"));
+    }
+    Ok(end)
+}
+
 impl Session {
+    /// Messages in the stream, as far as the broker says; 0 where it does not.
+    async fn held(&self, queue: &str) -> u64 {
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let Ok(name) = short(queue) else { return 0 };
+        let asked = self
+            .channel
+            .queue_declare(name, options, FieldTable::default());
+        let what = || format!("look at stream \"{queue}\"");
+        let found = bounded(what, CALL_TIMEOUT, asked).await;
+        found.map_or(0, |queue| queue.message_count().into())
+    }
+
     async fn begin(
         connection: &Connection,
         settings: &AmqpSettings,
@@ -279,6 +316,29 @@ impl Session {
                 what(),
                 "the broker ended the reading (was the stream deleted, or the connection lost?)",
             )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_is_not_taken_for_the_end() {
+        for (end, read, held, is_end) in [
+            (0, 0, 0, true),
+            (7, 0, 7, true),
+            (7, 7, 0, true),
+            (9, 7, 0, true),
+            // It was read up to there, and nothing came.
+            (0, 7, 0, false),
+            (6, 7, 0, false),
+            // Nothing was read yet, and nothing came of what is there.
+            (0, 0, 3, false),
+        ] {
+            let found = not_silent(end, read, held);
+            assert_eq!(found.is_ok(), is_end, "{end} {read} {held}: {found:?}");
         }
     }
 }
