@@ -257,13 +257,19 @@ pub(super) async fn apply_objects(
 
 /// The object in a form that may stand from before, and that does as well.
 fn as_declared_earlier(object: &Object, prefix: &str) -> Option<Object> {
-    match object {
-        Object::Queue { name, .. } if *name == format!("{prefix}.dead") => Some(Object::Queue {
-            name: name.clone(),
-            arguments: vec![("x-queue-type", text("quorum"))],
-        }),
-        _ => None,
+    let Object::Queue { name, arguments } = object else {
+        return None;
+    };
+    let mut arguments = arguments.clone();
+    if *name == format!("{prefix}.dead") {
+        arguments.retain(|(argument, _)| *argument == "x-queue-type");
+    } else if arguments == campaign::held_arguments() {
+        arguments.retain(|(argument, _)| *argument != "x-overflow");
+    } else {
+        return None;
     }
+    let name = name.clone();
+    Some(Object::Queue { name, arguments })
 }
 
 async fn declare(

@@ -52,6 +52,8 @@ pub(in super::super) fn held_arguments() -> Vec<(&'static str, Argument)> {
         ("x-queue-type", Argument::Text("quorum".to_owned())),
         ("x-single-active-consumer", Argument::Flag(true)),
         ("x-delivery-limit", Argument::Number(NEVER_DROPPED)),
+        // Under a limit that a policy sets, the broker would drop the oldest without a word.
+        ("x-overflow", Argument::Text("reject-publish".to_owned())),
     ]
 }
 
