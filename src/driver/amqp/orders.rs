@@ -43,8 +43,35 @@ async fn load_from(
     consuming: &Connection,
     read: Option<u64>,
 ) -> Result<StreamReader, BrokerError> {
-    let settings = &shared.settings;
     let start = read.map_or(Start::First, Start::Offset);
+    // From the first command on everything is folded anew, and takes the place of what stood when it is whole.
+    let fresh = read
+        .is_none()
+        .then(|| Orders::new(shared.settings.control_kept_for));
+    let orders = fresh.as_ref().unwrap_or(&shared.orders);
+    let take = |record: &Record| apply(orders, record, shared.now());
+    let reader = read_to_mark(shared, publisher, consuming, start, take).await?;
+    if let Some(fresh) = fresh {
+        shared.orders.replace(fresh);
+    }
+    note(shared, &reader);
+    Ok(reader)
+}
+
+/// Reads the commands from there up to a mark of its own: every command that was confirmed before is among them. What comes next is
+/// behind the mark.
+///
+/// # Errors
+///
+/// As [`load`].
+pub(super) async fn read_to_mark(
+    shared: &Shared,
+    publisher: &Publisher,
+    consuming: &Connection,
+    start: Start,
+    mut take: impl FnMut(&Record),
+) -> Result<StreamReader, BrokerError> {
+    let settings = &shared.settings;
     let mut reader = StreamReader::on(consuming, settings.clone(), Stream::Control, start).await?;
     let mark = Uuid::new_v4().to_string();
     let message = Outgoing {
@@ -56,10 +83,6 @@ async fn load_from(
         let target = message.target.name(&settings.prefix);
         BrokerError::new(format!("publish a mark to {target}"), error.to_string())
     })?;
-    // From the first command on everything is folded anew, and takes the place of what stood when it is whole.
-    let fresh = read
-        .is_none()
-        .then(|| Orders::new(settings.control_kept_for));
     loop {
         let record = tokio::time::timeout(CALL_TIMEOUT, reader.next())
             .await
@@ -67,19 +90,10 @@ async fn load_from(
                 BrokerError::timeout("find our mark among the commands", CALL_TIMEOUT)
             })??;
         if record.message_id.as_deref() == Some(mark.as_str()) {
-            break;
+            return Ok(reader);
         }
-        apply(
-            fresh.as_ref().unwrap_or(&shared.orders),
-            &record,
-            shared.now(),
-        );
+        take(&record);
     }
-    if let Some(fresh) = fresh {
-        shared.orders.replace(fresh);
-    }
-    note(shared, &reader);
-    Ok(reader)
 }
 
 /// Follows the stream; should it end, so does the generation.

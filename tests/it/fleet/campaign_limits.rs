@@ -26,7 +26,7 @@ async fn condition_is(site: &Site, condition: &str, value: f64) {
     .await;
 }
 
-async fn site(workers: usize, devices: usize) -> Site {
+pub(super) async fn site(workers: usize, devices: usize) -> Site {
     let devices = devices.to_string();
     Site::begin(
         workers,
@@ -39,7 +39,7 @@ async fn site(workers: usize, devices: usize) -> Site {
 }
 
 /// A window of so many minutes from then on, by the clock of a place far from here.
-fn window(from: Timestamp, minutes: i64) -> Value {
+pub(super) fn window(from: Timestamp, minutes: i64) -> Value {
     let zone = "Asia/Kathmandu";
     let start = from.in_tz(zone).expect("a zone");
     let end = start.checked_add(minutes.minutes()).expect("a time");

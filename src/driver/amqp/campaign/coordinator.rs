@@ -19,7 +19,7 @@ use super::super::outgoing::short;
 use super::super::record::{Record as Entry, Start, Stream};
 use super::super::stream::StreamReader;
 use super::objects;
-use super::order::Order;
+use super::order::{Order, Ordered};
 use super::outlet::{Outlet, taken};
 use crate::campaign::{Action, Gate, Held, Situation, State, decide};
 use crate::clock;
@@ -79,10 +79,12 @@ pub(super) struct Coordinator {
     pub(super) definition: Arc<Definition>,
     pub(super) log: campaign::Log,
     pub(super) id: String,
-    pub(super) inputs: mpsc::Receiver<Input>,
+    pub(super) inputs: mpsc::UnboundedReceiver<Input>,
     pub(super) summaries: mpsc::Sender<(CampaignId, Summary)>,
     pub(super) orders: VecDeque<Order>,
     pub(super) is_everything_paused: bool,
+    /// The place in the control stream behind the last order that was known when it began.
+    pub(super) orders_end: u64,
     pub(super) state: State,
     /// What kept devices from being started when that was decided last.
     pub(super) gate: Option<Gate>,
@@ -126,10 +128,9 @@ impl Coordinator {
         outlet: Outlet,
         connection: Arc<Connection>,
         definition: Arc<Definition>,
-        inputs: mpsc::Receiver<Input>,
+        inputs: mpsc::UnboundedReceiver<Input>,
         summaries: mpsc::Sender<(CampaignId, Summary)>,
-        orders: VecDeque<Order>,
-        is_everything_paused: bool,
+        ordered: Ordered,
     ) -> Self {
         Self {
             outlet,
@@ -139,8 +140,9 @@ impl Coordinator {
             id: uuid::Uuid::new_v4().to_string(),
             inputs,
             summaries,
-            orders,
-            is_everything_paused,
+            orders: ordered.orders,
+            is_everything_paused: ordered.is_everything_paused,
+            orders_end: ordered.end,
             state: State::default(),
             gate: None,
             pause_ordered: None,
@@ -210,6 +212,8 @@ impl Coordinator {
         if self.state.is_concluded {
             return Ok(None);
         }
+        self.forget_orders_of_another_stream(self.orders_end)
+            .await?;
         let queue = objects::devices(self.prefix(), &campaign_id);
         let channel = connection::channel(&self.connection, "devices").await?;
         let prefetch = if self.definition.plan.max_in_flight_per_key.is_some() {

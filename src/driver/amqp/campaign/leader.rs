@@ -23,24 +23,22 @@ use super::super::error::{BrokerError, bounded};
 use super::super::outgoing::short;
 use super::super::shared::{Link, Shared};
 use super::coordinator::{Coordinator, Ended, Input};
+use super::ending::{END, Left};
 use super::objects;
-use super::order::{self, Order};
+use super::order::Order;
 use super::outlet::{Outlet, acknowledge, taken};
 use crate::job::CampaignId;
 use crate::message::campaign::Summary;
 use crate::message::{CampaignRequest, DeadLetter, Definition};
 
 /// Definitions held at a time; more campaigns wait in the queue until others are over.
-const LEADS_MAX: u16 = 1_000;
+pub(super) const LEADS_MAX: u16 = 1_000;
 /// After something went wrong.
-const PAUSE: Duration = Duration::from_secs(2);
-/// After what the broker has refused so often that its request is among the dead letters by then.
-const PAUSE_LONG: Duration = Duration::from_secs(60);
-const REFUSALS_QUICK: u32 = 25;
+pub(super) const PAUSE: Duration = Duration::from_secs(2);
 /// How often gauges are set and what is held is looked at.
 const TICK: Duration = Duration::from_secs(1);
-/// Orders waiting for a coordinator.
-const INPUTS: usize = 64;
+/// Summaries waiting to be looked at.
+const SUMMARIES: usize = 64;
 
 const SEAT: &str = "upgrade.campaign.seat";
 pub(super) const DEFINITION: &str = "upgrade.campaign.definition";
@@ -83,7 +81,8 @@ pub(super) struct Led {
     pub(super) definition: Arc<Definition>,
     /// Its message, held until it is over.
     pub(super) delivery: Delivery,
-    pub(super) inputs: mpsc::Sender<Input>,
+    /// Without a bound, as a coordinator that is busy must not hold the others up: what was ordered is kept anyway, and requests come one by one.
+    pub(super) inputs: mpsc::UnboundedSender<Input>,
     pub(super) summary: Option<Summary>,
     /// How often in a row the broker has refused its coordinator something for good.
     pub(super) refusals: u32,
@@ -96,11 +95,15 @@ pub(super) struct Leader<'a> {
     /// This leadership, among all that ever were.
     pub(super) id: String,
     pub(super) led: HashMap<CampaignId, Led>,
+    /// What campaigns that are over have left on the broker.
+    pub(super) left: HashMap<CampaignId, Left>,
     /// The seat that is held, and since when.
     pub(super) seat: Option<Delivery>,
     pub(super) has_all: bool,
     /// Orders since the beginning of the control stream, for campaigns that begin to be coordinated later.
     pub(super) orders: Vec<Order>,
+    /// The place in the control stream behind what was read.
+    pub(super) orders_read: u64,
     pub(super) is_everything_paused: bool,
     /// A request whose campaign is being made.
     pub(super) beginning: Option<(CampaignRequest, Delivery)>,
@@ -118,14 +121,16 @@ impl<'a> Leader<'a> {
             connection,
             id: uuid::Uuid::new_v4().to_string(),
             led: HashMap::new(),
+            left: HashMap::new(),
             seat: None,
             has_all: false,
             orders: Vec::new(),
+            orders_read: 0,
             is_everything_paused: false,
             beginning: None,
             accepting: None,
             coordinators: JoinSet::new(),
-            summaries: mpsc::channel(INPUTS),
+            summaries: mpsc::channel(SUMMARIES),
             held_since: Instant::now(),
         }
     }
@@ -170,17 +175,17 @@ impl<'a> Leader<'a> {
                     self.coordinator_ended(campaign_id, ended).await?;
                 }
                 order = control.next() => {
-                    let record = order?;
-                    if let Some(order) = Order::of(&record) {
-                        self.take_order(order).await;
-                    }
+                    self.take_order(&order?);
                 }
                 Some((campaign_id, summary)) = self.summaries.1.recv() => {
                     if let Some(led) = self.led.get_mut(&campaign_id) {
                         led.summary = Some(summary);
                     }
                 }
-                _ = tick.tick() => self.tick().await,
+                _ = tick.tick() => {
+                    self.tick().await;
+                    self.clear_away_all().await;
+                }
             }
         }
     }
@@ -233,6 +238,7 @@ impl<'a> Leader<'a> {
                 }
                 Ok(())
             }
+            Some(END) => self.take_end(delivery).await,
             _ => match Definition::decode(&delivery.data) {
                 Ok(definition) => self.take_definition(definition, delivery).await,
                 Err(error) => {
@@ -273,7 +279,7 @@ impl<'a> Leader<'a> {
         {
             let input = Input::Accept(Box::new((request, request_delivery)));
             self.accepting = Some(campaign_id.clone());
-            drop(inputs.send(input).await);
+            drop(inputs.send(input));
         }
         let led = Led {
             definition: Arc::new(definition),
@@ -287,78 +293,27 @@ impl<'a> Leader<'a> {
     }
 
     /// Begins to coordinate after this time; the way to tell the coordinator something.
-    fn coordinate(&mut self, definition: Arc<Definition>, after: Duration) -> mpsc::Sender<Input> {
-        let (sender, receiver) = mpsc::channel(INPUTS);
+    pub(super) fn coordinate(
+        &mut self,
+        definition: Arc<Definition>,
+        after: Duration,
+    ) -> mpsc::UnboundedSender<Input> {
+        let (sender, receiver) = mpsc::unbounded_channel();
         let campaign_id = definition.campaign_id.clone();
-        let orders = self.orders.iter().filter(|order| {
-            order
-                .campaign_id
-                .as_ref()
-                .is_none_or(|of| *of == campaign_id)
-        });
-        let orders = order::standing(orders, definition.began_at);
+        let ordered = self.ordered(&campaign_id, definition.began_at);
         let coordinator = Coordinator::begin(
             self.outlet.clone(),
             Arc::clone(self.connection),
             definition,
             receiver,
             self.summaries.0.clone(),
-            orders,
-            self.is_everything_paused,
+            ordered,
         );
         self.coordinators.spawn(async move {
             tokio::time::sleep(after).await;
             (campaign_id, coordinator.run().await)
         });
         sender
-    }
-
-    async fn coordinator_ended(
-        &mut self,
-        campaign_id: CampaignId,
-        ended: Result<Ended, BrokerError>,
-    ) -> Result<(), BrokerError> {
-        match ended {
-            Ok(Ended::Concluded) => {
-                let Some(led) = self.led.remove(&campaign_id) else {
-                    return Ok(());
-                };
-                // In this order: a definition without its queue or log would begin anew.
-                acknowledge(&led.delivery).await?;
-                let prefix = self.prefix().to_owned();
-                objects::delete(self.connection, &objects::devices(&prefix, &campaign_id)).await?;
-                objects::delete(self.connection, &objects::log(&prefix, &campaign_id)).await
-            }
-            Ok(Ended::Superseded) => Err(BrokerError::new(
-                format!("coordinate campaign \"{campaign_id}\""),
-                "another worker has taken over",
-            )),
-            Err(error) => {
-                let telemetry = &self.outlet.shared.telemetry;
-                telemetry.campaign_trouble(campaign_id.as_str(), &error.to_string());
-                let failing = self.led.get_mut(&campaign_id).map(|led| {
-                    led.refusals = if error.is_permanent() {
-                        led.refusals + 1
-                    } else {
-                        0
-                    };
-                    (Arc::clone(&led.definition), led.refusals)
-                });
-                if let Some((definition, refusals)) = failing {
-                    // The others are led on meanwhile.
-                    let after = if refusals < REFUSALS_QUICK {
-                        PAUSE
-                    } else {
-                        PAUSE_LONG
-                    };
-                    let inputs = self.coordinate(definition, after);
-                    if let Some(led) = self.led.get_mut(&campaign_id) {
-                        led.inputs = inputs;
-                    }
-                }
-                Ok(())
-            }
-        }
     }
 
     async fn tick(&mut self) {
@@ -377,8 +332,10 @@ impl<'a> Leader<'a> {
         }
         self.held_since = Instant::now();
         // It comes again, and is not to be settled a second time then.
-        let seat = self.seat.take();
-        for delivery in self.led.values().map(|led| &led.delivery).chain(&seat) {
+        let (seat, left) = (self.seat.take(), std::mem::take(&mut self.left));
+        let definitions = self.led.values().map(|led| &led.delivery);
+        let ends = left.values().map(|left| &left.delivery);
+        for delivery in definitions.chain(ends).chain(&seat) {
             let back = delivery.acker.nack(BasicNackOptions {
                 multiple: false,
                 requeue: true,

@@ -13,6 +13,7 @@
 //! The log is not `<p>.events`: that is trimmed by age and size, which a campaign of many nights outlives, and it holds the events of
 //! everybody, which a successor would have to read before it may start the next device.
 
+mod ending;
 mod leader;
 mod requests;
 

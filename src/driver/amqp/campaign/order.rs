@@ -5,10 +5,12 @@ use std::collections::VecDeque;
 use jiff::{SignedDuration, Timestamp};
 
 use super::super::error::BrokerError;
-use super::super::record::{Record, Start, Stream};
+use super::super::orders;
+use super::super::record::{Record, Start};
 use super::super::stream::StreamReader;
-use super::coordinator::Input;
+use super::coordinator::{Coordinator, Input};
 use super::leader::Leader;
+use super::outlet::Outlet;
 use crate::campaign::PauseReason;
 use crate::job::CampaignId;
 use crate::message::control::{Command, Scope, Verb};
@@ -106,19 +108,79 @@ pub(super) fn standing<'a>(
     since
 }
 
+/// What a coordinator is told of the orders when it begins.
+pub(super) struct Ordered {
+    /// What it has to obey.
+    pub(super) orders: VecDeque<Order>,
+    /// Whether everything is paused.
+    pub(super) is_everything_paused: bool,
+    /// The place behind the last order that was read.
+    pub(super) end: u64,
+}
+
+impl Coordinator {
+    /// The place of an order is its name in the log. Where the stream was deleted and declared anew, places begin at 0 again: then nothing
+    /// that stands in it was carried out, whatever the log says.
+    pub(super) async fn forget_orders_of_another_stream(
+        &mut self,
+        read_to: u64,
+    ) -> Result<(), BrokerError> {
+        let Some(done) = self.order_done().filter(|done| *done >= read_to) else {
+            return Ok(());
+        };
+        // Or whoever coordinated before had read further.
+        let Outlet { shared, link } = &self.outlet;
+        let reader = orders::read_to_mark(
+            shared,
+            &link.publisher,
+            &self.connection,
+            Start::Last,
+            |_| {},
+        );
+        let reader = reader.await?;
+        if reader.position().is_some_and(|end| done >= end) {
+            self.state.order = None;
+        }
+        reader.close().await;
+        Ok(())
+    }
+
+    /// The place of the last order that was carried out.
+    pub(super) fn order_done(&self) -> Option<u64> {
+        self.state.order.as_ref()?.parse().ok()
+    }
+}
+
 impl Leader<'_> {
     /// Everything that operators have ordered so far, then what they order from now on.
     pub(super) async fn read_orders(&mut self) -> Result<StreamReader, BrokerError> {
-        let settings = self.outlet.shared.settings.clone();
-        let mut reader =
-            StreamReader::on(self.connection, settings, Stream::Control, Start::First).await?;
-        let end = reader.end().await?;
-        while let Some(record) = reader.next_before(end).await? {
-            if let Some(order) = Order::of(&record) {
+        let Outlet { shared, link } = self.outlet;
+        let connection = self.connection;
+        let publisher = &link.publisher;
+        let take = |record: &Record| {
+            if let Some(order) = self.read(record) {
                 drop(self.note_order(order));
             }
+        };
+        orders::read_to_mark(shared, publisher, connection, Start::First, take).await
+    }
+
+    fn read(&mut self, record: &Record) -> Option<Order> {
+        self.orders_read = record.offset + 1;
+        Order::of(record)
+    }
+
+    /// What a coordinator has to know that begins with a campaign which began then.
+    pub(super) fn ordered(&self, campaign_id: &CampaignId, began_at: Timestamp) -> Ordered {
+        let orders = self.orders.iter().filter(|order| {
+            let of = order.campaign_id.as_ref();
+            of.is_none_or(|of| of == campaign_id)
+        });
+        Ordered {
+            orders: standing(orders, began_at),
+            is_everything_paused: self.is_everything_paused,
+            end: self.orders_read,
         }
-        Ok(reader)
     }
 
     /// Keeps what coordinators that begin later have to know; what one that is there has to be told.
@@ -135,19 +197,21 @@ impl Leader<'_> {
         Some(order)
     }
 
-    /// Passes an order on.
-    pub(super) async fn take_order(&mut self, order: Order) {
+    /// Passes an order on. A coordinator that is busy holds nobody up, and finds it when it looks.
+    pub(super) fn take_order(&mut self, record: &Record) {
+        let Some(order) = self.read(record) else {
+            return;
+        };
         let campaign_id = order.campaign_id.clone();
         let noted = self.note_order(order);
         let of = |id: &CampaignId| campaign_id.as_ref().is_none_or(|of| of == id);
         for (_, led) in self.led.iter().filter(|(id, _)| of(id)) {
             // First what the end of a stop acknowledges: until then nothing may be concluded from it.
             if let Some(order) = noted.clone() {
-                drop(led.inputs.send(Input::Order(order)).await);
+                drop(led.inputs.send(Input::Order(order)));
             }
             if campaign_id.is_none() {
-                let is_held = self.is_everything_paused;
-                drop(led.inputs.send(Input::Hold(is_held)).await);
+                drop(led.inputs.send(Input::Hold(self.is_everything_paused)));
             }
         }
     }

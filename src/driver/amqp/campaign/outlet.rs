@@ -49,11 +49,22 @@ impl Outlet {
         }
     }
 
-    /// The request of a device.
-    pub(super) fn request(&self, request: DeviceRequest, carried: &Carried) -> Outgoing {
+    /// The request of a device. `is_again`: nobody knows whether it was published before, so its job looks first, and says nothing that
+    /// the first one contradicts.
+    pub(super) fn request(
+        &self,
+        request: DeviceRequest,
+        carried: &Carried,
+        is_again: bool,
+    ) -> Outgoing {
+        let properties = properties::of_device_request(&request, carried);
         Outgoing {
             target: Target::Requests,
-            properties: properties::of_device_request(&request, carried),
+            properties: if is_again {
+                properties::marked_redelivered(properties)
+            } else {
+                properties
+            },
             body: request.body,
         }
     }

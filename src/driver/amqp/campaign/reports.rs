@@ -69,12 +69,9 @@ impl Coordinator {
     /// Carries out what operators have ordered since the last order that was carried out.
     pub(super) async fn obey(&mut self, desk: &mut Desk) -> Result<(), Stop> {
         while let Some(order) = self.orders.pop_front() {
-            let is_done = self
-                .state
-                .order
-                .as_ref()
-                .and_then(|done| done.parse::<u64>().ok())
-                .is_some_and(|done| order.offset <= done);
+            if self.order_done().is_some_and(|done| order.offset <= done) {
+                continue;
+            }
             // Two coordinators may both have wanted it.
             let is_again = order.by_itself.is_some() && self.state.paused.is_some();
             if order.by_itself.is_some() {
@@ -84,7 +81,7 @@ impl Coordinator {
             let ends_nothing = order.verb == Verb::Resume
                 && self.state.paused.is_none()
                 && order.is_before(self.definition.began_at);
-            if is_done || is_again || ends_nothing {
+            if is_again || ends_nothing {
                 continue;
             }
             let by_default = self.outlet.shared.settings.campaign_arm_again_after;
@@ -183,8 +180,8 @@ impl Coordinator {
         let is_known = self.state.accepted_at.is_some() || self.state.is_concluded;
         (!is_known && age > ACCEPTED_WITHIN).then(|| {
             format!(
-                "stream \"{queue}\" says nothing of an accepted request, so nothing is started; if it was deleted, send the request again: \
-                 devices that have their result are not upgraded again"
+                "stream \"{queue}\" says nothing of an accepted request, so nothing is started; if it was deleted, send the request again, with \
+                 its requested_at, or cancel the campaign"
             )
         })
     }

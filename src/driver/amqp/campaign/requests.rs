@@ -5,9 +5,32 @@ use lapin::message::Delivery;
 use super::super::error::BrokerError;
 use super::super::properties;
 use super::coordinator::Input;
-use super::leader::{DEFINITION, Leader};
+use super::leader::{DEFINITION, LEADS_MAX, Leader};
 use super::objects;
-use crate::message::{DeadLetter, FieldFault, Rejection};
+use crate::job::CampaignId;
+use crate::message::{CampaignRequest, DeadLetter, FieldFault, Rejection};
+
+/// Active campaigns; fewer than a leader holds at a time, as what comes behind them would never be seen.
+const ACTIVE_MAX: usize = 900;
+const _: () = assert!(ACTIVE_MAX < LEADS_MAX as usize);
+
+fn refusal(campaign_id: &CampaignId, faults: Vec<FieldFault>) -> Rejection {
+    Rejection {
+        campaign_id: Some(campaign_id.to_string()),
+        faults,
+        ..Rejection::default()
+    }
+}
+
+/// What is wrong with one more campaign where so many are active.
+fn too_many(active: usize) -> Option<FieldFault> {
+    (active >= ACTIVE_MAX).then(|| FieldFault {
+        field: "campaign_id".to_owned(),
+        message: format!(
+            "would be one more than {ACTIVE_MAX} active campaigns, which is the most; wait until others are over, or put their devices together"
+        ),
+    })
+}
 
 impl Leader<'_> {
     /// A request with devices: to its campaign, which is begun if need be, or rejected.
@@ -33,28 +56,59 @@ impl Leader<'_> {
         };
         let campaign_id = &request.definition.campaign_id;
         let Some(led) = self.led.get(campaign_id) else {
-            let queue = objects::leads(self.prefix());
-            let body = request.definition.encode();
-            let lead = self
-                .outlet
-                .to_queue(queue, DEFINITION, campaign_id.as_str(), body);
-            self.beginning = Some((request, delivery));
-            // It comes back as a definition, and then the request goes on.
-            return self.outlet.publish(vec![lead]).await;
+            return self.begin(request, delivery).await;
         };
         let faults = led.definition.objections(&request);
         if faults.is_empty() {
             self.accepting = Some(campaign_id.clone());
             let input = Input::Accept(Box::new((request, delivery)));
-            drop(led.inputs.send(input).await);
+            drop(led.inputs.send(input));
             return Ok(());
         }
-        let rejection = Rejection {
-            campaign_id: Some(campaign_id.to_string()),
-            faults,
-            ..Rejection::default()
-        };
+        let rejection = refusal(campaign_id, faults);
         self.reject(&delivery, &rejection).await
+    }
+
+    /// The first request of a campaign. What the broker refuses for good is found before anybody waits for it.
+    async fn begin(
+        &mut self,
+        request: CampaignRequest,
+        delivery: Delivery,
+    ) -> Result<(), BrokerError> {
+        let campaign_id = request.definition.campaign_id.clone();
+        if let Some(fault) = too_many(self.led.len()) {
+            return self
+                .reject(&delivery, &refusal(&campaign_id, vec![fault]))
+                .await;
+        }
+        let mut stands = self.clear_away(&campaign_id).await;
+        if stands.is_ok() {
+            stands = objects::declare(self.connection, self.prefix(), &campaign_id).await;
+        }
+        if let Err(error) = stands.as_ref()
+            && error.is_permanent()
+        {
+            let error = error.to_string();
+            let telemetry = &self.outlet.shared.telemetry;
+            telemetry.campaign_trouble(campaign_id.as_str(), &error);
+            let fault = FieldFault {
+                field: "campaign_id".to_owned(),
+                message: format!(
+                    "cannot be begun as the broker refuses what it needs: {error}; then send the request again, or `nbi-upgrade dead requeue` does"
+                ),
+            };
+            return self
+                .reject(&delivery, &refusal(&campaign_id, vec![fault]))
+                .await;
+        }
+        // What else goes wrong is tried again by its coordinator. The definition comes back, and then the request goes on.
+        let queue = objects::leads(self.prefix());
+        let body = request.definition.encode();
+        let lead = self
+            .outlet
+            .to_queue(queue, DEFINITION, campaign_id.as_str(), body);
+        self.beginning = Some((request, delivery));
+        self.outlet.publish(vec![lead]).await
     }
 
     async fn reject(&self, delivery: &Delivery, rejection: &Rejection) -> Result<(), BrokerError> {
@@ -71,5 +125,18 @@ impl Leader<'_> {
         self.outlet
             .bury(delivery, &letter, queue, self.outlet.event(event))
             .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_campaign_more_than_can_be_led_is_refused_and_says_why() {
+        assert_eq!(too_many(0), None);
+        assert_eq!(too_many(899), None);
+        let fault = too_many(900).expect("it is one too many");
+        assert!(fault.message.contains("900 active"), "{fault:?}");
     }
 }

@@ -142,11 +142,13 @@ impl Coordinator {
             return Ok(copies > 0);
         }
         let devices = devices_of(&starting);
+        let is_again = |device: &Device| self.state.is_released(&device.cpe_id);
+        let again: Vec<bool> = devices.iter().map(is_again).collect();
         let at = self.outlet.now();
         let entry = campaign::encode_release(&self.id, at, &devices);
         self.write_down(desk, "upgrade.campaign.release", entry)
             .await?;
-        self.publish_requests(&starting, at).await?;
+        self.publish_requests(&starting, &again, at).await?;
         for (_, delivery) in &starting {
             acknowledge(delivery).await?;
         }
@@ -161,12 +163,14 @@ impl Coordinator {
     async fn publish_requests(
         &self,
         starting: &[(Waiting, Delivery)],
+        again: &[bool],
         at: Timestamp,
     ) -> Result<(), Stop> {
         let timeout = self.outlet.shared.codec.requests.timeout;
-        let requests = starting.iter().map(|(waiting, _)| {
+        let requests = starting.iter().zip(again).map(|((waiting, _), is_again)| {
             let request = self.definition.request(waiting, at, timeout);
-            self.outlet.request(request, &self.definition.carried)
+            self.outlet
+                .request(request, &self.definition.carried, *is_again)
         });
         Ok(self.outlet.publish(requests.collect()).await?)
     }
@@ -215,7 +219,7 @@ impl Coordinator {
             let request = self.definition.request(waiting, now, timeout);
             if self.state.is_released(cpe_id) {
                 // Whether it was started is not known. Its job finds out, and ends at once if it was not.
-                messages.push(self.outlet.request(request, &self.definition.carried));
+                messages.push(self.outlet.request(request, &self.definition.carried, true));
                 continue;
             }
             let incoming = headers::Incoming {
