@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp, ToSpan, Unit};
 use serde_json::{Value, json};
 
 use super::campaigns::{Observer, campaign, cleared_away, event, leader};
+use crate::support::http;
 use crate::support::processes::until;
 use crate::support::site::{PATIENCE, PREFIX, Plan, Site, is_long};
 
@@ -373,4 +374,49 @@ async fn a_leader_killed_in_the_middle_of_a_fan_out_loses_and_doubles_no_device(
         (number("completed")..=number("released")).contains(&flashes),
         "{summary}"
     );
+}
+
+#[tokio::test]
+async fn a_campaign_whose_job_was_lost_goes_on_when_a_request_with_that_job_comes() {
+    let mut site = site(1, 2).await;
+    let request = campaign(1..=2, json!({}));
+    site.submit(std::slice::from_ref(&request)).await;
+    event(&mut site, "upgrade.accepted", 2).await;
+    site.workers.remove(0).kill9().await;
+    // What waits, and what the dead worker had in hand, goes.
+    for _ in 0..20 {
+        let delays = (0..3).map(|power| format!("delay.{}s", 1 << power));
+        for queue in delays.chain(["requests".to_owned(), "steps".to_owned()]) {
+            let path = format!(
+                "/api/queues/{}/{PREFIX}.{queue}/contents",
+                site.vhost.name()
+            );
+            let answer = http::send(&site.vhost.management(), "DELETE", &path, "").await;
+            assert!(matches!(answer, Ok((204, _))), "{answer:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    site.start_worker().await;
+    let is_over = site
+        .results
+        .take_until(Duration::from_secs(4), |all| all.count_of_finals() > 0)
+        .await;
+    assert!(!is_over, "nobody has these jobs");
+    // A rule that the lost job has armed looks like the work of a copy, which is waited for until the deadline.
+    let deadline = Timestamp::now() + SignedDuration::from_secs(12);
+    let single = |number: usize| {
+        json!({
+            "job_id": format!("spring:CPE{number:06}"),
+            "cpe_id": format!("CPE{number:06}"),
+            "campaign_id": "spring",
+            "firmware_url": request["firmware_url"],
+            "requested_at": request["requested_at"],
+            "deadline": deadline,
+        })
+    };
+    site.submit(&[single(1), single(2)]).await;
+    let end = event(&mut site, "upgrade.campaign.completed", 1).await;
+    assert_eq!(end["data"]["counts"]["completed"], 2, "{end}");
+    cleared_away(&site).await;
+    assert_eq!(site.end(2).await["flashes"], 2);
 }
