@@ -82,8 +82,8 @@ struct Pace {
     /// Devices under way at a time. Absent: no bound.
     #[schemars(range(min = 1, max = COUNT_MAX))]
     max_in_flight: Option<u32>,
-    /// A device that has been under way for so long frees its place, though its job goes on: a duration above zero, like `45m` or `2h`.
-    /// Absent: only its end frees it.
+    /// A device that has been under way for so long frees its place, though its job goes on: a duration of at least a
+    /// second, like `45m` or `2h`. Absent: only its end frees it.
     in_flight_timeout: Option<String>,
     /// How the rate grows.
     ramp: Option<Ramp>,
