@@ -33,19 +33,25 @@ struct PrivateV1 {
     v: u32,
     coordinator: String,
     at: Timestamp,
-    /// Empty: a marker, unless `asked_since` is there.
+    /// Empty: a marker.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     devices: Vec<(String, Option<String>)>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    asked_since: Option<Timestamp>,
 }
 
-/// Without a `coordinator`, so that a release which does not know it reads nothing there.
+/// Without a `coordinator`, so that a release which does not know what it says takes it for nothing, and not for a marker.
 #[derive(Serialize, Deserialize)]
-struct EverythingResumedV1 {
+struct NoteV1 {
     v: u32,
     at: Timestamp,
-    everything_resumed: ResumedV1,
+    #[serde(flatten)]
+    says: SaysV1,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum SaysV1 {
+    EverythingResumed(ResumedV1),
+    AskedSince(Timestamp),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -65,29 +71,29 @@ pub fn encode_everything_resumed(
     arm_again_after: Option<SignedDuration>,
     order: &str,
 ) -> Vec<u8> {
-    let entry = EverythingResumedV1 {
-        v: 1,
-        at,
-        everything_resumed: ResumedV1 {
-            order: order.to_owned(),
-            ends_pause,
-            arm_again_after_s: arm_again_after
-                .and_then(|after| u32::try_from(after.as_secs()).ok()),
-        },
+    let arm_again_after_s = arm_again_after.and_then(|after| u32::try_from(after.as_secs()).ok());
+    let resumed = ResumedV1 {
+        order: order.to_owned(),
+        ends_pause,
+        arm_again_after_s,
     };
-    serde_json::to_vec(&entry).unwrap_or_default()
+    encode_note(at, SaysV1::EverythingResumed(resumed))
+}
+
+fn encode_note(at: Timestamp, says: SaysV1) -> Vec<u8> {
+    serde_json::to_vec(&NoteV1 { v: 1, at, says }).unwrap_or_default()
 }
 
 /// Says that a coordinator took over.
 #[must_use]
 pub fn encode_marker(coordinator: &str, at: Timestamp) -> Vec<u8> {
-    encode(coordinator, at, Vec::new(), None)
+    encode(coordinator, at, Vec::new())
 }
 
 /// Says that devices are about to be added which were asked for at `since`, earlier than those before them.
 #[must_use]
-pub fn encode_asked_since(coordinator: &str, at: Timestamp, since: Timestamp) -> Vec<u8> {
-    encode(coordinator, at, Vec::new(), Some(since))
+pub fn encode_asked_since(at: Timestamp, since: Timestamp) -> Vec<u8> {
+    encode_note(at, SaysV1::AskedSince(since))
 }
 
 /// Says that these devices are about to be started.
@@ -97,21 +103,15 @@ pub fn encode_release(coordinator: &str, at: Timestamp, devices: &[Device]) -> V
         .iter()
         .map(|device| (device.cpe_id.to_string(), device.concurrency_key.clone()))
         .collect();
-    encode(coordinator, at, devices, None)
+    encode(coordinator, at, devices)
 }
 
-fn encode(
-    coordinator: &str,
-    at: Timestamp,
-    devices: Vec<(String, Option<String>)>,
-    asked_since: Option<Timestamp>,
-) -> Vec<u8> {
+fn encode(coordinator: &str, at: Timestamp, devices: Vec<(String, Option<String>)>) -> Vec<u8> {
     let private = PrivateV1 {
         v: 1,
         coordinator: coordinator.to_owned(),
         at,
         devices,
-        asked_since,
     };
     serde_json::to_vec(&private).unwrap_or_default()
 }
@@ -235,18 +235,17 @@ fn decode(
 
 /// An entry that a coordinator wrote for itself.
 fn of_coordinator(body: &[u8]) -> Entry {
-    if let Ok(EverythingResumedV1 {
-        v: 1,
-        at,
-        everything_resumed,
-    }) = serde_json::from_slice(body)
-    {
-        let after = everything_resumed.arm_again_after_s;
+    if let Ok(NoteV1 { v: 1, at, says }) = serde_json::from_slice(body) {
+        let resumed = match says {
+            SaysV1::EverythingResumed(resumed) => resumed,
+            SaysV1::AskedSince(at) => return Entry::AskedSince { at },
+        };
+        let after = resumed.arm_again_after_s;
         return Entry::Record(Record::EverythingResumed {
             at,
-            ends_pause: everything_resumed.ends_pause,
+            ends_pause: resumed.ends_pause,
             arm_again_after: after.map(|seconds| SignedDuration::from_secs(seconds.into())),
-            order: everything_resumed.order,
+            order: resumed.order,
         });
     }
     let Ok(PrivateV1 {
@@ -254,14 +253,10 @@ fn of_coordinator(body: &[u8]) -> Entry {
         coordinator,
         at,
         devices,
-        asked_since,
     }) = serde_json::from_slice(body)
     else {
         return Entry::Other;
     };
-    if let Some(at) = asked_since {
-        return Entry::AskedSince { at };
-    }
     if devices.is_empty() {
         return Entry::Marker { coordinator };
     }

@@ -87,7 +87,7 @@ impl Coordinator {
 
     /// Writes into the log that outcomes of jobs count from now on that were asked for so early.
     async fn write_asked_since(&mut self, desk: &mut Desk, since: Timestamp) -> Result<(), Stop> {
-        let entry = campaign::encode_asked_since(&self.id, self.outlet.now(), since);
+        let entry = campaign::encode_asked_since(self.outlet.now(), since);
         self.write_down(desk, "upgrade.campaign.asked_since", entry)
             .await
     }
