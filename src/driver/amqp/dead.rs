@@ -7,6 +7,7 @@
 //! No letter leaves the queue before what replaces it is confirmed; a command that is killed in between leaves two copies of one letter,
 //! with the same id.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -308,7 +309,7 @@ impl DeadLetters {
     /// [`BrokerError`]: nothing was removed.
     pub async fn requeue(&mut self, letter: &Letter, origin: Origin) -> Result<(), BrokerError> {
         let message = letter.revived(origin, &self.requester.settings.prefix);
-        self.publish(std::slice::from_ref(&message)).await?;
+        self.publish(vec![message]).await?;
         self.remove(letter).await
     }
 
@@ -353,7 +354,7 @@ impl DeadLetters {
         let worn = std::mem::take(&mut self.worn);
         for batch in worn.chunks(BATCH) {
             let copies: Vec<_> = batch.iter().map(Letter::renewed).collect();
-            self.publish(&copies).await?;
+            self.publish(copies).await?;
             for letter in batch {
                 self.remove(letter).await?;
             }
@@ -362,9 +363,10 @@ impl DeadLetters {
     }
 
     /// Publishes all; every one is confirmed, or it is an error.
-    async fn publish(&self, messages: &[Outgoing]) -> Result<(), BrokerError> {
+    async fn publish(&self, messages: Vec<Outgoing>) -> Result<(), BrokerError> {
         let prefix = &self.requester.settings.prefix;
-        let answers = self.requester.publisher.publish_all(messages).await;
+        let messages = Arc::new(messages);
+        let answers = self.requester.publisher.publish_all(&messages).await;
         for (message, answer) in messages.iter().zip(answers) {
             answer.map_err(|error| {
                 let action = format!("publish to {}", message.target.name(prefix));

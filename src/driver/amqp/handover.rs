@@ -231,9 +231,10 @@ pub(super) async fn publish_once(
     messages: Vec<Outgoing>,
     telemetry: &Telemetry,
 ) -> Vec<(Outgoing, PublishError)> {
+    let messages = Arc::new(messages);
     let answers = link.publisher.publish_all(&messages).await;
     let mut failed = Vec::new();
-    for (message, answer) in messages.into_iter().zip(answers) {
+    for (message, answer) in messages.iter().zip(answers) {
         let Err(error) = answer else { continue };
         match (&message.target, &error) {
             (Target::Reply(queue), error) if concerns_the_reply_alone(error, link) => {
@@ -265,7 +266,7 @@ pub(super) async fn publish_once(
             }
             _ => {}
         }
-        failed.push((message, error));
+        failed.push((message.clone(), error));
     }
     failed
 }

@@ -79,8 +79,8 @@ pub(super) async fn read_to_mark(
         properties: properties::of_mark(&mark, shared.now()),
         body: b"{}".to_vec(),
     };
-    publisher.publish(&message).await.map_err(|error| {
-        let target = message.target.name(&settings.prefix);
+    let target = message.target.name(&settings.prefix);
+    publisher.publish(message).await.map_err(|error| {
         BrokerError::new(format!("publish a mark to {target}"), error.to_string())
     })?;
     loop {

@@ -87,6 +87,13 @@ pub(super) struct Outgoing {
     pub(super) body: Vec<u8>,
 }
 
+impl Outgoing {
+    /// Whether it goes to a requester's own queue.
+    pub(super) fn is_reply(&self) -> bool {
+        matches!(self.target, Target::Reply(_))
+    }
+}
+
 /// A text as AMQP's short string.
 pub(super) fn short(text: &str) -> Result<ShortString, BrokerError> {
     ShortString::try_new(text).map_err(|_| {

@@ -93,7 +93,7 @@ impl Requester {
         self.blocked.clone()
     }
 
-    /// Publishes one request and awaits its confirm. Many may be under way at a time; the channels bound them.
+    /// Publishes one request and awaits its confirm. Many may be under way at a time, and are gathered into batches.
     ///
     /// # Errors
     ///
@@ -110,7 +110,7 @@ impl Requester {
             properties,
             body,
         };
-        self.send(&message).await
+        self.send(message).await
     }
 
     /// Publishes an operator's command and awaits its confirm: from then on it holds. Its answer has `id` as `correlation_id`.
@@ -124,12 +124,12 @@ impl Requester {
             properties: properties::of_command(id, Timestamp::now()),
             body: command.encode(),
         };
-        self.send(&message).await
+        self.send(message).await
     }
 
-    async fn send(&self, message: &Outgoing) -> Result<(), BrokerError> {
+    async fn send(&self, message: Outgoing) -> Result<(), BrokerError> {
+        let target = message.target.name(&self.settings.prefix);
         self.publisher.publish(message).await.map_err(|error| {
-            let target = message.target.name(&self.settings.prefix);
             let error = BrokerError::new(format!("publish to {target}"), error.to_string());
             if error.cause.contains("NOT_FOUND") {
                 error.with_remedy(DECLARE_IT)
