@@ -366,7 +366,7 @@ impl DeadLetters {
     async fn publish(&self, messages: Vec<Outgoing>) -> Result<(), BrokerError> {
         let prefix = &self.requester.settings.prefix;
         let messages = Arc::new(messages);
-        let answers = self.requester.publisher.publish_all(&messages).await;
+        let answers = self.requester.publisher.publish_all(&messages, false).await;
         for (message, answer) in messages.iter().zip(answers) {
             answer.map_err(|error| {
                 let action = format!("publish to {}", message.target.name(prefix));

@@ -157,6 +157,7 @@ pub(super) fn event_messages(
 async fn publish(shared: &Shared, mut messages: Vec<Outgoing>) -> Result<(), DriverError> {
     let deadline = Instant::now() + PUBLISH_WITHIN;
     let mut pause = REFUSED_PAUSE_MIN;
+    let mut alone = false;
     let mut last = DriverError::NotPublished {
         target: "the broker".to_owned(),
         message: "not connected".to_owned(),
@@ -166,7 +167,8 @@ async fn publish(shared: &Shared, mut messages: Vec<Outgoing>) -> Result<(), Dri
         let Some(link) = shared.link_within(left).await else {
             return Err(last);
         };
-        let failed = publish_once(&link, messages, &shared.telemetry).await;
+        let failed = publish_once(&link, messages, alone, &shared.telemetry).await;
+        alone = any_in_doubt(&failed);
         if let Some((message, error)) = failed.first() {
             last = DriverError::NotPublished {
                 target: message.target.name(&shared.settings.prefix),
@@ -207,8 +209,10 @@ pub(super) async fn publish_until(
 ) -> bool {
     tokio::pin!(gives_up);
     let mut pause = REFUSED_PAUSE_MIN;
+    let mut alone = false;
     loop {
-        let failed = publish_once(link, messages, telemetry).await;
+        let failed = publish_once(link, messages, alone, telemetry).await;
+        alone = any_in_doubt(&failed);
         if failed.is_empty() {
             return true;
         }
@@ -229,10 +233,11 @@ pub(super) async fn publish_until(
 pub(super) async fn publish_once(
     link: &Arc<Link>,
     messages: Vec<Outgoing>,
+    alone: bool,
     telemetry: &Telemetry,
 ) -> Vec<(Outgoing, PublishError)> {
     let messages = Arc::new(messages);
-    let answers = link.publisher.publish_all(&messages).await;
+    let answers = link.publisher.publish_all(&messages, alone).await;
     let mut failed = Vec::new();
     for (message, answer) in messages.iter().zip(answers) {
         let Err(error) = answer else { continue };
@@ -278,6 +283,13 @@ fn concerns_the_reply_alone(error: &PublishError, link: &Link) -> bool {
         PublishError::TimedOut(_) => !link.ending.is_over(),
         PublishError::NotRequested | PublishError::Lost(_) => false,
     }
+}
+
+/// Whether something was not answered; perhaps it never is, and keeps from counting what is confirmed with it.
+fn any_in_doubt(failed: &[(Outgoing, PublishError)]) -> bool {
+    let is_in_doubt =
+        |error: &PublishError| matches!(error, PublishError::Lost(_) | PublishError::TimedOut(_));
+    failed.iter().any(|(_, error)| is_in_doubt(error))
 }
 
 /// The message for its next try.

@@ -13,11 +13,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use futures_util::FutureExt;
-use lapin::Confirmation;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 
-use super::confirms::{self, Heard};
+use super::confirms;
 use super::connection::guarded;
 use super::outgoing::Outgoing;
 use super::publish::PublishError;
@@ -61,10 +60,14 @@ impl Lanes {
         }
     }
 
-    /// Publishes all of a group that are no replies, in order. One answer each.
-    pub(super) async fn publish(&self, messages: Arc<Vec<Outgoing>>) -> Answers {
+    /// Publishes all of a group that are no replies, in order. One answer each. What is published `alone` shares its batch with nobody.
+    pub(super) async fn publish(&self, messages: Arc<Vec<Outgoing>>, alone: bool) -> Answers {
         let (answer, answered) = oneshot::channel();
-        let group = Group { messages, answer };
+        let group = Group {
+            messages,
+            alone,
+            answer,
+        };
         let count = group.messages().count();
         if count == 0 {
             return Vec::new();
@@ -89,6 +92,8 @@ impl Lanes {
 #[derive(Debug)]
 struct Group {
     messages: Arc<Vec<Outgoing>>,
+    /// Its confirm did not come before, perhaps of one of these: it must not keep those of others from counting again and again.
+    alone: bool,
     answer: oneshot::Sender<Answers>,
 }
 
@@ -135,11 +140,18 @@ impl Queue {
             }
             count += group.messages().count();
             bytes += group.messages().map(|it| it.body.len()).sum::<usize>();
-            if !batch.is_empty() && (count > BATCH_MESSAGES || bytes > BATCH_BYTES) {
+            let is_full = group.alone || count > BATCH_MESSAGES || bytes > BATCH_BYTES;
+            if is_full && !batch.is_empty() {
                 waiting.push_front(group);
                 break;
             }
             batch.push(group);
+            if is_full {
+                break;
+            }
+        }
+        if !waiting.is_empty() {
+            self.news.notify_one();
         }
         batch
     }
@@ -205,10 +217,22 @@ impl Lane {
             .collect();
         let mut heard = Vec::with_capacity(messages.len());
         let mut took = Vec::with_capacity(messages.len());
-        // One after the other: what is not awaited yet has its answer kept, and wakes nobody.
-        for confirmation in written {
-            heard.push(self.heard(confirmation).await);
-            took.push(begun.elapsed());
+        let hearing = async {
+            // One after the other: what is not awaited yet has its answer kept, and wakes nobody.
+            for confirmed in written {
+                heard.push(match confirmed {
+                    Ok(confirmed) => confirms::heard(confirmed.await?),
+                    Err(error) => Err(error),
+                });
+                took.push(begun.elapsed());
+            }
+            Ok(())
+        };
+        if let Err(error) = wire.patiently(wire.timeout, hearing).await {
+            wire.ends_by(&error);
+            // Which of the others are confirmed makes no difference.
+            heard.resize(messages.len(), Err(error));
+            took.resize(messages.len(), begun.elapsed());
         }
         self.was_refused |= heard
             .iter()
@@ -222,12 +246,80 @@ impl Lane {
         }
         Ok(answers)
     }
+}
 
-    async fn heard(
-        &self,
-        confirmation: Result<impl Future<Output = lapin::Result<Confirmation>>, PublishError>,
-    ) -> Result<Heard, PublishError> {
-        let confirmation = self.wire.patiently(self.wire.timeout, confirmation?).await;
-        confirms::heard(confirmation.inspect_err(|error| self.wire.ends_by(error))?)
+#[cfg(test)]
+mod tests {
+    use super::super::outgoing::Target;
+    use super::*;
+    use lapin::BasicProperties;
+
+    /// Puts groups of so many messages of so many bytes, those of which are alone; the receivers of their answers.
+    fn put(queue: &Queue, groups: &[(usize, usize, bool)]) -> Vec<oneshot::Receiver<Answers>> {
+        let put = groups.iter().map(|(count, bytes, alone)| {
+            let message = Outgoing {
+                target: Target::Steps,
+                properties: BasicProperties::default(),
+                body: vec![0; *bytes],
+            };
+            let (answer, answered) = oneshot::channel();
+            queue.put(Group {
+                messages: Arc::new(vec![message; *count]),
+                alone: *alone,
+                answer,
+            });
+            answered
+        });
+        put.collect()
+    }
+
+    /// How many messages the groups of the next batches have.
+    fn batches(queue: &Queue) -> Vec<Vec<usize>> {
+        let next = || Some(queue.waiting_now()).filter(|batch| !batch.is_empty());
+        let sizes = |batch: Vec<Group>| batch.iter().map(|it| it.messages.len()).collect();
+        std::iter::from_fn(next).map(sizes).collect()
+    }
+
+    #[test]
+    fn a_batch_is_all_that_waits_up_to_its_bounds_and_a_group_is_never_cut() {
+        let queue = Queue::default();
+        let _answers = put(
+            &queue,
+            &[
+                (2, 1, false),
+                (250, 1, false),
+                (5, 1, false),
+                (300, 1, false),
+                (1, 1, false),
+            ],
+        );
+        assert_eq!(batches(&queue), [vec![2, 250], vec![5], vec![300], vec![1]]);
+        let half = BATCH_BYTES / 2;
+        let _answers = put(&queue, &[(1, half, false), (2, half, false), (3, 1, false)]);
+        assert_eq!(batches(&queue), [vec![1], vec![2], vec![3]]);
+    }
+
+    #[test]
+    fn what_was_in_doubt_shares_its_batch_with_nobody() {
+        let queue = Queue::default();
+        let _answers = put(
+            &queue,
+            &[
+                (1, 1, false),
+                (2, 1, true),
+                (3, 1, true),
+                (4, 1, false),
+                (5, 1, false),
+            ],
+        );
+        assert_eq!(batches(&queue), [vec![1], vec![2], vec![3], vec![4, 5]]);
+    }
+
+    #[test]
+    fn a_group_that_nobody_waits_for_is_left_out() {
+        let queue = Queue::default();
+        let mut answers = put(&queue, &[(1, 1, false), (2, 1, false), (3, 1, false)]);
+        drop(answers.remove(1));
+        assert_eq!(batches(&queue), [vec![1, 3]]);
     }
 }

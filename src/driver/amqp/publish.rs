@@ -97,7 +97,7 @@ impl Publisher {
 
     /// Publishes one message and awaits its confirm.
     pub(super) async fn publish(&self, message: Outgoing) -> Result<(), PublishError> {
-        self.publish_all(&Arc::new(vec![message]))
+        self.publish_all(&Arc::new(vec![message]), false)
             .await
             .pop()
             .unwrap_or(Err(PublishError::NotRequested))
@@ -105,12 +105,14 @@ impl Publisher {
 
     /// Publishes in order without waiting in between, then awaits every confirm. One answer a message, in the same order.
     ///
-    /// May be dropped at any time; what is on the wire by then may arrive.
+    /// What a try before left in doubt is published `alone`, without anybody else's messages. May be dropped at any time; what a lane has
+    /// taken by then may arrive.
     pub(super) async fn publish_all(
         &self,
         messages: &Arc<Vec<Outgoing>>,
+        alone: bool,
     ) -> Vec<Result<(), PublishError>> {
-        let published = self.lanes.publish(Arc::clone(messages));
+        let published = self.lanes.publish(Arc::clone(messages), alone);
         if !messages.iter().any(Outgoing::is_reply) {
             return published.await;
         }

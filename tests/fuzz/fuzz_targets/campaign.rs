@@ -9,11 +9,11 @@ use std::collections::BTreeSet;
 use jiff::SignedDuration;
 use libfuzzer_sys::fuzz_target;
 use nbi_upgrade::job::CampaignId;
-use nbi_upgrade::message::Incoming;
 use nbi_upgrade::message::campaign::{
-    BODY_MAX, CampaignRequest, DEVICES_MAX, Definition, Entry, KEY_MAX, decode_device,
-    decode_entry, encode_device, encode_marker, encode_release, job_id,
+    BODY_MAX, CampaignRequest, DEVICES_MAX, Definition, Entry, KEY_MAX, Waiting, decode_entry,
+    encode_asked_since, encode_marker, encode_release, job_id,
 };
+use nbi_upgrade::message::{Incoming, unix_seconds};
 use nbi_upgrade_fuzz::{EVENT_MAX, check_event, check_request, codec, is_one_line, now};
 
 fn check_definition(definition: &Definition) {
@@ -21,7 +21,11 @@ fn check_definition(definition: &Definition) {
     let read = Definition::decode(&kept).expect("what was written can be read");
     assert_eq!(read.encode(), kept);
     assert_eq!(read.plan, definition.plan);
-    assert_eq!(definition.differences(&read), Vec::<String>::new());
+    let again = CampaignRequest {
+        definition: read,
+        devices: Vec::new(),
+    };
+    assert!(definition.objections(&again).is_empty());
 }
 
 fn check_accepted(request: &CampaignRequest, is_strict: bool) {
@@ -36,15 +40,22 @@ fn check_accepted(request: &CampaignRequest, is_strict: bool) {
     for device in devices.iter().take(20) {
         let key = device.concurrency_key.as_deref().unwrap_or("key");
         assert!(!key.is_empty() && key.chars().count() <= KEY_MAX && is_one_line(key));
-        assert_eq!(decode_device(&encode_device(device)).as_ref(), Some(device));
+        let waiting = Waiting {
+            device: device.clone(),
+            asked: definition.asked,
+        };
+        let queued = definition.encode_waiting(&waiting);
+        assert_eq!(definition.decode_waiting(&queued).as_ref(), Some(&waiting));
         let starts_at = definition.plan.not_before.unwrap_or(now()).max(now());
         if definition.plan.deadline.is_some_and(|deadline| deadline <= starts_at) {
             continue;
         }
-        let (id, body) = definition.request(device, starts_at, SignedDuration::from_hours(1));
+        let request = definition.request(&waiting, starts_at, SignedDuration::from_hours(1));
+        let id = request.job_id;
         assert_eq!(id, job_id(&definition.campaign_id, &device.cpe_id));
         let incoming = Incoming {
-            body: &body,
+            body: &request.body,
+            timestamp: Some(unix_seconds(request.timestamp)),
             ..Incoming::default()
         };
         assert!(codec(is_strict).decode_campaign(&incoming, starts_at).is_none());
@@ -85,9 +96,10 @@ fuzz_target!(|body: &[u8]| {
     }
     if let Ok(definition) = Definition::decode(body) {
         check_definition(&definition);
-    }
-    if let Some(device) = decode_device(body) {
-        assert_eq!(decode_device(&encode_device(&device)), Some(device));
+        if let Some(waiting) = definition.decode_waiting(body) {
+            let queued = definition.encode_waiting(&waiting);
+            assert_eq!(definition.decode_waiting(&queued), Some(waiting));
+        }
     }
     let campaign_id = CampaignId::parse("spring").expect("an id");
     let codes = BTreeSet::from([9016]);
@@ -109,6 +121,10 @@ fuzz_target!(|body: &[u8]| {
                 devices,
             };
             assert_eq!(read, Entry::Record(released));
+        }
+        Entry::AskedSince { at } => {
+            let again = decode_entry(&encode_asked_since(now(), at), &campaign_id, &codes);
+            assert_eq!(again, Entry::AskedSince { at });
         }
         Entry::Record(_) | Entry::Other => {}
     }
