@@ -12,7 +12,7 @@ use super::tls::Tls;
 /// The broker.
 #[derive(Debug, Clone)]
 pub struct Amqp {
-    /// The nodes, tried in this order; they carry credentials. Empty where no URL is given.
+    /// The nodes, tried in this order, in a circle; they carry credentials. Empty where no URL is given.
     pub urls: Vec<SecretString>,
     /// The file that the URL came from: it is read again at every connect.
     pub url_file: Option<PathBuf>,

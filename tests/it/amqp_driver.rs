@@ -17,6 +17,7 @@ use nbi_upgrade::message::{Codec, EventKind, EventMessage, EventSettings, Reques
 use nbi_upgrade::telemetry::Telemetry;
 use secrecy::SecretString;
 
+use crate::support::proxy::Proxy;
 use crate::support::rabbit::{Client, Node, Vhost};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -814,7 +815,103 @@ async fn a_lost_connection_costs_nothing_but_time() {
 }
 
 #[tokio::test]
-async fn a_full_queue_refuses_and_the_delivery_comes_back() {
+async fn a_broker_that_goes_away_is_left_for_the_next_of_the_list() {
+    let vhost = Node::shared().vhost();
+    topology::declare_once(&settings(&vhost.url()))
+        .await
+        .unwrap();
+    let client = vhost.client().await;
+    let mut first = Proxy::closed(&vhost.address());
+    let mut second = Proxy::closed(&vhost.address());
+    let by = |way: &Proxy| {
+        let url = format!("amqp://guest:guest@{}/{}", way.address(), vhost.name());
+        SecretString::from(url)
+    };
+    second.open().await;
+    let driver = start(AmqpSettings {
+        urls: vec![by(&first), by(&second)],
+        ..settings(&vhost.url())
+    });
+    submit(&client, "job-1").await;
+    let mut delivery = receive(&driver).await;
+    // There and back: the list is a circle.
+    for seq in [1, 2] {
+        first.open().await;
+        second.close().await;
+        let outcome = driver
+            .carry_out(
+                delivery.token,
+                hand_over(next(delivery.work), Destination::Now),
+            )
+            .await;
+        assert!(
+            matches!(outcome, Err(DriverError::NotAcknowledged { .. })),
+            "{outcome:?}"
+        );
+        delivery = receive(&driver).await;
+        assert_eq!(delivery.work.job.progress.seq, seq);
+        std::mem::swap(&mut first, &mut second);
+    }
+    let over = hand_over(delivery.work, Destination::Nowhere);
+    driver.carry_out(delivery.token, over).await.unwrap();
+    assert!(receives_nothing(&driver, Duration::from_secs(1)).await);
+    end(driver).await;
+    settles_at(&client, "upgrade.requests", 0).await;
+    settles_at(&client, "upgrade.steps", 0).await;
+}
+
+#[tokio::test]
+async fn workers_begin_at_different_brokers_of_the_list() {
+    let bind = async || tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (one, other) = (bind().await, bind().await);
+    let urls = [&one, &other].map(|listener| {
+        let address = listener.local_addr().unwrap();
+        SecretString::from(format!("amqp://guest:guest@{address}/%2f"))
+    });
+    let impatient = AmqpSettings {
+        urls: urls.to_vec(),
+        // Nobody gets to the second of his list.
+        connect_timeout: 2 * PATIENCE,
+        ..AmqpSettings::default()
+    };
+    // That all of them begin at the same one is a chance of one in two thousand million.
+    let drivers: Vec<_> = (0..32).map(|_| start(impatient.clone())).collect();
+    let both = async { tokio::join!(one.accept(), other.accept()) };
+    let called = tokio::time::timeout(PATIENCE, both).await;
+    assert!(called.is_ok(), "all began at the same broker");
+    join_all(drivers.into_iter().map(end)).await;
+}
+
+/// The library says again, and without asking, what the broker said to an earlier channel of the same number.
+#[tokio::test]
+async fn a_connection_whose_channel_numbers_are_used_up_is_closed_and_repeats_no_old_refusal() {
+    let vhost = Node::shared().vhost();
+    let url = format!("{}?channel_max=5", vhost.url());
+    let mut requester = Requester::connect(settings(&url)).await.unwrap();
+    let mut refused = async || {
+        let refused = requester.subscribe(&["upgrade.#"]).await;
+        refused.unwrap_err().to_string()
+    };
+    // Nothing is declared, so each of these costs a channel: one of the five is for replies.
+    for _ in 0..4 {
+        let text = refused().await;
+        assert!(
+            text.contains("listen to exchange \"upgrade.results\""),
+            "{text}"
+        );
+    }
+    let stale = refused().await;
+    assert!(
+        stale.contains("open the results channel") && stale.contains("NOT_FOUND"),
+        "{stale}"
+    );
+    let after = refused().await;
+    assert!(!after.contains("NOT_FOUND"), "{after}");
+    requester.close().await;
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_and_the_hand_over_waits_for_room() {
     let vhost = Node::shared().vhost();
     let client = vhost.client().await;
     topology::declare_once(&settings(&vhost.url()))

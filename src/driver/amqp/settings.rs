@@ -32,7 +32,7 @@ pub struct TlsSettings {
 /// Everything the driver must be told.
 #[derive(Debug, Clone)]
 pub struct AmqpSettings {
-    /// Brokers, tried in turn. They hold passwords and are never printed.
+    /// Brokers, tried in turn and in a circle; a worker begins at one of them by chance. They hold passwords and are never printed.
     pub urls: Vec<SecretString>,
     /// `amqp.url_file`: if it is given, the URL is read from it at every connect, so that a changed one needs no restart.
     pub url_file: Option<PathBuf>,

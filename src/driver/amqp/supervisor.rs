@@ -37,10 +37,12 @@ const WAIT_PERMANENT_MIN: Duration = Duration::from_secs(5);
 /// Runs until the driver closes.
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut waits = waits();
+    // Workers of a fleet begin at different brokers of the list; then each goes through it in a circle.
+    let first = usize::from(fastrand::u16(..));
     let mut number = 0;
     while !shared.closing.is_cancelled() {
         let urls = connection::brokers(&shared.settings).await;
-        let url = urls.map(|urls| urls.get(number % urls.len().max(1)).cloned());
+        let url = urls.map(|urls| urls.get((first + number) % urls.len().max(1)).cloned());
         number += 1;
         let begun = Instant::now();
         let (broker, outcome) = match url {
