@@ -1,5 +1,6 @@
 //! Queues of others that are full, unbound or silent: what is in hand waits, and no delivery is counted for it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,19 +8,36 @@ use futures_util::StreamExt;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Connection, ConnectionProperties};
-use nbi_upgrade::driver::Driver;
 use nbi_upgrade::driver::amqp::{AmqpSettings, TopologyMode, topology};
+use nbi_upgrade::driver::{Destination, Driver, DriverError};
+use tokio::task::JoinSet;
 
-use super::bench::{Bench, PATIENCE, aside, ended, request, settings, shared_vhost, until};
+use super::bench::{
+    Bench, PATIENCE, aside, ended, next, request, settings, settles_at, shared_vhost, to, until,
+};
 use crate::support::rabbit::{Node, Vhost};
 
+/// Jobs whose event goes to a queue that never confirms, and jobs beside them.
+const STUCK: usize = 4;
+const OTHERS: usize = 8;
 /// Several times the age at which a channel that is refused is replaced.
 const AWHILE: Duration = Duration::from_secs(5);
 
-async fn bind(vhost: &Vhost, queue: &str) {
+async fn bind(vhost: &Vhost, queue: &str, key: &str) {
     let path = format!("/api/bindings/{}/e/upgrade.results/q/{queue}", vhost.name());
-    let key = Some(r##"{"routing_key":"#"}"##);
-    aside(move || Node::shared().api("POST", &path, key)).await;
+    let binding = format!(r#"{{"routing_key":"{key}"}}"#);
+    aside(move || Node::shared().api("POST", &path, Some(&binding))).await;
+}
+
+/// Suspends or resumes the process of the queue `theirs`: meanwhile it confirms nothing.
+async fn process(vhost: &Vhost, what: &str) {
+    let queue = format!(
+        "rabbit_misc:r(<<\"{}\">>, queue, <<\"theirs\">>)",
+        vhost.name()
+    );
+    let call =
+        format!("{{ok, Q}} = rabbit_amqqueue:lookup({queue}), sys:{what}(amqqueue:get_pid(Q)).");
+    aside(move || Node::shared().control(&["eval", &call])).await;
 }
 
 /// Not a single reconnect, which would make the broker count everything in hand.
@@ -53,7 +71,7 @@ async fn a_full_queue_of_somebody_else_holds_jobs_and_nothing_is_counted() {
         let properties = BasicProperties::default();
         bench.client.publish("", "theirs", b"{}", properties).await;
     }
-    bind(&vhost, "theirs").await;
+    bind(&vhost, "theirs", "#").await;
     bench.submit("job").await;
     let delivery = bench.receive().await;
     let driver = Arc::clone(&bench.driver);
@@ -93,7 +111,7 @@ async fn events_that_no_queue_takes_are_waited_out_where_bindings_are_somebody_e
     .await;
     tokio::time::sleep(AWHILE).await;
     assert!(!carried.is_finished());
-    bind(&vhost, "upgrade.events").await;
+    bind(&vhost, "upgrade.events", "#").await;
     let outcome = tokio::time::timeout(PATIENCE, carried).await;
     outcome.expect("it goes on").unwrap().unwrap();
     assert!(bench.telemetry.readiness().is_ready());
@@ -109,17 +127,7 @@ async fn a_requesters_queue_that_never_confirms_costs_its_reply_alone() {
     };
     let bench = Bench::with(&vhost, soon).await;
     bench.client.declare("theirs", &[]).await;
-    let process = |what: &str| {
-        let queue = format!(
-            "rabbit_misc:r(<<\"{}\">>, queue, <<\"theirs\">>)",
-            vhost.name()
-        );
-        let call = format!(
-            "{{ok, Q}} = rabbit_amqqueue:lookup({queue}), sys:{what}(amqqueue:get_pid(Q))."
-        );
-        aside(move || Node::shared().control(&["eval", &call]))
-    };
-    process("suspend").await;
+    process(&vhost, "suspend").await;
     bench.submit("job").await;
     let delivery = bench.receive().await;
     let mut hand_over = ended(delivery.work);
@@ -135,8 +143,96 @@ async fn a_requesters_queue_that_never_confirms_costs_its_reply_alone() {
     );
     assert_eq!(bench.metric("replies_failed_total"), 1.0);
     bench.settles_at("upgrade.events", 1).await;
-    process("resume").await;
+    process(&vhost, "resume").await;
     ends_without_a_reconnect(bench).await;
+}
+
+/// All come to an end. Connections that were given up leave acknowledgements in doubt, and nothing else.
+async fn published(mut all: JoinSet<Result<(), DriverError>>) {
+    let ended = async {
+        while let Some(outcome) = all.join_next().await {
+            let outcome = outcome.unwrap();
+            assert!(
+                matches!(outcome, Ok(()) | Err(DriverError::NotAcknowledged { .. })),
+                "{outcome:?}"
+            );
+        }
+    };
+    tokio::time::timeout(PATIENCE, ended)
+        .await
+        .expect("they end");
+}
+
+/// Hand-overs whose confirm never comes hold a channel each until the connection is given up; more of them than there are channels.
+#[tokio::test]
+async fn a_bound_queue_that_never_confirms_holds_its_own_jobs_and_the_others_are_done_once_each() {
+    let vhost = shared_vhost().await;
+    let soon = AmqpSettings {
+        publish_timeout: Duration::from_secs(2),
+        ..settings(&vhost.url())
+    };
+    let bench = Bench::with(&vhost, soon).await;
+    bench.client.declare("theirs", &[]).await;
+    bind(&vhost, "theirs", "upgrade.completed.theirs").await;
+    process(&vhost, "suspend").await;
+    for number in 0..STUCK {
+        bench.submit(&format!("stuck-{number}")).await;
+    }
+    for number in 0..OTHERS {
+        bench.submit(&format!("other-{number}")).await;
+    }
+    let (mut stuck, mut others) = (Vec::new(), Vec::new());
+    while stuck.len() + others.len() < STUCK + OTHERS {
+        let delivery = bench.receive().await;
+        if delivery.work.job.order.job_id.as_str().starts_with("stuck") {
+            stuck.push(delivery);
+        } else {
+            others.push(delivery);
+        }
+    }
+    let begun = Instant::now();
+    let mut carried = JoinSet::new();
+    for delivery in stuck {
+        let driver = Arc::clone(&bench.driver);
+        let mut over = ended(delivery.work);
+        over.events[0].routing_key = "upgrade.completed.theirs".to_owned();
+        carried.spawn(async move { driver.carry_out(delivery.token, over).await });
+    }
+    let mut handed_over = JoinSet::new();
+    for delivery in others {
+        let driver = Arc::clone(&bench.driver);
+        let step = to(next(delivery.work), Destination::Now);
+        handed_over.spawn(async move { driver.carry_out(delivery.token, step).await });
+    }
+    let mut done = BTreeSet::new();
+    while done.len() < OTHERS {
+        let delivery = bench.receive().await;
+        let job = delivery.work.job.order.job_id.as_str().to_owned();
+        assert_eq!(delivery.work.job.progress.seq, 1, "{job}");
+        assert!(done.insert(job.clone()), "{job} came twice");
+        let over = ended(delivery.work);
+        let driver = Arc::clone(&bench.driver);
+        handed_over.spawn(async move { driver.carry_out(delivery.token, over).await });
+    }
+    published(handed_over).await;
+    println!(
+        "{OTHERS} jobs beside {STUCK} whose confirm never comes: done after {:.1?} and {} reconnects",
+        begun.elapsed(),
+        bench.metric("broker_reconnects_total")
+    );
+    assert!(carried.try_join_next().is_none(), "they were confirmed");
+    process(&vhost, "resume").await;
+    published(carried).await;
+    assert!(bench.receives_nothing(Duration::from_secs(1)).await);
+    for queue in ["upgrade.requests", "upgrade.steps", "upgrade.dead"] {
+        bench.settles_at(queue, 0).await;
+    }
+    let Bench { driver, client, .. } = bench;
+    driver.stop().await;
+    driver.close().await;
+    for queue in ["upgrade.requests", "upgrade.steps", "upgrade.dead"] {
+        settles_at(&client, queue, 0).await;
+    }
 }
 
 /// RabbitMQ's direct replies have no queue, and a mandatory message to one comes back although it is delivered.

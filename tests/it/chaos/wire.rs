@@ -1,5 +1,6 @@
-//! Connections cut between two frames, in the middle of one, half-open, slow.
+//! Connections cut between two frames, in the middle of one, half-open, silent at an exact moment, slow.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use nbi_upgrade::driver::amqp::AmqpSettings;
@@ -12,10 +13,17 @@ const A_WHILE: Duration = Duration::from_secs(2);
 
 /// A driver behind a proxy.
 async fn behind_a_proxy() -> (AmqpProxy, Bench) {
+    behind_a_proxy_that(|_| {}).await
+}
+
+/// The same where something is planned for the first connections of all.
+async fn behind_a_proxy_that(plan: impl FnOnce(&AmqpProxy)) -> (AmqpProxy, Bench) {
     let vhost = shared_vhost().await;
     let proxy = AmqpProxy::before(vhost.address()).await;
+    plan(&proxy);
     let settings = AmqpSettings {
         heartbeat: Duration::from_secs(2),
+        connect_timeout: Duration::from_secs(4),
         ..settings(&proxy.url(vhost.name()))
     };
     let bench = Bench::with(&vhost, settings).await;
@@ -47,7 +55,7 @@ async fn a_cut_before_the_publish_repeats_the_publish_alone() {
         .driver
         .carry_out(delivery.token, to(next(delivery.work), Destination::Now))
         .await;
-    assert!(proxy.has_cut());
+    assert!(proxy.has_struck());
     assert!(
         matches!(outcome, Err(DriverError::NotAcknowledged { .. })),
         "{outcome:?}"
@@ -69,7 +77,7 @@ async fn a_cut_between_publish_and_confirm_makes_a_marked_copy_that_is_dropped()
         .driver
         .carry_out(delivery.token, to(next(delivery.work), Destination::Now))
         .await;
-    assert!(proxy.has_cut());
+    assert!(proxy.has_struck());
     assert!(
         matches!(outcome, Err(DriverError::NotAcknowledged { .. })),
         "{outcome:?}"
@@ -93,6 +101,7 @@ async fn an_event_whose_confirm_is_lost_may_come_twice_and_the_job_does_not() {
         .driver
         .carry_out(delivery.token, ended(delivery.work))
         .await;
+    assert!(proxy.has_struck());
     assert!(
         matches!(outcome, Err(DriverError::NotAcknowledged { .. })),
         "{outcome:?}"
@@ -118,7 +127,7 @@ async fn an_acknowledgement_lost_on_the_wire_does_not_make_the_stage_run_again()
         "{outcome:?}"
     );
     bench.metric_becomes("duplicates_dropped_total", 1.0).await;
-    assert!(proxy.has_cut());
+    assert!(proxy.has_struck());
     let delivery = bench.receive().await;
     assert_eq!(delivery.work.job.progress.seq, 1);
     bench.finish(delivery).await;
@@ -180,40 +189,94 @@ async fn a_publish_into_silence_goes_on_by_the_next_connection() {
 }
 
 #[tokio::test]
-async fn a_connection_cut_anywhere_loses_no_job() {
-    let mut cuts = Vec::new();
-    for side in [From::Client, From::Broker] {
-        // From the greeting of a new connection to the middle of its work.
-        for bytes in [0, 30, 1_000, 2_500, 5_000, 6_500] {
-            cuts.push(three_jobs_with_a_cut_after(side, bytes));
-        }
-    }
-    let ran: usize = futures_util::future::join_all(cuts).await.into_iter().sum();
-    println!("12 cuts: 36 jobs ran {ran} times");
-    assert_eq!(ran, 36);
+async fn a_broker_that_falls_silent_instead_of_confirming_makes_a_marked_copy_that_is_dropped() {
+    let (proxy, bench) = behind_a_proxy().await;
+    bench.submit("job").await;
+    let delivery = bench.receive().await;
+    proxy.freeze_before(From::Broker, ACK);
+    let outcome = bench
+        .driver
+        .carry_out(delivery.token, to(next(delivery.work), Destination::Now))
+        .await;
+    assert!(proxy.has_struck());
+    assert!(
+        matches!(outcome, Err(DriverError::NotAcknowledged { .. })),
+        "{outcome:?}"
+    );
+    let delivery = bench.receive().await;
+    assert_eq!(delivery.work.job.progress.seq, 1);
+    bench.finish(delivery).await;
+    // The copy, and the request once the broker has noticed the silence as well.
+    bench.metric_becomes("duplicates_dropped_total", 2.0).await;
+    is_over(bench).await;
 }
 
-/// How often the jobs ran, together.
-async fn three_jobs_with_a_cut_after(side: From, bytes: usize) -> usize {
-    let (proxy, bench) = behind_a_proxy().await;
-    proxy.cut_after(side, bytes);
-    let mut ran = std::collections::BTreeMap::<String, usize>::new();
-    for number in 0..3 {
-        bench.submit(&format!("job-{number}")).await;
+#[tokio::test]
+async fn a_connection_cut_anywhere_loses_no_job() {
+    let mut cuts = Vec::new();
+    // From the greeting of a new connection to the middle of its work; the broker says less.
+    for (side, places) in [
+        (From::Client, [0, 30, 1_000, 2_500, 5_000, 6_500]),
+        (From::Broker, [0, 30, 1_000, 2_000, 2_500, 3_300]),
+    ] {
+        for bytes in places {
+            cuts.push(async move {
+                let cut = |proxy: &AmqpProxy| proxy.cut_after(side, bytes);
+                let (proxy, bench) = behind_a_proxy_that(cut).await;
+                three_jobs(&bench).await;
+                assert!(proxy.has_struck(), "{side:?} {bytes}");
+                is_over(bench).await;
+            });
+        }
     }
-    while ran.len() < 3 {
+    futures_util::future::join_all(cuts).await;
+}
+
+/// Nothing of it came to stand, so the next generation is the first.
+#[tokio::test]
+async fn a_connection_that_falls_silent_while_it_is_set_up_is_given_up_for_the_next() {
+    let mut silences = Vec::new();
+    for (side, places) in [
+        (From::Client, [0, 1_000, 4_000]),
+        (From::Broker, [0, 1_000, 2_000]),
+    ] {
+        for bytes in places {
+            silences.push(async move {
+                let freeze = |proxy: &AmqpProxy| proxy.freeze_after(side, bytes);
+                let (proxy, bench) = behind_a_proxy_that(freeze).await;
+                three_jobs(&bench).await;
+                assert!(proxy.has_struck(), "{side:?} {bytes}");
+                assert_eq!(
+                    bench.metric("broker_reconnects_total"),
+                    0.0,
+                    "{side:?} {bytes}"
+                );
+                is_over(bench).await;
+            });
+        }
+    }
+    futures_util::future::join_all(silences).await;
+}
+
+/// Submits three jobs and ends each; each must come exactly once.
+async fn three_jobs(bench: &Bench) {
+    let all: BTreeSet<_> = (0..3).map(|number| format!("job-{number}")).collect();
+    for job in &all {
+        bench.submit(job).await;
+    }
+    let mut ran = BTreeSet::new();
+    while ran.len() < all.len() {
         let delivery = bench.receive().await;
         let job = delivery.work.job.order.job_id.as_str().to_owned();
         let over = to(delivery.work, Destination::Nowhere);
         let outcome = bench.driver.carry_out(delivery.token, over).await;
         assert!(
             !matches!(outcome, Err(DriverError::NotPublished { .. })),
-            "{side:?} {bytes}: {outcome:?}"
+            "{outcome:?}"
         );
-        *ran.entry(job).or_default() += 1;
+        assert!(ran.insert(job), "one ran twice");
     }
-    is_over(bench).await;
-    ran.values().sum()
+    assert_eq!(ran, all);
 }
 
 #[tokio::test]

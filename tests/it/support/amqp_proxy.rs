@@ -1,4 +1,4 @@
-//! A TCP proxy in front of a broker that knows AMQP's frames: it can cut a connection at an exact moment, or fall silent.
+//! A TCP proxy in front of a broker that knows AMQP's frames: it can cut a connection or fall silent at an exact moment.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -25,9 +25,18 @@ pub(crate) enum From {
     Broker,
 }
 
-/// When every connection is cut, once.
+/// What becomes of every connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cut {
+enum Fate {
+    /// It ends.
+    Cut,
+    /// It falls silent for good, as if its host were gone; new ones are let through.
+    Frozen,
+}
+
+/// When that happens, once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
     /// Instead of forwarding the next frame of this method.
     Before(From, (u16, u16)),
     /// After so many more bytes from this side, wherever that is.
@@ -49,7 +58,7 @@ struct Way {
 #[derive(Debug)]
 struct Shared {
     way: watch::Sender<Way>,
-    cut: Mutex<Option<Cut>>,
+    planned: Mutex<Option<(When, Fate)>>,
 }
 
 /// The proxy; connections end with it.
@@ -66,7 +75,7 @@ impl AmqpProxy {
         let port = listener.local_addr().expect("it is bound").port();
         let shared = Arc::new(Shared {
             way: watch::Sender::default(),
-            cut: Mutex::default(),
+            planned: Mutex::default(),
         });
         let serving = tokio::spawn(serve(listener, target, Arc::clone(&shared)));
         Self {
@@ -83,25 +92,32 @@ impl AmqpProxy {
 
     /// Cuts instead of forwarding the next frame of this method.
     pub(crate) fn cut_before(&self, from: From, method: (u16, u16)) {
-        self.shared.plan(Cut::Before(from, method));
+        self.shared.plan(When::Before(from, method), Fate::Cut);
+    }
+
+    /// Falls silent instead of forwarding the next frame of this method.
+    pub(crate) fn freeze_before(&self, from: From, method: (u16, u16)) {
+        self.shared.plan(When::Before(from, method), Fate::Frozen);
     }
 
     /// Cuts after so many more bytes.
     pub(crate) fn cut_after(&self, from: From, bytes: usize) {
-        self.shared.plan(Cut::After(from, bytes));
+        self.shared.plan(When::After(from, bytes), Fate::Cut);
     }
 
-    /// Whether a planned cut has happened.
-    pub(crate) fn has_cut(&self) -> bool {
-        self.shared.cut.lock().expect("short").is_none()
+    /// Falls silent after so many more bytes.
+    pub(crate) fn freeze_after(&self, from: From, bytes: usize) {
+        self.shared.plan(When::After(from, bytes), Fate::Frozen);
+    }
+
+    /// Whether what was planned has happened.
+    pub(crate) fn has_struck(&self) -> bool {
+        self.shared.planned.lock().expect("short").is_none()
     }
 
     /// Lets every connection that stands now fall silent for good, as if its host were gone; new ones are let through.
     pub(crate) fn freeze(&self) {
-        self.shared.way.send_modify(|way| {
-            way.frozen = Some(way.epoch);
-            way.epoch += 1;
-        });
+        self.shared.strike(Fate::Frozen);
     }
 
     /// Holds each piece for this long.
@@ -117,34 +133,41 @@ impl Drop for AmqpProxy {
 }
 
 impl Shared {
-    fn cut(&self) {
-        self.way.send_modify(|way| way.epoch += 1);
+    fn strike(&self, fate: Fate) {
+        self.way.send_modify(|way| {
+            if fate == Fate::Frozen {
+                way.frozen = Some(way.epoch);
+            }
+            way.epoch += 1;
+        });
     }
 
-    fn plan(&self, cut: Cut) {
-        *self.cut.lock().expect("short") = Some(cut);
+    fn plan(&self, when: When, fate: Fate) {
+        *self.planned.lock().expect("short") = Some((when, fate));
     }
 
-    /// How many bytes of a frame may pass; fewer than all: everything is cut behind them.
-    fn passes(&self, from: From, frame: &[u8]) -> usize {
-        let mut cut = self.cut.lock().expect("short");
-        match cut.as_mut() {
-            Some(Cut::Before(side, method))
+    /// How many bytes of a frame may pass, and what happens behind them.
+    fn passes(&self, from: From, frame: &[u8]) -> (usize, Option<Fate>) {
+        let mut planned = self.planned.lock().expect("short");
+        let passing = match planned.as_mut() {
+            Some((When::Before(side, method), _))
                 if *side == from && Some(*method) == method_of(frame) =>
             {
-                *cut = None;
                 0
             }
-            Some(Cut::After(side, left)) if *side == from => {
+            Some((When::After(side, left), _)) if *side == from => {
                 let passing = frame.len().min(*left);
                 *left -= passing;
-                if passing < frame.len() {
-                    *cut = None;
-                }
                 passing
             }
-            _ => frame.len(),
-        }
+            _ => return (frame.len(), None),
+        };
+        let fate = if passing < frame.len() {
+            planned.take().map(|(_, fate)| fate)
+        } else {
+            None
+        };
+        (passing, fate)
     }
 }
 
@@ -220,13 +243,14 @@ async fn forward(from: From, mut source: OwnedReadHalf, mut sink: OwnedWriteHalf
         while let Some(length) = whole(&buffer, is_greeting) {
             is_greeting = false;
             let frame: Vec<u8> = buffer.drain(..length).collect();
-            let passing = shared.passes(from, &frame);
+            let (passing, fate) = shared.passes(from, &frame);
             if sink.write_all(&frame[..passing]).await.is_err() {
                 return;
             }
-            if passing < length {
-                shared.cut();
-                return;
+            if let Some(fate) = fate {
+                shared.strike(fate);
+                // Whoever waits for this connection sees it.
+                std::future::pending::<()>().await;
             }
         }
     }
