@@ -22,6 +22,19 @@ pub(crate) struct Pair {
     pub(crate) key: String,
 }
 
+impl Pair {
+    /// A certificate of these names that vouches for itself.
+    pub(crate) fn self_signed(names: &[&str]) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let params = CertificateParams::new(names).unwrap();
+        Self {
+            cert: params.self_signed(&key).unwrap().pem(),
+            key: key.serialize_pem(),
+        }
+    }
+}
+
 impl Authority {
     pub(crate) fn new(name: &str) -> Self {
         let key = KeyPair::generate().unwrap();
