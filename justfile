@@ -29,6 +29,18 @@ broker:
     bash tests/run amqp_driver
     bash tests/run fleet
 
+# Runs all tests, or those named, with the long versions of those that have one: an hour for all.
+long *filter:
+    NBI_UPGRADE_LONG=1 bash tests/run {{ filter }}
+
+# Kills workers and brokers under 10,000 jobs, about 5 minutes: `just soak`, `just soak 2000`.
+soak jobs="10000":
+    NBI_UPGRADE_LONG=1 NBI_UPGRADE_SOAK_JOBS={{ jobs }} cargo test --test it chaos::soak -- --nocapture
+
+# Kills workers, kills nodes and cuts one off, of three, under 10,000 jobs, about 4 minutes.
+cluster jobs="10000":
+    NBI_UPGRADE_LONG=1 NBI_UPGRADE_SOAK_JOBS={{ jobs }} cargo test --test it chaos::cluster -- --nocapture
+
 # Shows a fleet upgrading; nothing to install.
 demo *arguments:
     cargo run --release -- demo {{ arguments }}

@@ -13,6 +13,8 @@ kill -9 "$mapper"
 "#;
 /// Joining takes its time on a busy machine.
 const JOINED_WITHIN: Duration = Duration::from_secs(120);
+/// The others and the node itself notice that it is cut off.
+const NOTICED_WITHIN: Duration = Duration::from_secs(60);
 const SIZE: usize = 3;
 
 /// The cluster.
@@ -91,6 +93,26 @@ impl Cluster {
                 return position;
             }
             assert!(Instant::now() < deadline, "no leader: {queue}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Waits until the others see a node that is cut off as gone, and it has paused itself: it is the minority.
+    pub(crate) fn wait_until_apart(&self, cut_off: usize) {
+        let deadline = Instant::now() + NOTICED_WITHIN;
+        let (victim, name) = (&self.nodes[cut_off], self.nodes[cut_off].name());
+        let sees_it_gone = |node: &Node| {
+            let all = node.api("GET", "/api/nodes", None);
+            let mut all = all.as_array().into_iter().flatten();
+            all.any(|one| one["name"] == *name && one["running"] == false)
+        };
+        let others = || (0..SIZE).filter(|other| *other != cut_off);
+        while !others().all(|other| sees_it_gone(&self.nodes[other])) {
+            assert!(Instant::now() < deadline, "the others still see {name}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        while victim.control(&["eval", "rabbit:is_running()."]).trim() != "false" {
+            assert!(Instant::now() < deadline, "{name} has not paused itself");
             std::thread::sleep(Duration::from_millis(200));
         }
     }
