@@ -7,7 +7,7 @@ use nbi_upgrade::driver::amqp::AmqpSettings;
 use nbi_upgrade::driver::{Destination, Driver, DriverError};
 
 use super::bench::{Bench, ended, next, settings, shared_vhost, to};
-use crate::support::amqp_proxy::{ACK, AmqpProxy, From, PUBLISH};
+use crate::support::amqp_proxy::{ACK, AmqpProxy, CONSUME, DECLARED, From, PUBLISH};
 
 const A_WHILE: Duration = Duration::from_secs(2);
 
@@ -235,26 +235,26 @@ async fn a_connection_cut_anywhere_loses_no_job() {
 /// Nothing of it came to stand, so the next generation is the first.
 #[tokio::test]
 async fn a_connection_that_falls_silent_while_it_is_set_up_is_given_up_for_the_next() {
-    let mut silences = Vec::new();
-    for (side, places) in [
-        (From::Client, [0, 1_000, 4_000]),
-        (From::Broker, [0, 1_000, 2_000]),
-    ] {
-        for bytes in places {
-            silences.push(async move {
-                let freeze = |proxy: &AmqpProxy| proxy.freeze_after(side, bytes);
-                let (proxy, bench) = behind_a_proxy_that(freeze).await;
-                three_jobs(&bench).await;
-                assert!(proxy.has_struck(), "{side:?} {bytes}");
-                assert_eq!(
-                    bench.metric("broker_reconnects_total"),
-                    0.0,
-                    "{side:?} {bytes}"
-                );
-                is_over(bench).await;
-            });
-        }
-    }
+    let places: [(&str, fn(&AmqpProxy)); 6] = [
+        ("the greeting", |it| it.freeze_after(From::Client, 0)),
+        ("its answer", |it| it.freeze_after(From::Broker, 0)),
+        ("the topology", |it| {
+            it.freeze_before(From::Broker, DECLARED)
+        }),
+        ("the middle of it", |it| {
+            it.freeze_after(From::Broker, 1_000)
+        }),
+        ("the end of it", |it| it.freeze_after(From::Client, 4_000)),
+        ("the orders", |it| it.freeze_before(From::Client, CONSUME)),
+    ];
+    let silences = places.map(async |(place, freeze)| {
+        let (proxy, bench) = behind_a_proxy_that(freeze).await;
+        three_jobs(&bench).await;
+        assert!(proxy.has_struck(), "{place}");
+        let reconnects = bench.metric("broker_reconnects_total");
+        assert_eq!(reconnects, 0.0, "{place}");
+        is_over(bench).await;
+    });
     futures_util::future::join_all(silences).await;
 }
 

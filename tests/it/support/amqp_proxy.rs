@@ -13,6 +13,10 @@ use tokio::task::{JoinHandle, JoinSet};
 pub(crate) const PUBLISH: (u16, u16) = (60, 40);
 /// `basic.ack`: from the broker a confirm, from the client an acknowledgement.
 pub(crate) const ACK: (u16, u16) = (60, 80);
+/// `basic.consume`; the first of a worker reads the standing orders.
+pub(crate) const CONSUME: (u16, u16) = (60, 20);
+/// `queue.declare-ok`.
+pub(crate) const DECLARED: (u16, u16) = (50, 11);
 /// Bytes of the greeting that a client sends before its first frame.
 const GREETING: usize = 8;
 /// Type, channel and length before a frame's content, and the mark behind it.
