@@ -1,18 +1,19 @@
 //! When a campaign pauses by itself, and which outcomes count for that.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::counts::Counts;
 use super::plan::Plan;
 use super::record::PauseReason;
 use super::state::State;
+use crate::job::ArmAgain;
 
 /// Devices that a pause may have disarmed: what becomes of them says nothing about the firmware.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Disarmed {
     /// Those released until then: when the pause ended.
     released_until: Timestamp,
-    /// Until then, when they may be armed again; `None`: for good.
+    /// Until then, when the last of them may be armed again; `None`: for good.
     until: Option<Timestamp>,
 }
 
@@ -22,9 +23,13 @@ impl Disarmed {
         before: Option<Self>,
         at: Timestamp,
         ends_pause: bool,
-        arm_again_after: Option<SignedDuration>,
+        arm_again: Option<ArmAgain>,
     ) -> Option<Self> {
-        let until = arm_again_after.map(|after| at.checked_add(after).unwrap_or(Timestamp::MAX));
+        // Those whose share of `over` is the largest are disarmed until then.
+        let until = arm_again.map(|ArmAgain { after, over }| {
+            at.checked_add(after.saturating_add(over))
+                .unwrap_or(Timestamp::MAX)
+        });
         if ends_pause {
             return Some(Self {
                 released_until: at,

@@ -1,9 +1,10 @@
 //! What stands in a campaign's log, in the core's words.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
+use super::counts::Counts;
 use super::plan::FailureKind;
-use crate::job::{CpeId, Outcome};
+use crate::job::{ArmAgain, CpeId, Outcome};
 
 /// A device of a campaign.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -53,6 +54,8 @@ pub enum Record {
     Accepted {
         /// When.
         at: Timestamp,
+        /// When the campaign had begun, which tells it from others of the same name.
+        began_at: Timestamp,
     },
     /// These devices are being started. Written before their requests are published.
     Released {
@@ -89,8 +92,8 @@ pub enum Record {
     Resumed {
         /// When.
         at: Timestamp,
-        /// So much later they may be armed again, and count again; `None`: never.
-        arm_again_after: Option<SignedDuration>,
+        /// When they may be armed again, and count again, as seen from then; `None`: never.
+        arm_again: Option<ArmAgain>,
         /// The operator's order.
         order: Option<String>,
     },
@@ -101,7 +104,7 @@ pub enum Record {
         /// Whether everything was paused before.
         ends_pause: bool,
         /// As in a resumption of the campaign.
-        arm_again_after: Option<SignedDuration>,
+        arm_again: Option<ArmAgain>,
         /// The operator's order.
         order: String,
     },
@@ -116,6 +119,8 @@ pub enum Record {
     Progressed {
         /// When.
         at: Timestamp,
+        /// Which.
+        counts: Counts,
     },
     /// The deadline can no longer be met (`true`), or can again.
     Jeopardy {

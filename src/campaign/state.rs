@@ -12,7 +12,7 @@ use super::criteria::Disarmed;
 use super::pace::Pacer;
 use super::plan::{FailureKind, Plan};
 use super::record::{Device, PauseReason, Record};
-use crate::job::{CpeId, Outcome};
+use crate::job::{ArmAgain, CpeId, Outcome};
 
 /// Where a released device stands.
 #[derive(Debug, Clone)]
@@ -98,7 +98,7 @@ pub struct State {
     pub is_in_jeopardy: bool,
     /// How often that changed; numbers the events.
     pub jeopardies: u32,
-    /// Whether it is over.
+    /// Whether a coordinator has said that it is over, and no devices were added since.
     pub is_concluded: bool,
 }
 
@@ -106,7 +106,11 @@ impl State {
     /// Takes an entry of the log in. `began_at` is when this campaign began.
     pub fn apply(&mut self, record: &Record, plan: &Plan, began_at: Timestamp) {
         match record {
-            Record::Accepted { at } => self.accepted_at = Some(*at),
+            Record::Accepted { at, .. } => {
+                self.accepted_at = Some(*at);
+                // What was added is to be done, whatever a coordinator said that did not know of it.
+                self.is_concluded = false;
+            }
             Record::Released {
                 coordinator,
                 at,
@@ -134,28 +138,28 @@ impl State {
             }
             Record::Resumed {
                 at,
-                arm_again_after,
+                arm_again,
                 order,
             } => {
                 self.resumes += 1;
                 let ends_pause = self.paused.take().is_some();
-                self.acknowledge(*at, ends_pause, *arm_again_after);
+                self.acknowledge(*at, ends_pause, *arm_again);
                 self.ordered(order.as_ref());
             }
             Record::EverythingResumed {
                 at,
                 ends_pause,
-                arm_again_after,
+                arm_again,
                 order,
             } => {
-                self.acknowledge(*at, *ends_pause, *arm_again_after);
+                self.acknowledge(*at, *ends_pause, *arm_again);
                 self.ordered(Some(order));
             }
             Record::Cancelling { at, order } => {
                 self.cancelling.get_or_insert(*at);
                 self.ordered(order.as_ref());
             }
-            Record::Progressed { at } => self.progressed = Some((*at, self.counts)),
+            Record::Progressed { at, counts } => self.progressed = Some((*at, *counts)),
             Record::Jeopardy { is_in_jeopardy } => {
                 self.jeopardies += 1;
                 self.is_in_jeopardy = *is_in_jeopardy;
@@ -166,9 +170,9 @@ impl State {
         }
     }
 
-    fn acknowledge(&mut self, at: Timestamp, ends_pause: bool, after: Option<SignedDuration>) {
+    fn acknowledge(&mut self, at: Timestamp, ends_pause: bool, arm_again: Option<ArmAgain>) {
         self.acknowledged = self.counts;
-        self.disarmed = Disarmed::resumed(self.disarmed, at, ends_pause, after);
+        self.disarmed = Disarmed::resumed(self.disarmed, at, ends_pause, arm_again);
     }
 
     fn ordered(&mut self, order: Option<&String>) {

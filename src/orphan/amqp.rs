@@ -7,7 +7,7 @@ use crate::campaign::Record;
 use crate::driver::amqp::stream::{Start, Stream, StreamReader};
 use crate::driver::amqp::{AmqpSettings, BrokerError};
 use crate::job::CampaignId;
-use crate::message::campaign::{Entry, decode_entry};
+use crate::message::campaign::{Entry, Log};
 use crate::message::past::{self, Told};
 
 /// What AMQP answers where there is no such queue.
@@ -74,8 +74,9 @@ impl Past for EventHistory {
         };
         let end = reader.end().await.map_err(failed)?;
         let mut devices: HashSet<String> = HashSet::new();
+        let mut log = Log::of_any(campaign_id.clone());
         while let Some(record) = reader.next_before(end).await.map_err(failed)? {
-            match decode_entry(&record.body, &campaign_id, &BTreeSet::new()) {
+            match log.read(&record.body, &BTreeSet::new()) {
                 Entry::Record(Record::Released {
                     devices: started, ..
                 }) => devices.extend(started.iter().map(|device| device.cpe_id.to_string())),

@@ -94,7 +94,10 @@ impl Story {
             is_bad_image: false,
             minutes: BTreeMap::new(),
         };
-        story.write(&Record::Accepted { at: began_at });
+        story.write(&Record::Accepted {
+            at: began_at,
+            began_at,
+        });
         story
     }
 
@@ -360,7 +363,7 @@ fn a_bad_image_touches_the_threshold_and_what_was_in_flight_of_a_hundred_thousan
     story.is_bad_image = false;
     story.write(&Record::Resumed {
         at: story.now,
-        arm_again_after: None,
+        arm_again: None,
         order: None,
     });
     assert_eq!(story.go_on(), Action::Conclude(Conclusion::Completed));

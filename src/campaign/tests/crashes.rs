@@ -89,7 +89,10 @@ impl Broker {
         Self {
             plan,
             queue: devices(0..DEVICES).into_iter().map(keyed).collect(),
-            log: vec![Record::Accepted { at: noon() }],
+            log: vec![Record::Accepted {
+                at: noon(),
+                began_at: noon(),
+            }],
             requests: Vec::new(),
             finished: BTreeSet::new(),
             most_under_way: 0,

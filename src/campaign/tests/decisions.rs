@@ -125,7 +125,7 @@ fn resuming_acknowledges_what_failed_before_and_new_failures_trip_again() {
     ));
     campaign.apply(&Record::Resumed {
         at: at(3),
-        arm_again_after: None,
+        arm_again: None,
         order: None,
     });
     assert!(matches!(
@@ -182,6 +182,18 @@ fn a_campaign_is_over_when_nothing_waits_and_nothing_is_under_way() {
     );
     campaign.apply(&Record::Concluded { began_at: noon() });
     assert!(campaign.state.is_concluded);
+}
+
+/// A coordinator that was superseded may say late that all is over.
+#[test]
+fn what_is_added_to_a_campaign_that_is_over_is_to_be_done() {
+    let mut campaign = Campaign::new(Plan::default());
+    campaign.apply(&Record::Concluded { began_at: noon() });
+    campaign.apply(&Record::Accepted {
+        at: at(9),
+        began_at: noon(),
+    });
+    assert!(!campaign.state.is_concluded);
 }
 
 /// A campaign as its coordinator finds it that has not read of any request.

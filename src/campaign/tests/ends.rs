@@ -1,6 +1,7 @@
 //! What the last devices of a campaign, a resume and the deadline do to its criteria, and when it is over.
 
 use super::*;
+use crate::job::ArmAgain;
 
 fn abort(failure: FailureKind, percent: f64, min_finished: u32) -> Plan {
     Plan {
@@ -26,10 +27,13 @@ fn resume(campaign: &mut Campaign, at: Timestamp) {
     resume_and_arm(campaign, at, None);
 }
 
-fn resume_and_arm(campaign: &mut Campaign, at: Timestamp, after_minutes: Option<i64>) {
+fn resume_and_arm(campaign: &mut Campaign, at: Timestamp, minutes: Option<(i64, i64)>) {
     campaign.apply(&Record::Resumed {
         at,
-        arm_again_after: after_minutes.map(SignedDuration::from_mins),
+        arm_again: minutes.map(|(after, over)| ArmAgain {
+            after: SignedDuration::from_mins(after),
+            over: SignedDuration::from_mins(over),
+        }),
         order: None,
     });
 }
@@ -43,7 +47,10 @@ fn resume_everything(
     campaign.apply(&Record::EverythingResumed {
         at,
         ends_pause,
-        arm_again_after: after_minutes.map(SignedDuration::from_mins),
+        arm_again: after_minutes.map(|after| ArmAgain {
+            after: SignedDuration::from_mins(after),
+            over: SignedDuration::ZERO,
+        }),
         order: "7".to_owned(),
     });
 }
@@ -81,13 +88,14 @@ fn what_a_pause_disarmed_for_good_does_not_pause_again_and_new_devices_do() {
 
 #[test]
 fn what_is_armed_again_counts_again() {
-    for is_told_later in [false, true] {
+    // Those that are armed again over ten minutes are not all armed before these are over.
+    for (is_told_later, over) in [(false, 0), (true, 0), (false, 10)] {
         let mut campaign = tripped();
         if is_told_later {
             resume(&mut campaign, at(50));
         }
-        resume_and_arm(&mut campaign, at(100), Some(30));
-        let armed_at = 100 + 1_800;
+        resume_and_arm(&mut campaign, at(100), Some((30, over)));
+        let armed_at = 100 + 1_800 + over * 60;
         campaign.fail(20..60, FailureKind::TimedOut, at(armed_at - 1));
         let decided = campaign.decide(900, at(armed_at));
         assert!(!is_pause(&decided), "{decided:?}");

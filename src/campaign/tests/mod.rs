@@ -50,7 +50,10 @@ impl Campaign {
             plan,
             state: State::default(),
         };
-        campaign.apply(&Record::Accepted { at: noon() });
+        campaign.apply(&Record::Accepted {
+            at: noon(),
+            began_at: noon(),
+        });
         campaign
     }
 

@@ -181,7 +181,7 @@ impl StreamReader {
             }
         }
         let held = if end == 0 {
-            session.held(&stream.queue(&settings.prefix)).await
+            session.held(&stream.queue(&settings.prefix)).await?
         } else {
             0
         };
@@ -245,19 +245,18 @@ fn not_silent(end: u64, read: u64, held: u64) -> Result<u64, String> {
 }
 
 impl Session {
-    /// Messages in the stream, as far as the broker says; 0 where it does not.
-    async fn held(&self, queue: &str) -> u64 {
+    /// Messages in the stream, as the broker says.
+    async fn held(&self, queue: &str) -> Result<u64, BrokerError> {
         let options = QueueDeclareOptions {
             passive: true,
             ..QueueDeclareOptions::default()
         };
-        let Ok(name) = short(queue) else { return 0 };
         let asked = self
             .channel
-            .queue_declare(name, options, FieldTable::default());
+            .queue_declare(short(queue)?, options, FieldTable::default());
         let what = || format!("look at stream \"{queue}\"");
-        let found = bounded(what, CALL_TIMEOUT, asked).await;
-        found.map_or(0, |queue| queue.message_count().into())
+        let found = bounded(what, CALL_TIMEOUT, asked).await?;
+        Ok(found.message_count().into())
     }
 
     async fn begin(

@@ -11,7 +11,7 @@ use super::super::{Codec, Work};
 use super::Definition;
 use crate::campaign::{Conclusion, Counts, Gate, PauseReason, State};
 use crate::job::state::elapsed;
-use crate::job::{Ending, Impact, JobEvent, Outcome, Reason};
+use crate::job::{ArmAgain, Ending, Impact, JobEvent, Outcome, Reason};
 
 /// What happened to a campaign.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,8 +36,8 @@ pub enum Happened {
     },
     /// It goes on.
     Resumed {
-        /// So much later what the pause disarmed may be armed again; `None`: never.
-        arm_again_after: Option<SignedDuration>,
+        /// When what the pause disarmed may be armed again, as seen from then; `None`: never.
+        arm_again: Option<ArmAgain>,
     },
     /// The deadline can no longer be met, or can again.
     Jeopardy {
@@ -146,6 +146,10 @@ pub(in crate::message) struct Data<'a> {
     /// (`"1800s"`). Absent: never.
     #[serde(skip_serializing_if = "Option::is_none")]
     arm_again_after: Option<String>,
+    /// Of `upgrade.campaign.resumed`, beside `arm_again_after`: they are armed again spread evenly over so long from then on, and all count
+    /// again after it, in whole seconds (`"7200s"`). Absent: all at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arm_again_over: Option<String>,
     /// Of `upgrade.campaign.accepted`: how many devices this request names.
     #[serde(skip_serializing_if = "Option::is_none")]
     devices: Option<usize>,
@@ -212,12 +216,15 @@ impl CampaignEvent<'_> {
             } => (Some(*is_in_jeopardy), *done_at),
             _ => (None, None),
         };
-        let arm_again_after = match happened {
-            Happened::Resumed { arm_again_after } => {
-                arm_again_after.map(|after| format!("{}s", after.as_secs()))
-            }
+        let arm_again = match happened {
+            Happened::Resumed { arm_again } => *arm_again,
             _ => None,
         };
+        let seconds = |time: SignedDuration| format!("{}s", time.as_secs());
+        let arm_again_after = arm_again.map(|arm_again| seconds(arm_again.after));
+        let arm_again_over = arm_again
+            .filter(|arm_again| arm_again.over.is_positive())
+            .map(|arm_again| seconds(arm_again.over));
         let devices = match happened {
             Happened::Accepted { devices, .. } => Some(*devices),
             _ => None,
@@ -236,6 +243,7 @@ impl CampaignEvent<'_> {
             done_at,
             in_jeopardy,
             arm_again_after,
+            arm_again_over,
             devices,
             starts_per_minute: state.rate(&definition.plan),
             counts: CountsData {

@@ -1,13 +1,13 @@
-//! A campaign's log: what the coordinator writes for itself, and the events that are bound to the log as well.
+//! A campaign's log: what the coordinator writes for itself, and, by `logged.rs`, the events that are bound to the log as well.
 
 use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{Definition, job_id};
-use crate::campaign::{Device, FailureKind, PauseReason, Record};
-use crate::job::{CampaignId, CpeId, Outcome, Reason};
+use super::{Definition, logged};
+use crate::campaign::{Device, Record};
+use crate::job::{ArmAgain, CampaignId, CpeId};
 
 /// What an entry of the log says.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,6 +61,14 @@ struct ResumedV1 {
     ends_pause: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     arm_again_after_s: Option<u32>,
+    /// Absent: at once.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    arm_again_over_s: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(seconds: &u32) -> bool {
+    *seconds == 0
 }
 
 /// Says that an operator has resumed everything: whether that ended a pause, and when what it disarmed may be armed again.
@@ -68,14 +76,17 @@ struct ResumedV1 {
 pub fn encode_everything_resumed(
     at: Timestamp,
     ends_pause: bool,
-    arm_again_after: Option<SignedDuration>,
+    arm_again: Option<ArmAgain>,
     order: &str,
 ) -> Vec<u8> {
-    let arm_again_after_s = arm_again_after.and_then(|after| u32::try_from(after.as_secs()).ok());
+    let seconds = |time: SignedDuration| u32::try_from(time.as_secs()).ok();
     let resumed = ResumedV1 {
         order: order.to_owned(),
         ends_pause,
-        arm_again_after_s,
+        arm_again_after_s: arm_again.and_then(|arm_again| seconds(arm_again.after)),
+        arm_again_over_s: arm_again
+            .and_then(|arm_again| seconds(arm_again.over))
+            .unwrap_or_default(),
     };
     encode_note(at, SaysV1::EverythingResumed(resumed))
 }
@@ -116,45 +127,6 @@ fn encode(coordinator: &str, at: Timestamp, devices: Vec<(String, Option<String>
     serde_json::to_vec(&private).unwrap_or_default()
 }
 
-#[derive(Deserialize)]
-struct Event {
-    #[serde(rename = "type")]
-    kind: String,
-    time: Timestamp,
-    data: Data,
-}
-
-#[derive(Deserialize)]
-struct Data {
-    #[serde(default)]
-    job_id: Option<String>,
-    #[serde(default)]
-    cpe_id: Option<String>,
-    #[serde(default)]
-    reason: Option<String>,
-    #[serde(default)]
-    message: Option<String>,
-    #[serde(default)]
-    fault: Option<Fault>,
-    #[serde(default)]
-    order: Option<String>,
-    #[serde(default)]
-    requested_at: Option<Timestamp>,
-    #[serde(default)]
-    began_at: Option<Timestamp>,
-    #[serde(default)]
-    state: Option<String>,
-    #[serde(default)]
-    in_jeopardy: Option<bool>,
-    #[serde(default)]
-    arm_again_after: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Fault {
-    code: u16,
-}
-
 /// The log of one campaign, read from its beginning.
 ///
 /// An outcome counts unless it says that its job was asked for before all devices of this campaign: then it is that of an earlier campaign
@@ -167,17 +139,38 @@ pub struct Log {
     asked_at: Timestamp,
     /// When the earliest of its requests so far was made.
     asked_since: Timestamp,
+    /// Whether it said that one of its own requests was accepted.
+    is_own: bool,
+    /// Whether its campaign is the one whose request was accepted last.
+    is_of_any: bool,
 }
 
 impl Log {
     /// Of this campaign; nothing is read yet.
     #[must_use]
     pub fn of(definition: &Definition) -> Self {
+        // By a clock that is ahead: jobs that cannot believe it are dated when they are started.
+        let asked_at = definition.asked.at.min(definition.began_at);
         Self {
             campaign_id: definition.campaign_id.clone(),
             began_at: definition.began_at,
-            asked_at: definition.asked.at,
-            asked_since: definition.asked.at,
+            asked_at,
+            asked_since: asked_at,
+            is_own: false,
+            is_of_any: false,
+        }
+    }
+
+    /// Of whichever campaign of this name stands in it; nothing is read yet.
+    #[must_use]
+    pub fn of_any(campaign_id: CampaignId) -> Self {
+        Self {
+            campaign_id,
+            began_at: Timestamp::MIN,
+            asked_at: Timestamp::MIN,
+            asked_since: Timestamp::MIN,
+            is_own: false,
+            is_of_any: true,
         }
     }
 
@@ -194,6 +187,20 @@ impl Log {
         let (entry, asked_at) = decode(body, &self.campaign_id, configuration_codes);
         match &entry {
             Entry::AskedSince { at } => self.asked_since = self.asked_since.min(*at),
+            Entry::Record(Record::Accepted { began_at, .. }) => {
+                if self.is_of_any && *began_at != self.began_at {
+                    let asked_at = asked_at.unwrap_or(*began_at).min(*began_at);
+                    (self.began_at, self.asked_at, self.asked_since) =
+                        (*began_at, asked_at, asked_at);
+                }
+                self.is_own |= *began_at == self.began_at;
+            }
+            // The end of an earlier campaign of the same name, told late: all that came before is ours.
+            Entry::Record(Record::Concluded { began_at })
+                if *began_at != self.began_at && self.is_own =>
+            {
+                return Entry::Other;
+            }
             // What came before belongs to an earlier campaign of the same name.
             Entry::Record(Record::Concluded { began_at }) if *began_at != self.began_at => {
                 self.asked_since = self.asked_at;
@@ -225,12 +232,10 @@ fn decode(
     campaign_id: &CampaignId,
     configuration_codes: &BTreeSet<u16>,
 ) -> (Entry, Option<Timestamp>) {
-    let Ok(event) = serde_json::from_slice::<Event>(body) else {
-        return (of_coordinator(body), None);
-    };
-    let asked_at = event.data.requested_at;
-    let record = of_event(event, campaign_id, configuration_codes);
-    (record.map_or(Entry::Other, Entry::Record), asked_at)
+    match logged::read(body, campaign_id, configuration_codes) {
+        Some((record, asked_at)) => (record.map_or(Entry::Other, Entry::Record), asked_at),
+        None => (of_coordinator(body), None),
+    }
 }
 
 /// An entry that a coordinator wrote for itself.
@@ -240,11 +245,14 @@ fn of_coordinator(body: &[u8]) -> Entry {
             SaysV1::EverythingResumed(resumed) => resumed,
             SaysV1::AskedSince(at) => return Entry::AskedSince { at },
         };
-        let after = resumed.arm_again_after_s;
+        let seconds = |seconds: u32| SignedDuration::from_secs(seconds.into());
         return Entry::Record(Record::EverythingResumed {
             at,
             ends_pause: resumed.ends_pause,
-            arm_again_after: after.map(|seconds| SignedDuration::from_secs(seconds.into())),
+            arm_again: resumed.arm_again_after_s.map(|after| ArmAgain {
+                after: seconds(after),
+                over: seconds(resumed.arm_again_over_s),
+            }),
             order: resumed.order,
         });
     }
@@ -270,71 +278,5 @@ fn of_coordinator(body: &[u8]) -> Entry {
         coordinator,
         at,
         devices: devices.collect(),
-    })
-}
-
-fn of_event(
-    event: Event,
-    campaign_id: &CampaignId,
-    configuration_codes: &BTreeSet<u16>,
-) -> Option<Record> {
-    let Event {
-        kind,
-        time: at,
-        data,
-    } = event;
-    let order = data.order.clone();
-    match kind.as_str() {
-        "upgrade.campaign.accepted" => Some(Record::Accepted { at }),
-        "upgrade.campaign.paused" => Some(Record::Paused {
-            at,
-            reason: PauseReason::from_name(data.reason.as_deref()?)?,
-            message: data.message.unwrap_or_default(),
-            order,
-        }),
-        "upgrade.campaign.resumed" => Some(Record::Resumed {
-            at,
-            arm_again_after: data.arm_again_after.and_then(|text| text.parse().ok()),
-            order,
-        }),
-        "upgrade.campaign.progress"
-            if data.state.as_deref() == Some("cancelling") && order.is_some() =>
-        {
-            Some(Record::Cancelling { at, order })
-        }
-        "upgrade.campaign.progress" => Some(Record::Progressed { at }),
-        "upgrade.campaign.jeopardy" => Some(Record::Jeopardy {
-            is_in_jeopardy: data.in_jeopardy?,
-        }),
-        "upgrade.campaign.completed" | "upgrade.campaign.cancelled" => Some(Record::Concluded {
-            began_at: data.began_at?,
-        }),
-        _ => finished(&kind, at, data, campaign_id, configuration_codes),
-    }
-}
-
-/// The device and its outcome in a final event of one of the campaign's own jobs.
-fn finished(
-    kind: &str,
-    at: Timestamp,
-    data: Data,
-    campaign_id: &CampaignId,
-    configuration_codes: &BTreeSet<u16>,
-) -> Option<Record> {
-    let outcome = Outcome::from_name(kind.strip_prefix("upgrade.")?)?;
-    let cpe_id = CpeId::parse(data.cpe_id?).ok()?;
-    // Other jobs may carry the campaign's id too.
-    if data.job_id? != job_id(campaign_id, &cpe_id).as_str() {
-        return None;
-    }
-    let reason = Reason::from_name(&data.reason?)?;
-    let is_configuration = data
-        .fault
-        .is_some_and(|fault| configuration_codes.contains(&fault.code));
-    Some(Record::Finished {
-        at,
-        cpe_id,
-        outcome,
-        failure: FailureKind::of(outcome, reason, is_configuration),
     })
 }

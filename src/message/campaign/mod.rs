@@ -6,6 +6,7 @@ mod definition;
 mod event;
 mod later;
 mod log;
+mod logged;
 mod plan;
 mod queued;
 mod request;

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use super::*;
 use crate::campaign::{Device, FailureKind, PauseReason, Record, State};
-use crate::job::{CampaignId, CpeId, Outcome};
+use crate::job::{ArmAgain, CampaignId, CpeId, Outcome};
 use crate::message::campaign::{self, CampaignEvent, Entry, Happened, Log, Waiting};
 use crate::message::{CampaignRequest, Definition, Rejection, unix_seconds};
 
@@ -493,32 +493,42 @@ fn the_log_gives_back_what_was_written_and_takes_events() {
             order: Some("8".to_owned())
         })
     );
-    for (arm_again_after, told) in [
-        (None, None),
+    let arm_again = |after, over| {
+        Some(ArmAgain {
+            after: SignedDuration::from_mins(after),
+            over: SignedDuration::from_mins(over),
+        })
+    };
+    for (arm_again, told) in [
+        (None, "}"),
+        (arm_again(30, 0), r#""arm_again_after":"1800s","#),
         (
-            Some(SignedDuration::from_mins(30)),
-            Some("\"arm_again_after\":\"1800s\""),
+            arm_again(30, 120),
+            r#""arm_again_after":"1800s","arm_again_over":"7200s","#,
         ),
     ] {
-        let resumed = event(&Happened::Resumed { arm_again_after }, Some(("9", None)));
+        let resumed = event(&Happened::Resumed { arm_again }, Some(("9", None)));
         let text = String::from_utf8(resumed.body.clone()).unwrap();
-        assert_eq!(text.contains("arm_again_after"), told.is_some(), "{text}");
-        assert!(told.is_none_or(|told| text.contains(told)), "{text}");
+        let is_told = |field: &str| (text.contains(field), told.contains(field));
+        for (is, should) in ["arm_again_after", "arm_again_over"].map(is_told) {
+            assert_eq!(is, should, "{text}");
+        }
+        assert!(text.contains(told), "{text}");
         assert_eq!(
             read(&resumed.body),
             Entry::Record(Record::Resumed {
                 at: noon(),
-                arm_again_after,
+                arm_again,
                 order: Some("9".to_owned())
             })
         );
-        let all = campaign::encode_everything_resumed(noon(), true, arm_again_after, "10");
+        let all = campaign::encode_everything_resumed(noon(), true, arm_again, "10");
         assert_eq!(
             read(&all),
             Entry::Record(Record::EverythingResumed {
                 at: noon(),
                 ends_pause: true,
-                arm_again_after,
+                arm_again,
                 order: "10".to_owned()
             })
         );
@@ -526,6 +536,17 @@ fn the_log_gives_back_what_was_written_and_takes_events() {
         let all = String::from_utf8(all).unwrap();
         assert!(!all.contains("coordinator"), "{all}");
     }
+    // As it was written before it said over how long.
+    let all = br#"{"v":1,"at":"2026-11-23T12:00:00Z","everything_resumed":{"order":"10","ends_pause":true,"arm_again_after_s":1800}}"#;
+    assert_eq!(
+        read(all),
+        Entry::Record(Record::EverythingResumed {
+            at: noon(),
+            ends_pause: true,
+            arm_again: arm_again(30, 0),
+            order: "10".to_owned()
+        })
+    );
     let over = event(
         &Happened::Concluded(crate::campaign::Conclusion::Completed),
         None,
@@ -537,6 +558,118 @@ fn the_log_gives_back_what_was_written_and_takes_events() {
         })
     );
     assert_eq!(read(b"\xff"), Entry::Other);
+}
+
+/// What ends between its publishing and its coming back is told by the next one.
+#[test]
+fn a_progress_event_in_the_log_says_what_it_told() {
+    let definition = taken(SMALL).definition;
+    let codes = BTreeSet::new();
+    let read = |body: &[u8]| match campaign::decode_entry(body, &definition.campaign_id, &codes) {
+        Entry::Record(record) => record,
+        other => panic!("{other:?}"),
+    };
+    let finished = |cpe_id: &str, reason: &str| {
+        let body = format!(
+            r#"{{"type":"upgrade.failed","time":"2026-11-23T12:00:00Z","data":{{"job_id":"c:{cpe_id}","cpe_id":"{cpe_id}","reason":"{reason}"}}}}"#
+        );
+        read(body.as_bytes())
+    };
+    let mut state = State::default();
+    let apply = |record: &Record, state: &mut State| {
+        state.apply(record, &definition.plan, definition.began_at);
+    };
+    apply(&finished("CPE1", "timed_out"), &mut state);
+    apply(&finished("CPE2", "device_fault"), &mut state);
+    let told = state.counts();
+    let event = CampaignEvent {
+        definition: &definition,
+        state: &state,
+        waiting: 1,
+        happened: &Happened::Progress,
+        order: None,
+        now: noon(),
+    };
+    let progress = event.message(&codec().events);
+    apply(&finished("CPE3", "timed_out"), &mut state);
+    apply(&read(&progress.body), &mut state);
+    assert_eq!(state.progressed, Some((noon(), told)));
+    assert_eq!((told.timed_out, told.device_fault, told.failed), (1, 1, 2));
+    assert_ne!(state.counts(), told);
+}
+
+/// A campaign of the same name that was led by somebody who was cut off may be told to be over when this one is under way.
+#[test]
+fn the_end_of_an_earlier_run_that_is_told_late_forgets_nothing_of_this_one() {
+    let definition = taken(SMALL).definition;
+    let codes = BTreeSet::new();
+    let event = |kind: &str, began_at: Timestamp| {
+        format!(
+            r#"{{"type":"upgrade.campaign.{kind}","time":"2026-11-23T12:00:00Z","data":{{"began_at":"{began_at}"}}}}"#
+        )
+    };
+    let earlier = definition.began_at - SignedDuration::from_hours(1);
+    let ends = Entry::Record(Record::Concluded { began_at: earlier });
+    let mut log = Log::of(&definition);
+    let mut read = |body: &str| log.read(body.as_bytes(), &codes);
+    drop(read(&event("accepted", earlier)));
+    assert_eq!(read(&event("completed", earlier)), ends);
+    let since = definition.asked.at - SignedDuration::from_hours(2);
+    let since = String::from_utf8(campaign::encode_asked_since(noon(), since)).unwrap();
+    drop(read(&since));
+    drop(read(&event("accepted", definition.began_at)));
+    assert_eq!(read(&event("completed", earlier)), Entry::Other);
+    let own = definition.began_at;
+    assert_eq!(
+        read(&event("completed", own)),
+        Entry::Record(Record::Concluded { began_at: own })
+    );
+    assert!(!log.is_before(definition.asked.at - SignedDuration::from_hours(1)));
+}
+
+/// The sweep reads a log without a definition.
+#[test]
+fn a_log_that_is_read_without_its_definition_tells_runs_apart_as_well() {
+    let codes = BTreeSet::new();
+    let accepted = |at: &str| {
+        format!(
+            r#"{{"type":"upgrade.campaign.accepted","time":"{at}","data":{{"began_at":"{at}","requested_at":"{at}"}}}}"#
+        )
+    };
+    let completed = |requested_at: &str| {
+        format!(
+            r#"{{"type":"upgrade.completed","time":"2026-11-23T12:00:00Z","data":{{"job_id":"c:CPE1","cpe_id":"CPE1",
+                "reason":"upgraded","requested_at":"{requested_at}"}}}}"#
+        )
+    };
+    let mut log = Log::of_any(CampaignId::parse("c").unwrap());
+    let mut counts = |body: &str| {
+        matches!(
+            log.read(body.as_bytes(), &codes),
+            Entry::Record(Record::Finished { .. })
+        )
+    };
+    let (first, second) = ("2026-11-23T10:00:00Z", "2026-11-23T11:00:00Z");
+    assert!(!counts(&accepted(first)) && counts(&completed(first)));
+    assert!(!counts(&accepted(second)));
+    assert!(!counts(&completed(first)) && counts(&completed(second)));
+}
+
+/// A job takes no date that is more than a minute ahead: then it is dated by its message, at its start.
+#[test]
+fn outcomes_count_where_the_clock_of_the_request_was_ahead() {
+    let mut definition = taken(SMALL).definition;
+    let started_at = definition.began_at + SignedDuration::from_secs(1);
+    definition.asked.at = definition.began_at + SignedDuration::from_secs(59);
+    let body = format!(
+        r#"{{"type":"upgrade.completed","time":"2026-11-23T12:00:00Z","data":{{"job_id":"c:CPE1","cpe_id":"CPE1",
+            "reason":"upgraded","requested_at":"{started_at}"}}}}"#
+    );
+    let entry = Log::of(&definition).read(body.as_bytes(), &BTreeSet::new());
+    assert!(
+        matches!(entry, Entry::Record(Record::Finished { .. })),
+        "{entry:?}"
+    );
 }
 
 #[test]

@@ -272,9 +272,7 @@ fn campaigns(telemetry: &Telemetry, took: Duration) {
             reason: PauseReason::Abort,
             message: "5 of 50 failed".to_owned(),
         },
-        Happened::Resumed {
-            arm_again_after: None,
-        },
+        Happened::Resumed { arm_again: None },
         Happened::Jeopardy {
             is_in_jeopardy: true,
             done_at: None,

@@ -207,6 +207,83 @@ async fn a_leader_that_died_at_the_end_of_a_campaign_leaves_nothing_behind() {
     assert_eq!(site.end(5).await["flashes"], 5);
 }
 
+/// A leader that was cut off finds the end of a campaign, and has not heard of the one that was begun since.
+#[tokio::test]
+async fn the_end_of_a_campaign_takes_no_device_of_a_later_one_away() {
+    let mut site = site(0, 6).await;
+    let queue = format!("{PREFIX}.campaign.spring");
+    let arguments = [
+        ("x-queue-type", AMQPValue::LongString("quorum".into())),
+        ("x-single-active-consumer", AMQPValue::Boolean(true)),
+        ("x-delivery-limit", AMQPValue::LongLongInt(1_000_000)),
+    ];
+    site.client().declare(&queue, &arguments).await;
+    let device = json!({"cpe_id": "CPE000006"}).to_string();
+    let properties = BasicProperties::default().with_delivery_mode(2);
+    site.client()
+        .publish("", &queue, device.as_bytes(), properties)
+        .await;
+    campaign_ended(&site).await;
+    site.start_worker().await;
+    until("a leader", PATIENCE, async || leader(&site).await).await;
+    // It looks every second.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(site.client().depth_if_there(&queue).await, Some(1));
+    site.submit(&[campaign(1..=5, json!({}))]).await;
+    site.results.finals(6, PATIENCE).await;
+    let end = event(&mut site, "upgrade.campaign.completed", 1).await;
+    assert_eq!(end["data"]["counts"]["completed"], 6, "{end}");
+    cleared_away(&site).await;
+    assert_eq!(site.end(6).await["flashes"], 6);
+}
+
+/// The broker confirms no event that a full queue of somebody else refuses; who waits for that passes orders on nevertheless.
+#[tokio::test]
+async fn an_event_that_is_refused_keeps_no_order_from_campaigns() {
+    const DEVICES: usize = 30;
+    let mut site = site(1, DEVICES).await;
+    let observer = Observer::begin(&site.vhost.url()).await;
+    let arguments = [
+        ("x-queue-type", AMQPValue::LongString("quorum".into())),
+        ("x-max-length", AMQPValue::LongLongInt(1)),
+        ("x-overflow", AMQPValue::LongString("reject-publish".into())),
+    ];
+    site.client().declare("theirs", &arguments).await;
+    for _ in 0..2 {
+        let properties = BasicProperties::default();
+        site.client().publish("", "theirs", b"{}", properties).await;
+    }
+    observer.send_events("theirs", "upgrade.rejected.#").await;
+    let slow = json!({"pace": {"starts_per_minute": 60}});
+    site.submit(&[campaign(1..=DEVICES, slow)]).await;
+    event(&mut site, "upgrade.campaign.accepted", 1).await;
+    // The leader rejects it, and that is refused.
+    site.submit(&[campaign(
+        1..=DEVICES,
+        json!({"firmware_url": "https://files.example/other.bin"}),
+    )])
+    .await;
+    event(&mut site, "upgrade.rejected", 1).await;
+    observer
+        .order(json!({"command": "pause", "campaign_id": "spring"}))
+        .await;
+    let paused = event(&mut site, "upgrade.campaign.paused", 1).await;
+    let released = paused["data"]["counts"]["released"].as_u64();
+    assert!(
+        released < Some(DEVICES as u64),
+        "it came too late: {paused}"
+    );
+    while site.client().take("theirs").await.is_some() {}
+    observer
+        .order(json!({"command": "cancel", "campaign_id": "spring"}))
+        .await;
+    event(&mut site, "upgrade.campaign.cancelled", 1).await;
+    site.results.finals(DEVICES + 1, PATIENCE).await;
+    cleared_away(&site).await;
+    while site.client().take("theirs").await.is_some() {}
+    site.end_with(DEVICES + 1, 1).await;
+}
+
 /// Of a device that was released by a coordinator which died, nobody knows whether it was started: its job looks before it says anything.
 #[tokio::test]
 async fn a_device_that_may_have_been_started_gets_one_outcome_at_the_deadline() {

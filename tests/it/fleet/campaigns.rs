@@ -4,11 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use jiff::{SignedDuration, Timestamp};
 use lapin::options::{
     BasicConsumeOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer};
+use nbi_upgrade::driver::amqp::AmqpSettings;
+use nbi_upgrade::driver::amqp::stream::{Start, Stream, StreamReader};
+use nbi_upgrade::job::CampaignId;
+use secrecy::SecretString;
 use serde_json::{Value, json};
 
 use crate::support::processes::until;
@@ -16,13 +21,13 @@ use crate::support::site::{PATIENCE, PREFIX, Plan, Site, is_long};
 
 /// A campaign's request for these devices, with more fields. It is dated, so that the requests of its devices have the time of their start
 /// as `timestamp`.
-pub(super) fn campaign(devices: std::ops::RangeInclusive<usize>, more: Value) -> Value {
+pub(crate) fn campaign(devices: std::ops::RangeInclusive<usize>, more: Value) -> Value {
     let devices: Vec<_> = devices.map(|number| format!("CPE{number:06}")).collect();
     let mut request = json!({
         "campaign_id": "spring",
         "devices": devices,
         "firmware_url": "https://files.example/fw-2.bin",
-        "requested_at": jiff::Timestamp::now(),
+        "requested_at": Timestamp::now(),
     });
     for (name, value) in more.as_object().expect("an object") {
         request[name] = value.clone();
@@ -95,6 +100,19 @@ impl Observer {
         }
     }
 
+    /// Sends events of these kinds to a queue as well.
+    pub(super) async fn send_events(&self, queue: &str, kinds: &str) {
+        let exchange = format!("{PREFIX}.results");
+        let bound = self.channel.queue_bind(
+            queue.into(),
+            exchange.as_str().into(),
+            kinds.into(),
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        );
+        bound.await.expect("it may listen");
+    }
+
     /// Gives an order.
     pub(super) async fn order(&self, order: Value) {
         let exchange = format!("{PREFIX}.control");
@@ -106,7 +124,7 @@ impl Observer {
             body.as_bytes(),
             BasicProperties::default()
                 .with_delivery_mode(2)
-                .with_timestamp(jiff::Timestamp::now().as_second().cast_unsigned())
+                .with_timestamp(Timestamp::now().as_second().cast_unsigned())
                 .with_correlation_id("order-1".into()),
         );
         published.await.expect("it is written");
@@ -159,7 +177,7 @@ impl Observer {
 }
 
 /// The campaign's event of this type, waited for: the last one.
-pub(super) async fn event(site: &mut Site, kind: &str, count: usize) -> Value {
+pub(crate) async fn event(site: &mut Site, kind: &str, count: usize) -> Value {
     let of_kind = |seen: &&crate::support::collector::Seen| seen.body["type"] == kind;
     let is_there = site
         .results
@@ -184,7 +202,7 @@ pub(super) async fn leader(site: &Site) -> Option<usize> {
 }
 
 /// Waits until queue and log of the campaign are gone.
-pub(super) async fn cleared_away(site: &Site) {
+pub(crate) async fn cleared_away(site: &Site) {
     until("queue and log to be deleted", PATIENCE, async || {
         let names: Vec<_> = site.statistics().await;
         let is_left = names.iter().any(|queue| {
@@ -246,6 +264,102 @@ async fn a_campaign_goes_from_its_requests_to_its_summary_and_leaves_nothing_beh
     cleared_away(&site).await;
     let summary = site.end(250).await;
     assert_eq!(summary["flashes"], 250, "{summary}");
+}
+
+fn time(of: &Value) -> Timestamp {
+    let time = of.as_str().map(str::parse);
+    time.expect("a text").expect("a time")
+}
+
+/// From the first to the last.
+fn span(times: &BTreeSet<Timestamp>) -> Duration {
+    let span = times.last().zip(times.first());
+    let span = span.map(|(last, first)| last.duration_since(*first));
+    span.unwrap_or_default().unsigned_abs()
+}
+
+/// When each entry of the campaign's log was written that says that devices are started, until all are.
+async fn releases(site: &Site, devices: usize) -> BTreeSet<Timestamp> {
+    let settings = AmqpSettings {
+        urls: vec![SecretString::from(site.vhost.url())],
+        prefix: PREFIX.to_owned(),
+        ..AmqpSettings::default()
+    };
+    let spring = CampaignId::parse("spring").expect("a name");
+    let log = StreamReader::connect(settings, Stream::CampaignLog(spring), Start::First);
+    let mut log = log.await.expect("the log stands");
+    let (mut entries, mut started) = (BTreeSet::new(), 0);
+    while started < devices {
+        let next = tokio::time::timeout(PATIENCE, log.next()).await;
+        let entry = next.expect("devices start").expect("it can be read");
+        let entry: Value = serde_json::from_slice(&entry.body).expect("JSON");
+        if let Some(of) = entry["devices"].as_array() {
+            started += of.len();
+            entries.insert(time(&entry["at"]));
+        }
+    }
+    log.close().await;
+    entries
+}
+
+#[tokio::test]
+async fn devices_that_may_start_at_once_are_started_and_ended_together() {
+    let (devices, waiting) = if is_long() {
+        (2_000, 2_000)
+    } else {
+        (200, 500)
+    };
+    let flags = ["--devices", &(devices + waiting).to_string()];
+    let mut site = Site::begin(
+        1,
+        Plan {
+            simulator: &flags,
+            ..Plan::default()
+        },
+    )
+    .await;
+    let observer = Observer::begin(&site.vhost.url()).await;
+    site.submit(&[campaign(1..=devices, json!({}))]).await;
+    event(&mut site, "upgrade.campaign.accepted", 1).await;
+    let entries = releases(&site, devices).await;
+    eprintln!(
+        "{devices} devices started with {} entries of the log, within {:.1?}",
+        entries.len(),
+        span(&entries)
+    );
+    site.results.finals(devices, PATIENCE).await;
+    event(&mut site, "upgrade.campaign.completed", 1).await;
+
+    let mut later = campaign(
+        devices + 1..=devices + waiting,
+        json!({"not_before": Timestamp::now() + SignedDuration::from_hours(2)}),
+    );
+    later["campaign_id"] = json!("summer");
+    site.submit(&[later]).await;
+    event(&mut site, "upgrade.campaign.accepted", 2).await;
+    observer
+        .order(json!({"command": "cancel", "campaign_id": "summer"}))
+        .await;
+    let end = event(&mut site, "upgrade.campaign.cancelled", 1).await;
+    assert_eq!(end["data"]["counts"]["cancelled"], waiting, "{end}");
+    site.results.finals(devices + waiting, PATIENCE).await;
+    // Those that are told together have one time.
+    let cancelled = site.results.final_events();
+    let cancelled = cancelled.filter(|seen| seen.body["type"] == "upgrade.cancelled");
+    let times: BTreeSet<_> = cancelled.map(|seen| time(&seen.body["time"])).collect();
+    eprintln!(
+        "{waiting} devices cancelled in {} parts, within {:.1?}",
+        times.len(),
+        span(&times)
+    );
+    let (entries, parts) = (entries.len(), times.len());
+    assert!(
+        entries * 4 <= devices && parts * 4 <= waiting,
+        "{entries} entries of the log, {parts} parts"
+    );
+    cleared_away(&site).await;
+    let summary = site.end(devices + waiting).await;
+    assert_eq!(summary["flashes"], devices, "{summary}");
 }
 
 #[tokio::test]

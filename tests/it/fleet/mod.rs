@@ -5,7 +5,7 @@ mod bad_input; // requests and steps that cannot be read
 mod broker_away; // lost connections, a broker killed, a broker that comes late
 mod campaign_limits; // windows, keys, deadlines, pauses, the emergency stop
 mod campaign_troubles; // what is taken away from them, or bounded; leaders that die at the end of one
-mod campaigns; // many devices from one request, with coordinators that die
+pub(crate) mod campaigns; // many devices from one request, with coordinators that die
 mod check; // what stands, what is missing, what is refused
 mod dead_letters; // listed, shown, sent back, dropped
 mod document; // docs/cli.md

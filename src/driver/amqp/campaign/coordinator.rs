@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use lapin::message::Delivery;
 use lapin::options::{BasicConsumeOptions, BasicQosOptions};
@@ -20,13 +20,13 @@ use super::super::record::{Record as Entry, Start, Stream};
 use super::super::stream::StreamReader;
 use super::objects;
 use super::order::{Order, Ordered};
-use super::outlet::{Outlet, taken};
+use super::outlet::Outlet;
 use crate::campaign::{Action, Gate, Held, Situation, State, decide};
 use crate::clock;
 use crate::driver::Intake;
 use crate::job::CampaignId;
 use crate::message::campaign::{self, Summary, Waiting};
-use crate::message::{CampaignRequest, DeadLetter, Definition};
+use crate::message::{CampaignRequest, Definition};
 
 /// Devices at hand: several batches at the highest pace that makes sense.
 const AT_HAND: u16 = 256;
@@ -34,6 +34,8 @@ const AT_HAND: u16 = 256;
 const AT_HAND_KEYED: u16 = 1_000;
 /// Devices started with one entry of the log.
 pub(super) const BATCH_MAX: u32 = 200;
+/// Entries of the log between two looks at what is to be done.
+const ENTRIES_AT_ONCE: u32 = 256;
 /// How often the queue is asked for its length.
 pub(super) const LOOK: Duration = Duration::from_secs(1);
 /// How often the forecast is made.
@@ -209,12 +211,16 @@ impl Coordinator {
         if let Some(lost) = self.what_is_lost(first) {
             telemetry.campaign_trouble(campaign_id.as_str(), &lost);
         }
-        if self.state.is_concluded {
+        let queue = objects::devices(self.prefix(), &campaign_id);
+        // A coordinator that was superseded may have said so late, and not have known of what was added since.
+        if self.state.is_concluded
+            && self.state.unfinished() == 0
+            && !objects::is_in_use(&self.connection, &queue).await?
+        {
             return Ok(None);
         }
         self.forget_orders_of_another_stream(self.orders_end)
             .await?;
-        let queue = objects::devices(self.prefix(), &campaign_id);
         let channel = connection::channel(&self.connection, "devices").await?;
         let prefetch = if self.definition.plan.max_in_flight_per_key.is_some() {
             AT_HAND_KEYED
@@ -255,13 +261,27 @@ impl Coordinator {
             .min((desk.looked_at + LOOK).saturating_duration_since(Instant::now()));
         let room = desk.at_hand.len() < desk.prefetch;
         tokio::select! {
-            entry = desk.log.next() => self.take(&entry?)?,
+            entry = desk.log.next() => {
+                self.take(&entry?)?;
+                self.take_ready(desk)?;
+            }
             next = desk.devices.next(), if room => {
-                let delivery = taken(next, "devices of a campaign")?;
-                self.hold(desk, delivery).await?;
+                self.hold(desk, next).await?;
+                self.hold_ready(desk).await?;
             }
             Some(input) = self.inputs.recv() => self.told(desk, input).await?,
             () = tokio::time::sleep(pause) => {}
+        }
+        Ok(())
+    }
+
+    /// Takes in what else of the log has come, and no more than that: what is to be done must not wait for a log that goes on and on.
+    fn take_ready(&mut self, desk: &mut Desk) -> Result<(), Stop> {
+        for _ in 0..ENTRIES_AT_ONCE {
+            let Some(entry) = desk.log.next().now_or_never() else {
+                break;
+            };
+            self.take(&entry?)?;
         }
         Ok(())
     }
@@ -303,28 +323,6 @@ impl Coordinator {
         }
     }
 
-    async fn hold(&self, desk: &mut Desk, delivery: Delivery) -> Result<(), Stop> {
-        desk.empty_looks = 0;
-        match self.definition.decode_waiting(&delivery.data) {
-            Some(waiting) => {
-                // It counts as one that is at hand from now on.
-                desk.ready = desk.ready.saturating_sub(1);
-                desk.at_hand.push((waiting, delivery));
-            }
-            None => {
-                let trouble = "a device in the queue cannot be read";
-                let telemetry = &self.outlet.shared.telemetry;
-                telemetry.campaign_trouble(self.definition.campaign_id.as_str(), trouble);
-                let letter = DeadLetter::malformed_step(trouble);
-                let queue = desk.queue.clone();
-                self.outlet
-                    .bury(&delivery, &letter, queue, Vec::new())
-                    .await?;
-            }
-        }
-        Ok(())
-    }
-
     async fn told(&mut self, desk: &mut Desk, input: Input) -> Result<(), Stop> {
         match input {
             Input::Hold(is_held) => self.is_everything_paused = is_held,
@@ -344,6 +342,9 @@ impl Coordinator {
             let now = self.outlet.now();
             let plan = &self.definition.plan;
             self.state.expire(plan, now);
+            if self.state.is_concluded && desk.waiting() == 0 && self.state.unfinished() == 0 {
+                return Err(Stop::Ended(Ended::Concluded));
+            }
             let situation = Situation {
                 now,
                 waiting: desk.waiting(),

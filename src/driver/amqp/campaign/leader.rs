@@ -22,8 +22,10 @@ use super::super::connection::{self, CALL_TIMEOUT};
 use super::super::error::{BrokerError, bounded};
 use super::super::outgoing::short;
 use super::super::shared::{Link, Shared};
+use super::super::stream::StreamReader;
 use super::coordinator::{Coordinator, Ended, Input};
 use super::ending::{END, Left};
+use super::meanwhile::next_order;
 use super::objects;
 use super::order::Order;
 use super::outlet::{Outlet, acknowledge, taken};
@@ -79,8 +81,10 @@ pub(super) type Told = (CampaignId, Summary);
 /// A campaign that is led.
 pub(super) struct Led {
     pub(super) definition: Arc<Definition>,
-    /// Its message, held until it is over.
-    pub(super) delivery: Delivery,
+    /// Its message, held until it is over; `None`: it was given back, and comes again.
+    pub(super) delivery: Option<Delivery>,
+    /// Whether it is over, and only its message is missing.
+    pub(super) is_over: bool,
     /// Without a bound, as a coordinator that is busy must not hold the others up: what was ordered is kept anyway, and requests come one by one.
     pub(super) inputs: mpsc::UnboundedSender<Input>,
     pub(super) summary: Option<Summary>,
@@ -105,8 +109,12 @@ pub(super) struct Leader<'a> {
     /// The place in the control stream behind what was read.
     pub(super) orders_read: u64,
     pub(super) is_everything_paused: bool,
-    /// A request whose campaign is being made.
-    pub(super) beginning: Option<(CampaignRequest, Delivery)>,
+    pub(super) control: Option<StreamReader>,
+    pub(super) requests: Option<(Channel, Consumer)>,
+    /// Nothing is taken from the requests before then.
+    pub(super) requests_due: Instant,
+    /// A request whose campaign is being made, and until when its definition must have come.
+    pub(super) beginning: Option<(CampaignRequest, Delivery, Instant)>,
     /// The campaign whose coordinator was given the last request.
     pub(super) accepting: Option<CampaignId>,
     pub(super) coordinators: JoinSet<(CampaignId, Result<Ended, BrokerError>)>,
@@ -127,6 +135,9 @@ impl<'a> Leader<'a> {
             orders: Vec::new(),
             orders_read: 0,
             is_everything_paused: false,
+            control: None,
+            requests: None,
+            requests_due: Instant::now(),
             beginning: None,
             accepting: None,
             coordinators: JoinSet::new(),
@@ -140,25 +151,24 @@ impl<'a> Leader<'a> {
     }
 
     async fn lead(mut self) -> Result<(), BrokerError> {
-        let mut control = self.read_orders().await?;
+        self.control = Some(self.read_orders().await?);
         let (_channel, mut leads) = self
             .consume(&objects::leads(self.prefix()), LEADS_MAX)
             .await?;
         self.publish_seat().await?;
-        let mut requests: Option<(Channel, Consumer)> = None;
         let mut tick = tokio::time::interval(TICK);
         loop {
-            if self.has_all && requests.is_none() {
+            if self.has_all && self.requests.is_none() && self.requests_due <= Instant::now() {
                 self.beginning = None;
                 let queue = objects::requests(self.prefix());
-                requests = Some(self.consume(&queue, 1).await?);
+                self.requests = Some(self.consume(&queue, 1).await?);
             }
             tokio::select! {
                 next = leads.next() => {
                     let delivery = taken(next, "campaigns")?;
                     self.take_lead(delivery).await?;
                 }
-                next = next_of(&mut requests) => {
+                next = next_of(&mut self.requests) => {
                     let delivery = taken(next, "requests of campaigns")?;
                     self.take_request(delivery).await?;
                 }
@@ -166,15 +176,9 @@ impl<'a> Leader<'a> {
                     let Ok((campaign_id, ended)) = ended else {
                         return Err(BrokerError::new("coordinate a campaign", "its coordinator panicked"));
                     };
-                    // A request may have been in its hands: it comes again. One in the hands of another is left there.
-                    if self.accepting.as_ref() == Some(&campaign_id)
-                        && let Some((channel, _)) = requests.take()
-                    {
-                        connection::close_channel(&channel).await;
-                    }
                     self.coordinator_ended(campaign_id, ended).await?;
                 }
-                order = control.next() => {
+                order = next_order(&mut self.control) => {
                     self.take_order(&order?);
                 }
                 Some((campaign_id, summary)) = self.summaries.1.recv() => {
@@ -183,7 +187,7 @@ impl<'a> Leader<'a> {
                     }
                 }
                 _ = tick.tick() => {
-                    self.tick().await;
+                    self.tick().await?;
                     self.clear_away_all().await;
                 }
             }
@@ -209,10 +213,10 @@ impl<'a> Leader<'a> {
         Ok((channel, consumer))
     }
 
-    async fn publish_seat(&self) -> Result<(), BrokerError> {
+    async fn publish_seat(&mut self) -> Result<(), BrokerError> {
         let queue = objects::leads(self.prefix());
         let seat = self.outlet.to_queue(queue, SEAT, &self.id, Vec::new());
-        self.outlet.publish(vec![seat]).await
+        self.publish(vec![seat]).await
     }
 
     async fn take_lead(&mut self, delivery: Delivery) -> Result<(), BrokerError> {
@@ -245,14 +249,8 @@ impl<'a> Leader<'a> {
                     let telemetry = &self.outlet.shared.telemetry;
                     telemetry.campaign_trouble("-", &error.to_string());
                     let letter = DeadLetter::malformed_step(&error.to_string());
-                    self.outlet
-                        .bury(
-                            &delivery,
-                            &letter,
-                            objects::leads(self.prefix()),
-                            Vec::new(),
-                        )
-                        .await
+                    let queue = objects::leads(self.prefix());
+                    self.bury(&delivery, &letter, &queue, Vec::new()).await
                 }
             },
         }
@@ -265,17 +263,24 @@ impl<'a> Leader<'a> {
     ) -> Result<(), BrokerError> {
         let campaign_id = definition.campaign_id.clone();
         if let Some(led) = self.led.get_mut(&campaign_id) {
-            if led.definition.began_at == definition.began_at {
-                // It was given back, and came again.
-                led.delivery = delivery;
-                return Ok(());
+            if led.definition.began_at != definition.began_at {
+                return acknowledge(&delivery).await;
             }
-            return acknowledge(&delivery).await;
+            // It was given back, and came again; or a node was away for a moment, and the broker delivers again what was held.
+            if let Some(before) = led.delivery.replace(delivery) {
+                acknowledge(&before).await?;
+            }
+            if led.is_over {
+                return self
+                    .coordinator_ended(campaign_id, Ok(Ended::Concluded))
+                    .await;
+            }
+            return Ok(());
         }
         let inputs = self.coordinate(Arc::new(definition.clone()), Duration::ZERO);
-        if let Some((request, request_delivery)) = self
+        if let Some((request, request_delivery, _)) = self
             .beginning
-            .take_if(|(request, _)| request.definition.campaign_id == campaign_id)
+            .take_if(|(request, ..)| request.definition.campaign_id == campaign_id)
         {
             let input = Input::Accept(Box::new((request, request_delivery)));
             self.accepting = Some(campaign_id.clone());
@@ -283,7 +288,8 @@ impl<'a> Leader<'a> {
         }
         let led = Led {
             definition: Arc::new(definition),
-            delivery,
+            delivery: Some(delivery),
+            is_over: false,
             inputs,
             summary: None,
             refusals: 0,
@@ -316,7 +322,16 @@ impl<'a> Leader<'a> {
         sender
     }
 
-    async fn tick(&mut self) {
+    async fn tick(&mut self) -> Result<(), BrokerError> {
+        if let Some((request, _, until)) = &self.beginning
+            && *until <= Instant::now()
+        {
+            let campaign_id = &request.definition.campaign_id;
+            return Err(BrokerError::new(
+                format!("begin campaign \"{campaign_id}\""),
+                "its definition did not come back: another worker leads",
+            ));
+        }
         let mut summaries: Vec<(&str, Summary)> = self
             .led
             .iter()
@@ -327,15 +342,20 @@ impl<'a> Leader<'a> {
         telemetry.campaigns_led(&summaries, self.has_all);
         let leads = &self.outlet.shared.leads;
         leads.store(self.has_all, Ordering::Relaxed);
-        if self.held_since.elapsed() < self.outlet.shared.settings.campaign_held_max {
-            return;
+        if self.held_since.elapsed() >= self.outlet.shared.settings.campaign_held_max {
+            self.held_since = Instant::now();
+            self.give_back().await;
         }
-        self.held_since = Instant::now();
-        // It comes again, and is not to be settled a second time then.
-        let (seat, left) = (self.seat.take(), std::mem::take(&mut self.left));
-        let definitions = self.led.values().map(|led| &led.delivery);
-        let ends = left.values().map(|left| &left.delivery);
-        for delivery in definitions.chain(ends).chain(&seat) {
+        Ok(())
+    }
+
+    /// Gives back what is held, as a broker takes it ill when that lasts for long. It comes again, and is not to be settled a second time then.
+    async fn give_back(&mut self) {
+        let definitions = self.led.values_mut().filter_map(|led| led.delivery.take());
+        let mut held: Vec<Delivery> = definitions.collect();
+        held.extend(self.left.drain().map(|(_, left)| left.delivery));
+        held.extend(self.seat.take());
+        for delivery in held {
             let back = delivery.acker.nack(BasicNackOptions {
                 multiple: false,
                 requeue: true,

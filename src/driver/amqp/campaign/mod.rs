@@ -15,6 +15,7 @@
 
 mod ending;
 mod leader;
+mod meanwhile;
 mod requests;
 
 mod coordinator;

@@ -17,6 +17,9 @@ pub(in super::super) const NEVER_DROPPED: i64 = 1_000_000;
 /// A log is read as a whole and trimmed never; smaller segments would only mean more files.
 const LOG_SEGMENT_BYTES: i64 = 50_000_000;
 
+/// What AMQP answers where there is no such queue.
+const NOT_FOUND: u16 = 404;
+
 /// The events that a campaign's log is bound to, before the campaign's id.
 const LOGGED: [&str; 5] = [
     "upgrade.completed",
@@ -99,6 +102,18 @@ pub(super) async fn depth(channel: &Channel, queue: &str) -> Result<(u32, u32), 
     let asked = channel.queue_declare(short(queue)?, options, FieldTable::default());
     let found = bounded(|| format!("look at queue \"{queue}\""), CALL_TIMEOUT, asked).await?;
     Ok((found.message_count(), found.consumer_count()))
+}
+
+/// Whether a queue has messages or is consumed; one that is not there is not in use.
+pub(super) async fn is_in_use(connection: &Connection, queue: &str) -> Result<bool, BrokerError> {
+    let channel = connection::channel(connection, "looking").await?;
+    let found = depth(&channel, queue).await;
+    connection::close_channel(&channel).await;
+    match found {
+        Ok((ready, consumers)) => Ok(ready > 0 || consumers > 0),
+        Err(error) if error.code == Some(NOT_FOUND) && error.is_permanent() => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Deletes a queue or stream; one that is gone already is as good.

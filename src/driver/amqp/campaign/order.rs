@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::super::error::BrokerError;
 use super::super::orders;
@@ -12,7 +12,7 @@ use super::coordinator::{Coordinator, Input};
 use super::leader::Leader;
 use super::outlet::Outlet;
 use crate::campaign::PauseReason;
-use crate::job::CampaignId;
+use crate::job::{ArmAgain, CampaignId};
 use crate::message::control::{Command, Scope, Verb};
 
 /// An operator's order about a campaign, or about everything; or a campaign's own, to pause.
@@ -24,7 +24,7 @@ pub(super) struct Order {
     pub(super) verb: Verb,
     /// `None`: everything.
     pub(super) campaign_id: Option<CampaignId>,
-    pub(super) arm_again_after: Option<SignedDuration>,
+    pub(super) arm_again: Option<ArmAgain>,
     /// Whether it resumes everything, and everything was paused.
     pub(super) ends_stop: bool,
     pub(super) correlation_id: Option<String>,
@@ -59,7 +59,7 @@ impl Order {
             published_at: entry.published_at,
             verb,
             campaign_id,
-            arm_again_after: arm_again.map(|arm_again| arm_again.after),
+            arm_again,
             ends_stop: false,
             correlation_id: entry.correlation_id.clone(),
             by_itself,
@@ -188,7 +188,7 @@ impl Leader<'_> {
         if order.campaign_id.is_none() {
             order.ends_stop = self.is_everything_paused && !order.is_pause();
             self.is_everything_paused = order.is_pause();
-            let says_something = order.ends_stop || order.arm_again_after.is_some();
+            let says_something = order.ends_stop || order.arm_again.is_some();
             if !says_something {
                 return None;
             }
@@ -273,7 +273,7 @@ mod tests {
             published_at: Some(Timestamp::from_second(second).unwrap()),
             verb,
             campaign_id: Some(CampaignId::parse("spring").unwrap()),
-            arm_again_after: None,
+            arm_again: None,
             ends_stop: false,
             correlation_id: None,
             by_itself: None,

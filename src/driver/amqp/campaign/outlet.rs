@@ -94,29 +94,32 @@ impl Outlet {
         event_messages(event, &self.shared.settings, &self.shared.telemetry)
     }
 
-    /// Puts a message to the dead letters, with what is published along, and acknowledges it.
+    /// Puts a message to the dead letters, and acknowledges it.
     pub(super) async fn bury(
         &self,
         delivery: &Delivery,
         letter: &DeadLetter,
-        queue: String,
-        mut along: Vec<Outgoing>,
+        queue: &str,
     ) -> Result<(), BrokerError> {
+        self.publish(vec![self.dead(delivery, letter, queue)])
+            .await?;
+        acknowledge(delivery).await
+    }
+
+    /// A message of this queue on its way to the dead letters.
+    pub(super) fn dead(&self, delivery: &Delivery, letter: &DeadLetter, queue: &str) -> Outgoing {
         let instance = &self.shared.settings.instance_name;
-        let now = self.now();
-        along.push(Outgoing {
+        Outgoing {
             target: Target::Dead,
             properties: properties::of_dead_letter(
                 &delivery.properties,
                 letter,
-                &queue,
+                queue,
                 instance,
-                now,
+                self.now(),
             ),
             body: delivery.data.clone(),
-        });
-        self.publish(along).await?;
-        acknowledge(delivery).await
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use super::objects;
 use super::order::{self, Order};
 use crate::campaign::{Conclusion, Counts, PauseReason, forecast};
 use crate::clock;
+use crate::job::ArmAgain;
 use crate::message::campaign::{CampaignEvent, Happened, Summary, encode_everything_resumed};
 use crate::message::control::Verb;
 
@@ -85,14 +86,16 @@ impl Coordinator {
                 continue;
             }
             let by_default = self.outlet.shared.settings.campaign_arm_again_after;
-            let arm_again_after = order
-                .arm_again_after
-                .or_else(|| Some(by_default).filter(SignedDuration::is_positive));
+            let by_default = Some(by_default).filter(SignedDuration::is_positive);
+            let arm_again = order.arm_again.or_else(|| {
+                let over = SignedDuration::ZERO;
+                by_default.map(|after| ArmAgain { after, over })
+            });
             if order.campaign_id.is_none() {
                 let entry = encode_everything_resumed(
                     self.outlet.now(),
                     order.ends_stop,
-                    arm_again_after,
+                    arm_again,
                     &order.offset.to_string(),
                 );
                 self.write_down(desk, "upgrade.campaign.everything_resumed", entry)
@@ -108,7 +111,7 @@ impl Coordinator {
                     });
                     Happened::Paused { reason, message }
                 }
-                Verb::Resume => Happened::Resumed { arm_again_after },
+                Verb::Resume => Happened::Resumed { arm_again },
                 Verb::Cancel => Happened::Cancelling,
             };
             self.announce(desk, &happened, Some(&order)).await?;

@@ -1,17 +1,22 @@
 //! Requests with devices, as they come to the leader.
 
+use std::time::Duration;
+
 use lapin::message::Delivery;
+use tokio::time::Instant;
 
 use super::super::error::BrokerError;
 use super::super::properties;
 use super::coordinator::Input;
-use super::leader::{DEFINITION, LEADS_MAX, Leader};
+use super::leader::{DEFINITION, LEADS_MAX, Leader, PAUSE};
 use super::objects;
 use crate::job::CampaignId;
 use crate::message::{CampaignRequest, DeadLetter, FieldFault, Rejection};
 
 /// Active campaigns; fewer than a leader holds at a time, as what comes behind them would never be seen.
 const ACTIVE_MAX: usize = 900;
+/// A definition that was confirmed comes to whoever leads at once.
+const BACK_WITHIN: Duration = Duration::from_secs(30);
 const _: () = assert!(ACTIVE_MAX < LEADS_MAX as usize);
 
 fn refusal(campaign_id: &CampaignId, faults: Vec<FieldFault>) -> Rejection {
@@ -22,7 +27,7 @@ fn refusal(campaign_id: &CampaignId, faults: Vec<FieldFault>) -> Rejection {
     }
 }
 
-/// What is wrong with one more campaign where so many are active.
+/// What is wrong with one more campaign where so many are active, or over and not yet cleared away.
 fn too_many(active: usize) -> Option<FieldFault> {
     (active >= ACTIVE_MAX).then(|| FieldFault {
         field: "campaign_id".to_owned(),
@@ -76,15 +81,28 @@ impl Leader<'_> {
         delivery: Delivery,
     ) -> Result<(), BrokerError> {
         let campaign_id = request.definition.campaign_id.clone();
-        if let Some(fault) = too_many(self.led.len()) {
+        if let Some(fault) = too_many(self.led.len() + self.left.len()) {
             return self
                 .reject(&delivery, &refusal(&campaign_id, vec![fault]))
                 .await;
         }
-        let mut stands = self.clear_away(&campaign_id).await;
-        if stands.is_ok() {
-            stands = objects::declare(self.connection, self.prefix(), &campaign_id).await;
-        }
+        let stands = match self.clear_away(&campaign_id).await {
+            Ok(is_gone) => {
+                if !is_gone {
+                    // What stands there is needed.
+                    self.leave(&campaign_id).await?;
+                }
+                objects::declare(self.connection, self.prefix(), &campaign_id).await
+            }
+            Err(error) if error.is_permanent() => Err(error),
+            Err(error) => {
+                // It may still be deleted, and devices with it that are put there meanwhile.
+                let telemetry = &self.outlet.shared.telemetry;
+                telemetry.campaign_trouble(campaign_id.as_str(), &error.to_string());
+                self.give_back_requests(PAUSE).await;
+                return Ok(());
+            }
+        };
         if let Err(error) = stands.as_ref()
             && error.is_permanent()
         {
@@ -107,11 +125,16 @@ impl Leader<'_> {
         let lead = self
             .outlet
             .to_queue(queue, DEFINITION, campaign_id.as_str(), body);
-        self.beginning = Some((request, delivery));
-        self.outlet.publish(vec![lead]).await
+        self.publish(vec![lead]).await?;
+        self.beginning = Some((request, delivery, Instant::now() + BACK_WITHIN));
+        Ok(())
     }
 
-    async fn reject(&self, delivery: &Delivery, rejection: &Rejection) -> Result<(), BrokerError> {
+    async fn reject(
+        &mut self,
+        delivery: &Delivery,
+        rejection: &Rejection,
+    ) -> Result<(), BrokerError> {
         let shared = &self.outlet.shared;
         let incoming = properties::incoming(delivery);
         shared
@@ -122,9 +145,8 @@ impl Leader<'_> {
             .rejected_event(&incoming, rejection, shared.now());
         let letter = DeadLetter::invalid_request(rejection);
         let queue = objects::requests(self.prefix());
-        self.outlet
-            .bury(delivery, &letter, queue, self.outlet.event(event))
-            .await
+        let along = self.outlet.event(event);
+        self.bury(delivery, &letter, &queue, along).await
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use lapin::message::Delivery;
 use lapin::options::BasicNackOptions;
@@ -12,15 +13,49 @@ use super::super::connection::CALL_TIMEOUT;
 use super::super::outgoing::Outgoing;
 use super::coordinator::{BATCH_MAX, Coordinator, Desk, LOOK, Stop};
 use super::objects;
-use super::outlet::acknowledge;
+use super::outlet::{acknowledge, taken};
 use crate::campaign::{Admission, Conclusion, Device};
 use crate::message::campaign::{Happened, Summary, Waiting};
-use crate::message::{CampaignRequest, campaign, headers, unix_seconds};
+use crate::message::{CampaignRequest, DeadLetter, campaign, headers, unix_seconds};
 
 /// Between two rounds of devices whose keys are busy.
 const ROTATE: Duration = Duration::from_secs(5);
 
 impl Coordinator {
+    /// Takes the message of a device to hand.
+    pub(super) async fn hold(
+        &self,
+        desk: &mut Desk,
+        next: Option<lapin::Result<Delivery>>,
+    ) -> Result<(), Stop> {
+        let delivery = taken(next, "devices of a campaign")?;
+        desk.empty_looks = 0;
+        let Some(waiting) = self.definition.decode_waiting(&delivery.data) else {
+            let trouble = "a device in the queue cannot be read";
+            let telemetry = &self.outlet.shared.telemetry;
+            telemetry.campaign_trouble(self.definition.campaign_id.as_str(), trouble);
+            let letter = DeadLetter::malformed_step(trouble);
+            return Ok(self.outlet.bury(&delivery, &letter, &desk.queue).await?);
+        };
+        // It counts as one that is at hand from now on.
+        desk.ready = desk.ready.saturating_sub(1);
+        match put(&mut desk.at_hand, waiting, delivery) {
+            Some(before) => Ok(acknowledge(&before).await?),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes what else has come to hand, so that it is started together.
+    pub(super) async fn hold_ready(&self, desk: &mut Desk) -> Result<(), Stop> {
+        while desk.at_hand.len() < desk.prefetch {
+            let Some(next) = desk.devices.next().now_or_never() else {
+                break;
+            };
+            self.hold(desk, next).await?;
+        }
+        Ok(())
+    }
+
     /// Asks the queue for its length, and gives back what was held for long.
     pub(super) async fn look(&mut self, desk: &mut Desk) -> Result<(), Stop> {
         if desk.looked_at.elapsed() < LOOK {
@@ -247,8 +282,72 @@ impl Coordinator {
     }
 }
 
-fn devices_of(held: &[(Waiting, Delivery)]) -> Vec<Device> {
+/// Puts a device to hand; the delivery that this one replaces, if its message was at hand already.
+///
+/// When the node that leads the queue was away for a moment, the broker takes everything back and delivers it again, and says nothing of
+/// that: of two deliveries of one message only the newer one is alive. Messages of a device that differ are left to [`Admission`].
+fn put<D>(at_hand: &mut Vec<(Waiting, D)>, waiting: Waiting, delivery: D) -> Option<D> {
+    let before = at_hand.iter_mut().find(|(held, _)| *held == waiting);
+    if let Some((_, held)) = before {
+        return Some(std::mem::replace(held, delivery));
+    }
+    at_hand.push((waiting, delivery));
+    None
+}
+
+fn devices_of<D>(held: &[(Waiting, D)]) -> Vec<Device> {
     held.iter()
         .map(|(waiting, _)| waiting.device.clone())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::campaign::{Plan, State};
+    use crate::job::CpeId;
+    use crate::message::campaign::Asked;
+
+    fn waiting(cpe_id: &str, asked_at: i64) -> Waiting {
+        Waiting {
+            device: Device {
+                cpe_id: CpeId::parse(cpe_id).unwrap(),
+                concurrency_key: None,
+            },
+            asked: Asked {
+                at: Timestamp::from_second(asked_at).unwrap(),
+                is_said: true,
+            },
+        }
+    }
+
+    /// All that is dropped is `Admission`'s to say: of two deliveries of one message it would drop the one that is alive.
+    #[test]
+    fn of_two_deliveries_of_one_message_the_newer_is_kept_and_the_older_given_back() {
+        let mut at_hand = Vec::new();
+        let all = [
+            ("A", 1, 11, None),
+            ("B", 1, 12, None),
+            ("A", 1, 13, Some(11)),
+            // Of another request: the first one of these two counts.
+            ("A", 2, 14, None),
+            ("B", 1, 15, Some(12)),
+            ("A", 2, 16, Some(14)),
+        ];
+        for (cpe_id, asked_at, tag, replaced) in all {
+            let before = put(&mut at_hand, waiting(cpe_id, asked_at), tag);
+            assert_eq!(before, replaced, "{tag}");
+        }
+        let devices = devices_of(&at_hand);
+        let answers = State::default().admit(&Plan::default(), &devices, 0, 0);
+        let kept: Vec<_> = at_hand.iter().map(|(_, tag)| *tag).zip(answers).collect();
+        assert_eq!(
+            kept,
+            [
+                (13, Admission::Wait),
+                (15, Admission::Wait),
+                (16, Admission::Drop)
+            ]
+        );
+    }
 }
