@@ -11,6 +11,9 @@ use crate::support::amqp_proxy::{ACK, AmqpProxy, CONSUME, DECLARED, From, PUBLIS
 
 const A_WHILE: Duration = Duration::from_secs(2);
 
+/// Plans something for the connections behind a proxy.
+type Plan = fn(&AmqpProxy);
+
 /// A driver behind a proxy.
 async fn behind_a_proxy() -> (AmqpProxy, Bench) {
     behind_a_proxy_that(|_| {}).await
@@ -235,7 +238,7 @@ async fn a_connection_cut_anywhere_loses_no_job() {
 /// Nothing of it came to stand, so the next generation is the first.
 #[tokio::test]
 async fn a_connection_that_falls_silent_while_it_is_set_up_is_given_up_for_the_next() {
-    let places: [(&str, fn(&AmqpProxy)); 6] = [
+    let places: [(&str, Plan); 6] = [
         ("the greeting", |it| it.freeze_after(From::Client, 0)),
         ("its answer", |it| it.freeze_after(From::Broker, 0)),
         ("the topology", |it| {
