@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nbi_upgrade::driver::amqp::AmqpSettings;
 use nbi_upgrade::driver::{Destination, Driver, DriverError};
 
-use super::bench::{Bench, ended, next, settings, shared_vhost, to};
+use super::bench::{Bench, PATIENCE, ended, next, settings, shared_vhost, to};
 use crate::support::amqp_proxy::{ACK, AmqpProxy, CONSUME, DECLARED, From, PUBLISH};
 
 const A_WHILE: Duration = Duration::from_secs(2);
@@ -197,10 +197,10 @@ async fn a_broker_that_falls_silent_instead_of_confirming_makes_a_marked_copy_th
     bench.submit("job").await;
     let delivery = bench.receive().await;
     proxy.freeze_before(From::Broker, ACK);
-    let outcome = bench
-        .driver
-        .carry_out(delivery.token, to(next(delivery.work), Destination::Now))
-        .await;
+    let step = to(next(delivery.work), Destination::Now);
+    let carried = bench.driver.carry_out(delivery.token, step);
+    // The heartbeat ends it, and nobody's longer patience.
+    let outcome = tokio::time::timeout(PATIENCE, carried).await.unwrap();
     assert!(proxy.has_struck());
     assert!(
         matches!(outcome, Err(DriverError::NotAcknowledged { .. })),
