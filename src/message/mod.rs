@@ -131,7 +131,7 @@ impl Codec {
     ///
     /// # Errors
     ///
-    /// [`StepError::NewerVersion`] for a continuation of a newer release (park it), else [`StepError::Malformed`].
+    /// [`StepError::NewerVersion`] or [`StepError::NewerName`] for a continuation of a newer release (park it), else [`StepError::Malformed`].
     pub fn decode_step(&self, incoming: &Incoming<'_>) -> Result<Work, StepError> {
         step::decode(incoming)
     }

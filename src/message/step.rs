@@ -1,8 +1,15 @@
 //! Continuations: a job between two deliveries, as JSON with a version.
 //!
-//! Messages of the previous release are in the queues while a new one starts. So the wire types are frozen per version: a change of
-//! meaning is a new version with a conversion, a new optional field is an addition with a default, and `tests/fixtures/messages/v1` holds
-//! what was ever written. A version newer than known is parked until this worker is replaced too.
+//! Workers of two releases take turns at one job while a new release is rolled out, and the older one writes back only what it knows: a
+//! member that it has not heard of is gone after its turn. So the rule of a version is what may be lost:
+//!
+//! - An addition within the version is an optional member that every older worker may lose without harm: a time to report, a count to show.
+//! - What guards an effect (as `arming` does), what narrows what may be done, and any change of meaning is a new version with a conversion.
+//!   Older workers park it until they are replaced too. An encoder that writes the new version only where the guard is set, and this one
+//!   elsewhere, keeps most jobs readable for them.
+//! - A new name (of a stage, a reason, …) is parked by older workers like a new version: only a newer worker can have written it.
+//!
+//! `tests/fixtures/messages/v1` holds what was ever written, and `the_members_of_a_version_are_these` every member with what its loss does.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -21,6 +28,9 @@ pub const VERSION: u64 = 1;
 /// Largest continuation read, in bytes: a request's `context`, a full baseline and every text at its longest fit in well below.
 pub const BODY_MAX: usize = 256 * 1024;
 
+/// Longest name of a stage, a state or a reason that any release writes, in bytes.
+const NAME_MAX: usize = 64;
+
 /// Why a continuation cannot be taken up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StepError {
@@ -32,9 +42,28 @@ pub enum StepError {
         /// Newest version known.
         known: u64,
     },
+    /// A stage, a state or a reason that this release does not have, so that a newer one wrote it: to be parked as well.
+    #[error("the continuation has the {field} {name:?}, which this worker does not know")]
+    NewerName {
+        /// What is named.
+        field: &'static str,
+        /// The name found: at most 64 lower-case letters, digits and underscores; anything else is malformed.
+        name: String,
+    },
     /// Nobody can read it.
     #[error("the continuation cannot be read: {0}")]
     Malformed(String),
+}
+
+impl StepError {
+    /// Whether a newer release wrote it, so that a newer worker can read it.
+    #[must_use]
+    pub fn is_of_newer_release(&self) -> bool {
+        match self {
+            Self::NewerVersion { .. } | Self::NewerName { .. } => true,
+            Self::Malformed(_) => false,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -203,7 +232,7 @@ pub(super) fn decode(incoming: &Incoming<'_>) -> Result<Work, StepError> {
     }
     // One pass for what this release wrote; the version is looked at only where that fails.
     match serde_json::from_slice::<StepV1>(incoming.body) {
-        Ok(step) if step.v == VERSION => work_of(step).map_err(malformed),
+        Ok(step) if step.v == VERSION => work_of(step),
         Ok(StepV1 { v, .. }) => Err(of_version(v)),
         Err(error) => match serde_json::from_slice(incoming.body) {
             Ok(VersionOnly { v }) if v != VERSION => Err(of_version(v)),
@@ -239,7 +268,7 @@ pub(super) fn encode(work: &Work) -> Vec<u8> {
     serde_json::to_vec(&step).unwrap_or_default()
 }
 
-fn work_of(step: StepV1) -> Result<Work, String> {
+fn work_of(step: StepV1) -> Result<Work, StepError> {
     let StepV1 {
         v: _,
         not_due_before,
@@ -268,12 +297,22 @@ fn work_of(step: StepV1) -> Result<Work, String> {
     })
 }
 
-fn named<T>(field: &str, name: &str, value: Option<T>) -> Result<T, String> {
-    value.ok_or_else(|| format!("{field} {name:?} is not known"))
+fn named<T>(field: &'static str, name: &str, value: Option<T>) -> Result<T, StepError> {
+    let is_of_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    value.ok_or_else(|| {
+        if (1..=NAME_MAX).contains(&name.len()) && name.bytes().all(is_of_name) {
+            StepError::NewerName {
+                field,
+                name: name.to_owned(),
+            }
+        } else {
+            StepError::Malformed(format!("{field} {name:?} is no name"))
+        }
+    })
 }
 
-fn parsed<T, E: std::fmt::Display>(field: &str, value: Result<T, E>) -> Result<T, String> {
-    value.map_err(|error| format!("{field} {error}"))
+fn parsed<T, E: std::fmt::Display>(field: &str, value: Result<T, E>) -> Result<T, StepError> {
+    value.map_err(|error| StepError::Malformed(format!("{field} {error}")))
 }
 
 fn order_to_wire(job: &Job) -> OrderV1 {
@@ -299,7 +338,7 @@ fn order_to_wire(job: &Job) -> OrderV1 {
     }
 }
 
-fn order_of(wire: OrderV1) -> Result<Order, String> {
+fn order_of(wire: OrderV1) -> Result<Order, StepError> {
     Ok(Order {
         job_id: parsed("job_id", JobId::parse(wire.job_id))?,
         cpe_id: parsed("cpe_id", CpeId::parse(wire.cpe_id))?,
@@ -358,7 +397,7 @@ fn progress_to_wire(progress: &Progress) -> ProgressV1 {
     }
 }
 
-fn progress_of(wire: ProgressV1) -> Result<Progress, String> {
+fn progress_of(wire: ProgressV1) -> Result<Progress, StepError> {
     let exit = match (wire.ending, wire.tries_again_after) {
         (Some(ending), _) => Some(Exit::End(ending_of(ending)?)),
         (None, Some(fault)) => Some(Exit::TryAgain(fault_of(fault))),
@@ -416,7 +455,7 @@ fn ending_to_wire(ending: &Ending) -> EndingV1 {
     }
 }
 
-fn ending_of(wire: EndingV1) -> Result<Ending, String> {
+fn ending_of(wire: EndingV1) -> Result<Ending, StepError> {
     Ok(Ending {
         outcome: named("outcome", &wire.outcome, Outcome::from_name(&wire.outcome))?,
         reason: named("reason", &wire.reason, Reason::from_name(&wire.reason))?,
@@ -462,7 +501,7 @@ fn record_to_wire(record: &StageRecord) -> StageRecordV1 {
     }
 }
 
-fn record_of(wire: StageRecordV1) -> Result<StageRecord, String> {
+fn record_of(wire: StageRecordV1) -> Result<StageRecord, StepError> {
     Ok(StageRecord {
         stage: named("stage", &wire.stage, Stage::from_name(&wire.stage))?,
         attempts: wire.attempts,

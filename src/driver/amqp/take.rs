@@ -65,11 +65,11 @@ impl Intaker {
                 }
                 self.admit(work, original);
             }
-            Err(error @ StepError::NewerVersion { .. }) => {
+            Err(error) if error.is_of_newer_release() => {
                 telemetry.step_parked(&error.to_string());
                 self.replace_with(original, Target::Delay(Rung::NEWER_VERSION));
             }
-            Err(error @ StepError::Malformed(_)) => {
+            Err(error) => {
                 telemetry.step_dead_lettered(&Named::in_body(&original.data), &error.to_string());
                 let letter =
                     self.dead_letter(&original, &DeadLetter::malformed_step(&error.to_string()));
