@@ -25,6 +25,11 @@ mod fleet;
 mod otel; // spans as a collector gets them
 mod tls; // certificates and secrets, against a RabbitMQ and an NBI that speak TLS // the built program: worker processes, a simulated NBI over HTTP and a real RabbitMQ
 
+#[expect(unreachable_pub, reason = "a crate of its own for the fuzzer")]
+#[path = "../fuzz/src/lib.rs"]
+mod fuzz;
+mod fuzz_corpus; // what the fuzzer found worth keeping, played again
+
 mod contract;
 mod observe; // dashboards and alerts // schemas, and the events of real runs against them
 
