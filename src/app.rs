@@ -330,8 +330,8 @@ fn duration(duration: SignedDuration) -> Duration {
     Duration::try_from(duration).unwrap_or_default()
 }
 
-/// Takes in nothing while the NBI is away, one delivery at a time when it may be back, everything once it is.
-async fn follow_circuit<D: Driver>(mut circuit: watch::Receiver<CircuitState>, driver: Arc<D>) {
+/// Takes in nothing while the NBI is away, one delivery at a time when it may be back, everything once it is. Ends with the NBI's client.
+pub async fn follow_circuit<D: Driver>(mut circuit: watch::Receiver<CircuitState>, driver: Arc<D>) {
     loop {
         let state = *circuit.borrow_and_update();
         let wakes_at = match state {

@@ -972,12 +972,15 @@ async fn a_closed_intake_gives_everything_back_without_counting_it() {
         submit(&client, &format!("job-{number}")).await;
     }
     let delivery = receive(&driver).await;
+    assert!(delivery.work.job.order.is_dated_on_arrival);
     driver.set_intake(Intake::Closed);
     settles_at(&client, "upgrade.requests", 4).await;
     assert!(receives_nothing(&driver, Duration::from_millis(500)).await);
     driver.set_intake(Intake::Probe);
     let probe = receive(&driver).await;
     assert!(!probe.redelivered);
+    // A copy of it that comes later says the same.
+    assert!(!probe.work.job.order.is_dated_on_arrival);
     assert!(receives_nothing(&driver, Duration::from_millis(500)).await);
     driver
         .carry_out(probe.token, hand_over(probe.work, Destination::Nowhere))

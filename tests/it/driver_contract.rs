@@ -1,4 +1,5 @@
-//! One suite for both drivers: what the worker relies on holds in one process as on RabbitMQ.
+//! One suite for all drivers: what the worker relies on holds in one process as on RabbitMQ, and over the sweep's model of it
+//! (`sweep/contract.rs`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const A_WHILE: Duration = Duration::from_millis(400);
 
 /// A driver and a way to put requests before it and to look at what it could not understand.
-trait Bench {
+pub(crate) trait Bench {
     type Driver: Driver;
 
     fn driver(&self) -> &Self::Driver;
@@ -51,7 +52,7 @@ struct Amqp {
     _vhost: Vhost,
 }
 
-fn codec() -> Codec {
+pub(crate) fn codec() -> Codec {
     Codec {
         requests: RequestSettings::default(),
         events: EventSettings {
@@ -267,7 +268,7 @@ async fn a_stopped_driver_settles_what_is_in_hand_and_gives_no_more(bench: &impl
     bench.driver().close().await;
 }
 
-async fn the_whole_contract(bench: impl Bench) {
+pub(crate) async fn the_whole_contract(bench: impl Bench) {
     a_request_comes_out_once(&bench).await;
     a_job_handed_on_comes_again_as_it_was(&bench).await;
     a_job_that_waits_comes_when_it_is_due(&bench).await;

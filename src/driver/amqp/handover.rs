@@ -25,7 +25,7 @@ use crate::telemetry::Telemetry;
 
 /// How long a hand-over is tried before the delivery goes back: long, as going back counts towards the delivery limit, but less than the
 /// half hour after which the broker takes it away.
-pub(super) const PUBLISH_WITHIN: Duration = Duration::from_secs(1_500);
+pub const PUBLISH_WITHIN: Duration = Duration::from_secs(1_500);
 /// Pauses after a refusal grow from this…
 const REFUSED_PAUSE_MIN: Duration = Duration::from_millis(500);
 /// …to this.

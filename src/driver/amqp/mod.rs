@@ -41,6 +41,7 @@ mod wire;
 pub use dead::{DeadLetters, Letter};
 pub use driver::AmqpDriver;
 pub use error::BrokerError;
+pub use handover::PUBLISH_WITHIN;
 pub use origin::Origin;
 pub use requester::Requester;
 pub use settings::{AmqpSettings, TlsSettings, TopologyMode};

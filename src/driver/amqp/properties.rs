@@ -173,6 +173,18 @@ pub(super) fn of_again(delivery: &Delivery) -> BasicProperties {
     }
 }
 
+/// Of a request that goes back to its queue. Copies of it may part here, and each must know since when it was asked for: one that comes
+/// after another is done would else take itself for a new order. What may have been worked on before stays undated, as that counts too.
+pub(super) fn of_request_again(delivery: &Delivery, now: Timestamp) -> BasicProperties {
+    let properties = of_again(delivery);
+    if is_redelivered(delivery) {
+        return properties;
+    }
+    let now = unix_seconds(now);
+    let said = properties.timestamp().filter(|said| *said <= now);
+    properties.with_timestamp(said.unwrap_or(now))
+}
+
 pub(super) fn of_original(original: &BasicProperties) -> BasicProperties {
     let mut properties = BasicProperties::default()
         .with_delivery_mode(PERSISTENT)

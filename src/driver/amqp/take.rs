@@ -201,9 +201,13 @@ impl Intaker {
         }
     }
 
-    /// Publishes the same message elsewhere, then acknowledges.
+    /// Publishes the same message elsewhere or once more, then acknowledges.
     pub(super) fn replace_with(self: &Arc<Self>, mut original: Original, target: Target) {
-        let properties = properties::of_again(&original);
+        let properties = if target == Target::RequestsQueue {
+            properties::of_request_again(&original, self.shared.now())
+        } else {
+            properties::of_again(&original)
+        };
         let body = std::mem::take(&mut original.data);
         let message = Outgoing {
             target,

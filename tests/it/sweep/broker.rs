@@ -50,6 +50,9 @@ struct State {
     forks: BTreeMap<String, usize>,
     /// The stream of commands, with their times.
     commands: Vec<(Timestamp, Command)>,
+    /// Until when the broker is away, and until when a worker has no connection.
+    away_until: Timestamp,
+    cut_until: BTreeMap<usize, Timestamp>,
 }
 
 /// The broker; clones share it.
@@ -81,6 +84,8 @@ impl Broker {
             copies: BTreeMap::new(),
             forks: BTreeMap::new(),
             commands: Vec::new(),
+            away_until: Timestamp::MIN,
+            cut_until: BTreeMap::new(),
         };
         Self {
             state: Arc::new(Mutex::new(state)),
@@ -97,11 +102,15 @@ impl Broker {
     /// A request of upstream.
     pub(crate) fn submit(&self, job: &str, body: Vec<u8>) {
         self.history.note(0, format!("request of {job}"));
+        let now = self.history.now();
         let mut state = self.state();
-        *state.forks.entry(job.to_owned()).or_default() += 1;
-        state
-            .requests
-            .push_back(Message::new(Queue::Requests, job, body, false));
+        let copies = 1 + usize::from(state.draws.is_request_duplicated(now));
+        *state.forks.entry(job.to_owned()).or_default() += copies;
+        for _ in 0..copies {
+            state
+                .requests
+                .push_back(Message::new(Queue::Requests, job, body.clone(), false));
+        }
         state.count_copies(job);
         drop(state);
         self.changed.notify_waiters();
@@ -126,6 +135,10 @@ impl Broker {
     pub(crate) fn take(&self, worker: usize) -> Taken {
         let now = self.history.now();
         let mut state = self.state();
+        let cut_until = state.cut_until(worker);
+        if now < cut_until {
+            return Taken::Empty(Some(clock::until(now, cut_until)));
+        }
         state.promote(now);
         let count = if state.steps.is_empty() {
             state.requests.len()
@@ -167,10 +180,23 @@ impl Broker {
     ) -> Fate {
         let now = self.history.now();
         let mut state = self.state();
-        let fate = state.draws.publish(now);
+        let is_full = state.draws.faults.full;
+        let fate = if is_full.is_some_and(|(from, until)| (from..until).contains(&now)) {
+            Fate::Nacked
+        } else {
+            state.publish(worker, now)
+        };
         let job = message.job.clone();
+        let backlog = state.draws.faults.backlog;
         if fate.takes_effect() {
             match ttl {
+                None if message.queue == Queue::Requests && !backlog.is_zero() => {
+                    state.later.push(Later {
+                        at: now + SignedDuration::try_from(backlog).unwrap(),
+                        message,
+                        by_dead_lettering: false,
+                    });
+                }
                 None => state.queue(message),
                 Some(ttl) => {
                     let stay = state.draws.stay(ttl, now);
@@ -203,7 +229,7 @@ impl Broker {
 
     /// Publishes an event.
     pub(crate) fn publish_event(&self, worker: usize, event: &EventMessage) -> Fate {
-        let fate = self.state().draws.publish(self.history.now());
+        let fate = self.state().publish(worker, self.history.now());
         if fate.takes_effect() {
             let body: Value = serde_json::from_slice(&event.body).unwrap();
             let reason = body["data"]["reason"].as_str().unwrap_or_default();
@@ -237,13 +263,27 @@ impl Broker {
             self.redeliver(|key, _| *key == tag, Duration::ZERO);
             return false;
         }
+        if state.draws.ack_vanishes(now) {
+            drop(state);
+            self.history.note(worker, "acknowledgement lost unnoticed");
+            self.redeliver(|key, _| *key == tag, Duration::ZERO);
+            return true;
+        }
+        let is_reported = !state.draws.ack_is_unreported(now);
         let was_there = state.unacked.remove(&tag).is_some();
         let is_settled = state.depth() == 0;
         drop(state);
         if is_settled {
             self.settled.notify_waiters();
         }
-        was_there
+        // It makes room for another one.
+        self.changed.notify_waiters();
+        was_there && is_reported
+    }
+
+    /// Whether a delivery is not settled yet.
+    pub(crate) fn is_in_hand(&self, tag: u64) -> bool {
+        self.state().unacked.contains_key(&tag)
     }
 
     /// Gives a delivery back.
@@ -251,19 +291,20 @@ impl Broker {
         self.redeliver(|key, _| *key == tag, Duration::ZERO);
     }
 
-    /// Puts a message aside for good, with the reason, and acknowledges it.
-    pub(crate) fn dead_letter(&self, worker: usize, tag: u64, reason: &str) {
-        self.history
-            .note(worker, format!("dead-lettered: {reason}"));
+    /// Publishes a message to the dead letters, with the reason.
+    pub(crate) fn publish_dead(&self, worker: usize, message: &Message, reason: &str) -> Fate {
+        let now = self.history.now();
         let mut state = self.state();
-        if let Some(unacked) = state.unacked.remove(&tag) {
-            state.dead.push((unacked.message, reason.to_owned()));
+        let fate = state.publish(worker, now);
+        if fate.takes_effect() {
+            state.dead.push((message.clone(), reason.to_owned()));
         }
-        let is_settled = state.depth() == 0;
         drop(state);
-        if is_settled {
-            self.settled.notify_waiters();
-        }
+        self.history.note(
+            worker,
+            format!("dead letter {} {reason}: {fate:?}", message.job),
+        );
+        fate
     }
 
     /// A worker is gone: what it had in hand comes again once the broker notices.
@@ -276,6 +317,30 @@ impl Broker {
     pub(crate) fn restart(&self) {
         self.history.note(0, "the broker restarts");
         self.redeliver(|_, _| true, Duration::from_secs(1));
+    }
+
+    /// A worker has no connection for a while, or the broker is away from all: what is in hand comes again, and the workers live on.
+    pub(crate) fn cut(&self, worker: Option<usize>, lasts: Duration) {
+        let until = self.history.now() + SignedDuration::try_from(lasts).unwrap();
+        let mut state = self.state();
+        let notices_after = match worker {
+            Some(worker) => {
+                state.cut_until.insert(worker, until);
+                state.draws.faults.redelivers_after
+            }
+            None => {
+                state.away_until = until;
+                lasts
+            }
+        };
+        drop(state);
+        let whose = worker.unwrap_or(0);
+        self.history
+            .note(whose, format!("no connection until {until}"));
+        self.redeliver(
+            |_, unacked| worker.is_none_or(|worker| worker == unacked.worker),
+            notices_after,
+        );
     }
 
     fn redeliver(&self, which: impl Fn(&u64, &Unacked) -> bool, after: Duration) {
@@ -315,6 +380,23 @@ impl Broker {
         self.state().draws.latency(now)
     }
 
+    /// Draws how long a delivery takes to its worker.
+    pub(crate) fn travel(&self) -> Duration {
+        let now = self.history.now();
+        self.state().draws.travel(now)
+    }
+
+    /// Draws whether a continuation takes effect before what was published with it.
+    pub(crate) fn overtakes(&self) -> bool {
+        let now = self.history.now();
+        self.state().draws.overtakes(now)
+    }
+
+    /// Whether commands are read from the beginning of their stream each time.
+    pub(crate) fn commands_come_again(&self) -> bool {
+        self.state().draws.faults.commands_again
+    }
+
     /// Messages that wait or are in hand.
     pub(crate) fn depth(&self) -> usize {
         self.state().depth()
@@ -346,6 +428,20 @@ impl Broker {
 }
 
 impl State {
+    /// Until when a worker has no connection.
+    fn cut_until(&self, worker: usize) -> Timestamp {
+        let cut = self.cut_until.get(&worker).copied();
+        self.away_until.max(cut.unwrap_or(Timestamp::MIN))
+    }
+
+    /// What becomes of a publish of this worker.
+    fn publish(&mut self, worker: usize, now: Timestamp) -> Fate {
+        if now < self.cut_until(worker) {
+            return Fate::PublishLost;
+        }
+        self.draws.publish(now)
+    }
+
     fn queue(&mut self, message: Message) {
         match message.queue {
             Queue::Steps => self.steps.push_back(message),

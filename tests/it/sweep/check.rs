@@ -32,8 +32,12 @@ pub(crate) fn check(scenario: &Scenario, facts: &Facts) -> Vec<String> {
     if facts.left > 0 {
         wrong.push(format!("{} messages are left", facts.left));
     }
-    if !facts.dead.is_empty() {
-        wrong.push(format!("dead letters: {:?}", facts.dead));
+    let dead: BTreeSet<&str> = facts.dead.iter().map(String::as_str).collect();
+    if dead != scenario.dead {
+        wrong.push(format!(
+            "dead letters: {dead:?}, expected {:?}",
+            scenario.dead
+        ));
     }
     if scenario.leaves_rule {
         // The requester asked for it.

@@ -31,12 +31,39 @@ pub(crate) struct Faults {
     pub(crate) late: f64,
     /// Times at which the broker restarts: every unacknowledged message is delivered again.
     pub(crate) restarts: Vec<Timestamp>,
+    /// A request comes out of its queue twice; the copy is no redelivery.
+    pub(crate) duplicate_request: f64,
+    /// A continuation takes effect before the events that were published with it.
+    pub(crate) overtakes: f64,
+    /// The acknowledgement is lost, and the worker does not notice.
+    pub(crate) ack_vanishes: f64,
+    /// The acknowledgement takes effect, and the worker does not get to know.
+    pub(crate) ack_unreported: f64,
+    /// Connections that are lost for a while.
+    pub(crate) cuts: Vec<Cut>,
+    /// From when until when continuations are refused.
+    pub(crate) full: Option<(Timestamp, Timestamp)>,
+    /// Workers read the stream of commands again and again from its beginning.
+    pub(crate) commands_again: bool,
+    /// The longest that a delivery takes to its worker.
+    pub(crate) travel: Duration,
+    /// How long a request that is published waits behind others.
+    pub(crate) backlog: Duration,
     /// From when on nothing goes wrong.
     pub(crate) quiet_from: Option<Timestamp>,
     /// How long the broker takes to notice that a consumer is gone.
     pub(crate) redelivers_after: Duration,
     /// The longest that a confirm or an NBI call takes, beyond what it takes anyway.
     pub(crate) latency: Duration,
+}
+
+/// A connection that is lost, while the worker lives on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cut {
+    pub(crate) at: Timestamp,
+    pub(crate) lasts: Duration,
+    /// The how manieth of the workers that live then; none: all of them, as the broker is away.
+    pub(crate) worker: Option<usize>,
 }
 
 /// What becomes of a publish.
@@ -125,6 +152,30 @@ impl Draws {
 
     pub(crate) fn ack_is_lost(&mut self, now: Timestamp) -> bool {
         self.forks(self.faults.ack_lost, now)
+    }
+
+    pub(crate) fn ack_vanishes(&mut self, now: Timestamp) -> bool {
+        self.forks(self.faults.ack_vanishes, now)
+    }
+
+    pub(crate) fn ack_is_unreported(&mut self, now: Timestamp) -> bool {
+        self.happens(self.faults.ack_unreported, now)
+    }
+
+    pub(crate) fn is_request_duplicated(&mut self, now: Timestamp) -> bool {
+        self.forks(self.faults.duplicate_request, now)
+    }
+
+    pub(crate) fn overtakes(&mut self, now: Timestamp) -> bool {
+        self.happens(self.faults.overtakes, now)
+    }
+
+    /// How long a delivery takes to its worker.
+    pub(crate) fn travel(&mut self, now: Timestamp) -> Duration {
+        if self.faults.travel.is_zero() || !self.happens(1.0, now) {
+            return Duration::ZERO;
+        }
+        self.faults.travel.mul_f64(self.rng.f64())
     }
 
     pub(crate) fn is_duplicated(&mut self, now: Timestamp) -> bool {

@@ -15,6 +15,8 @@ pub(crate) struct Message {
     pub(crate) body: Vec<u8>,
     /// The worker's own mark: it, or what it was made from, may have been worked on before.
     pub(crate) marked: bool,
+    /// When it was published, in Unix seconds, if that was said.
+    pub(crate) timestamp: Option<u64>,
     /// Times it came back to its queue.
     pub(crate) deliveries: u32,
 }
@@ -26,6 +28,7 @@ impl Message {
             job: job.to_owned(),
             body,
             marked,
+            timestamp: None,
             deliveries: 0,
         }
     }

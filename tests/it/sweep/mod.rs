@@ -21,6 +21,10 @@ mod faults; // what the broker does wrong, by seed
 
 mod driver; // the worker's seam over the model broker, with a crash point at every await
 
+mod intake; // what comes in of it
+
+mod contract; // the seam's contract, which this driver keeps as well
+
 mod nbi; // the way to the simulator, with a crash point on either side of every effect
 
 mod run; // one scenario with one plan: processes are born, die and are replaced

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use nbi_upgrade::app::follow_circuit;
 use nbi_upgrade::clock::{self, Clock};
-use nbi_upgrade::message::{Codec, EventSettings, Orders};
+use nbi_upgrade::message::{Codec, EventSettings};
 use nbi_upgrade::nbi::NbiClient;
 use nbi_upgrade::simulator::{
     DeviceView, InProcessSettings, InProcessTransport, SharedSimulator, Simulator,
@@ -18,10 +19,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::broken::{self, Broken};
+use super::broken;
 use super::broker::Broker;
 use super::check;
 use super::driver::{ModelDriver, Parts};
+use super::faults::Cut;
 use super::history::{Final, History, Line, NbiWrite, table};
 use super::nbi::CrashingTransport;
 use super::points::{Life, Plan, Points};
@@ -86,7 +88,8 @@ struct Stage<'a> {
     points: Arc<Points>,
     history: History,
     deaths: mpsc::UnboundedSender<usize>,
-    processes: BTreeMap<usize, [JoinHandle<()>; 2]>,
+    /// Of each living process: the worker, its intake, and what follows its circuit.
+    processes: BTreeMap<usize, [JoinHandle<()>; 3]>,
     /// What tells a worker to stop.
     stops: BTreeMap<usize, CancellationToken>,
     born: usize,
@@ -160,22 +163,16 @@ impl Stage<'_> {
         // The client's jitter is not ours to seed: pauses of nothing have none.
         settings.quick_retry_initial = Duration::ZERO;
         let nbi = Arc::new(NbiClient::new(transport, settings, Arc::clone(&telemetry)));
-        let parts = Parts {
-            broker: self.broker.clone(),
+        let parts = Parts::new(
+            self.broker.clone(),
             life,
-            codec: codec.clone(),
-            clock: clock.clone(),
-            broken: scenario.broken,
-            orders: Orders::new(SignedDuration::from_hours(24 * 30)),
-            read: std::sync::Mutex::default(),
-        };
-        if scenario.broken == Some(Broken::ForgetsOrders) {
-            // As one that begins with what comes next.
-            *parts.read.lock().unwrap() = self.broker.commands(0, Timestamp::MAX).len();
-        }
-        parts.read_commands(SignedDuration::ZERO);
+            codec.clone(),
+            clock.clone(),
+            scenario.broken,
+        );
         let (driver, intake) = ModelDriver::new(parts);
         let driver = Arc::new(driver);
+        let circuit = tokio::spawn(follow_circuit(nbi.circuit(), Arc::clone(&driver)));
         let policy = scenario.setup.policy.clone();
         let work = match scenario.broken {
             Some(broken) if broken.is_of_the_loop() => {
@@ -200,7 +197,7 @@ impl Stage<'_> {
                 tokio::spawn(async move { worker.run(stop, grace).await })
             }
         };
-        self.processes.insert(self.born, [work, intake]);
+        self.processes.insert(self.born, [work, intake, circuit]);
     }
 
     /// Tells the oldest worker to stop, and waits until it has.
@@ -210,13 +207,14 @@ impl Stage<'_> {
         };
         self.history.note(worker, "is told to stop");
         stop.cancel();
-        if let Some([work, _]) = self.processes.get_mut(&worker) {
+        if let Some([work, ..]) = self.processes.get_mut(&worker) {
             // It is bounded by its grace, and ends well.
             let _ = work.await;
         }
         self.history.note(worker, "has stopped");
-        if let Some([_, intake]) = self.processes.remove(&worker) {
+        if let Some([_, intake, circuit]) = self.processes.remove(&worker) {
             intake.abort();
+            circuit.abort();
         }
         self.broker.consumer_died(worker);
         self.give_birth();
@@ -245,6 +243,8 @@ impl Stage<'_> {
         let mut restarts = self.scenario.faults.restarts.clone();
         restarts.sort();
         restarts.reverse();
+        let mut cuts = self.scenario.faults.cuts.clone();
+        cuts.sort_by_key(|cut| std::cmp::Reverse(cut.at));
         loop {
             let broker = self.broker.clone();
             let settled = broker.settled.notified();
@@ -259,6 +259,7 @@ impl Stage<'_> {
             let next_command = commands.last().map(|command| begun + command.after);
             let stop_at = stops.last().map(|after| begun + **after);
             let restart_at = restarts.last().map(|at| begun + clock::until(start(), *at));
+            let cut_at = cuts.last().map(|cut| begun + clock::until(start(), cut.at));
             // Once all is settled, devices go on living, and what was left armed fires.
             let idle_until = if is_settled {
                 now + self.scenario.aftermath
@@ -286,6 +287,11 @@ impl Stage<'_> {
                 () = sleep_until(restart_at) => {
                     restarts.pop();
                     self.broker.restart();
+                }
+                () = sleep_until(cut_at) => {
+                    let Cut { lasts, worker, .. } = cuts.pop().unwrap();
+                    let alive: Vec<usize> = self.processes.keys().copied().collect();
+                    self.broker.cut(worker.map(|nth| alive[nth % alive.len()]), lasts);
                 }
                 () = settled => {}
                 () = tokio::time::sleep_until(idle_until) => {

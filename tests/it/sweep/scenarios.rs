@@ -12,7 +12,7 @@ use nbi_upgrade::simulator::{
 use serde_json::{Value, json};
 
 use super::broken::Broken;
-use super::faults::Faults;
+use super::faults::{Cut, Faults};
 use crate::support::world::{Setup, request, start};
 
 /// A request, so long after the beginning.
@@ -66,6 +66,8 @@ pub(crate) struct Scenario {
     pub(crate) jobs: Vec<JobExpectation>,
     /// Rows of two days ago: device, code, message.
     pub(crate) old_results: Vec<(String, i64, String)>,
+    /// Dead letters: job and reason.
+    pub(crate) dead: BTreeSet<&'static str>,
     pub(crate) leaves_rule: bool,
     /// When everything must be over.
     pub(crate) patience: Duration,
@@ -90,6 +92,7 @@ impl Scenario {
             stops: Vec::new(),
             jobs: Vec::new(),
             old_results: Vec::new(),
+            dead: BTreeSet::new(),
             leaves_rule: false,
             patience: Duration::from_hours(12),
             aftermath: Duration::from_hours(3),
@@ -151,8 +154,12 @@ impl Scenario {
             faults.confirm_lost,
             faults.confirm_late,
             faults.ack_lost,
+            faults.ack_vanishes,
+            faults.duplicate_request,
         ];
-        faults.restarts.is_empty() && chances.iter().all(|chance| *chance == 0.0)
+        faults.restarts.is_empty()
+            && faults.cuts.is_empty()
+            && chances.iter().all(|chance| *chance == 0.0)
     }
 
     /// The most NBI calls that so many crashes may cause: each copy does what one job does, and a job
@@ -367,6 +374,13 @@ fn ordered() -> Vec<Scenario> {
             .order(40, &pause)
             .order(400, &resume)
             .with(|s| s.setup.devices = late_comer()),
+        campaign("pause_read_again", 0)
+            .order(40, &pause)
+            .order(400, &resume)
+            .with(|s| {
+                s.setup.devices = late_comer();
+                s.faults.commands_again = true;
+            }),
         campaign("pause_flashing", 0)
             .order(30, &stop)
             .order(90, &go)
@@ -441,6 +455,65 @@ fn nbi() -> Vec<Scenario> {
     ]
 }
 
+/// What a broker does to messages of one job, or of a few.
+fn broker() -> Vec<Scenario> {
+    let at = |secs| start() + SignedDuration::from_secs(secs);
+    let cut = |secs, lasts, worker| Cut {
+        at: at(secs),
+        lasts: Duration::from_secs(lasts),
+        worker,
+    };
+    let mut invalid = asked("job-1");
+    invalid["cpe_id"] = json!("DM*");
+    // The circuit opens over the first job, while the others are on their way to the worker.
+    let travelling = |name: &str, down_for: i64, is_dated: bool| {
+        let mut scenario = Scenario::new(name);
+        for number in 1..=3 {
+            let job = format!("job-{number}");
+            let mut body = request(&job, &format!("CPE{number}"), &format!("{job}.bin"));
+            if is_dated {
+                body["requested_at"] = json!(start().to_string());
+            } else {
+                body["force"] = json!(true);
+            }
+            scenario = scenario.send(if number == 1 { 0 } else { 3 }, &body, DONE);
+        }
+        scenario.setup.devices = (1..=3)
+            .map(|number| Device::new(&format!("CPE{number}")))
+            .collect();
+        scenario.setup.troubles = spell(Trouble::Refused, 0, down_for);
+        scenario.faults.travel = Duration::from_secs(20);
+        scenario.workers = 1;
+        scenario
+    };
+    let lossless = |name: &str, change: fn(&mut Faults)| {
+        one(name, DONE).with(|scenario| change(&mut scenario.faults))
+    };
+    vec![
+        Scenario::new("invalid")
+            .send(0, &invalid, &["rejected/invalid_request"])
+            .with(|s| s.dead = ["job-1 invalid_request"].into()),
+        travelling("nbi_down_travelling", 60, true),
+        // What is published again while the NBI is away comes after what a crash brings again.
+        travelling("nbi_down_backlog", 20, false)
+            .with(|s| s.faults.backlog = Duration::from_secs(900)),
+        lossless("event_overtaken", |faults| faults.overtakes = 1.0),
+        lossless("ack_vanishes", |faults| faults.ack_vanishes = 1.0),
+        lossless("ack_unreported", |faults| faults.ack_unreported = 1.0),
+        lossless("request_twice", |faults| faults.duplicate_request = 1.0),
+        one("connections_cut", DONE).with(|s| {
+            s.faults.cuts = vec![
+                cut(2, 20, Some(0)),
+                cut(40, 60, Some(1)),
+                cut(45, 30, Some(0)),
+            ];
+        }),
+        one("broker_away", DONE).with(|s| s.faults.cuts = vec![cut(25, 90, None)]),
+        // Longer than a hand-over is tried.
+        one("queue_full", DONE).with(|s| s.faults.full = Some((at(20), at(2_000)))),
+    ]
+}
+
 /// How long the broker takes to bring again what a crash left, in seconds.
 const LAGS: [u64; 4] = [0, 100, 200, 600];
 
@@ -451,6 +524,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         .chain(several())
         .chain(ordered())
         .chain(nbi())
+        .chain(broker())
         .collect();
     let names: BTreeSet<&str> = base.iter().map(|scenario| scenario.name.as_str()).collect();
     assert_eq!(names.len(), base.len(), "two scenarios of one name");

@@ -15,6 +15,7 @@ use nbi_upgrade::simulator::{
 };
 use serde_json::json;
 
+use super::faults::Cut;
 use super::points::Plan;
 use super::run::{Run, run};
 use super::scenarios::Scenario;
@@ -148,12 +149,42 @@ fn storm(seed: u64) -> (Scenario, Plan) {
         .map(|_| Duration::from_secs(rng.u64(..2_400)))
         .collect();
     scenario.stops.sort();
+    broker_troubles(&mut scenario, seed);
     let crashes = rng.usize(..=4);
     let plan = Plan {
         chance: Some((seed, 0.01, crashes)),
         ..Plan::default()
     };
     (scenario, plan)
+}
+
+/// What the broker does beyond single messages, from draws of its own.
+fn broker_troubles(scenario: &mut Scenario, seed: u64) {
+    let mut rng = fastrand::Rng::with_seed(seed ^ 0x5eed_b40c);
+    let forced = |body: &serde_json::Value| body["force"] == true;
+    let is_an_order_each_time = scenario.sends.iter().any(|send| forced(&send.body));
+    let faults = &mut scenario.faults;
+    let at = |secs| start() + SignedDuration::from_secs(secs);
+    faults.cuts = (0..one_of(&mut rng, &[0, 0, 1, 2]))
+        .map(|_| Cut {
+            at: at(rng.i64(0..2_280)),
+            lasts: Duration::from_secs(one_of(&mut rng, &[1, 20, 120])),
+            worker: one_of(&mut rng, &[None, Some(0), Some(1)]),
+        })
+        .collect();
+    if rng.u8(..6) == 0 {
+        let from = rng.i64(0..400);
+        faults.full = Some((at(from), at(from + rng.i64(0..2_000))));
+    }
+    faults.overtakes = one_of(&mut rng, &[0.0, 0.0, 0.3, 1.0]);
+    faults.ack_vanishes = one_of(&mut rng, &[0.0, 0.0, 0.02]);
+    faults.ack_unreported = one_of(&mut rng, &[0.0, 0.0, 0.1]);
+    faults.commands_again = rng.bool();
+    faults.travel = Duration::from_secs(one_of(&mut rng, &[0, 0, 1, 20]));
+    faults.backlog = Duration::from_secs(one_of(&mut rng, &[0, 0, 0, 300]));
+    if !is_an_order_each_time {
+        faults.duplicate_request = one_of(&mut rng, &[0.0, 0.0, 0.3]);
+    }
 }
 
 /// One job for a device, or the same twice, or two; never two where rules cannot be read, as nothing tells them apart there.
