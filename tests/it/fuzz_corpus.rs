@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
-use crate::fuzz::TARGETS;
+use crate::fuzz::{Play, TARGETS};
 
 fn sorted(folder: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = std::fs::read_dir(folder)
@@ -16,7 +16,7 @@ fn sorted(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// The files of a target's corpus that break a promise, of so many.
-fn broken(corpus: &Path, name: &str, play: fn(&[u8])) -> (Vec<PathBuf>, usize) {
+fn broken(corpus: &Path, name: &str, play: Play) -> (Vec<PathBuf>, usize) {
     let inputs = sorted(&corpus.join(name));
     let count = inputs.len();
     let is_broken = |path: &PathBuf| {

@@ -45,7 +45,7 @@ fn check_accepted(request: &CampaignRequest, is_strict: bool) {
         };
         let queued = definition.encode_waiting(&waiting);
         assert_eq!(definition.decode_waiting(&queued).as_ref(), Some(&waiting));
-        let starts_at = definition.plan.not_before.unwrap_or(now()).max(now());
+        let starts_at = definition.plan.not_before.unwrap_or_else(now).max(now());
         if definition
             .plan
             .deadline

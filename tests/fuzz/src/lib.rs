@@ -18,8 +18,11 @@ pub mod nbi_answer;
 pub mod request;
 pub mod step;
 
+/// Plays one input.
+pub type Play = fn(&[u8]);
+
 /// Each target by its name, which is also its folder's in `corpus/`.
-pub const TARGETS: [(&str, fn(&[u8])); 7] = [
+pub const TARGETS: [(&str, Play); 7] = [
     ("campaign", campaign::play),
     ("control", control::play),
     ("event", event::play),
