@@ -6,7 +6,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::call::{NbiFailure, ResultRow, RuleRow};
-use super::decision::{Decision, Inputs, Next};
+use super::decision::{Decision, Inputs, Next, Standing};
 use super::event::{JobEvent, WaitingFor};
 use super::fault::Fault;
 use super::machine::Step;
@@ -88,12 +88,18 @@ impl<'a> Turn<'a> {
     #[must_use]
     pub fn wait(self, delay: SignedDuration, waiting_for: WaitingFor) -> Decision {
         let until = self.later(delay);
-        self.wait_until(until, waiting_for)
+        self.come_back(until, waiting_for)
     }
 
-    /// Comes back at that time; costs nothing.
+    /// Comes back at that time, or a moment from now if that is sooner: what is handed over for a time that is nearly there comes back at
+    /// once, and would again and again. Costs nothing.
     #[must_use]
-    pub fn wait_until(mut self, until: Timestamp, waiting_for: WaitingFor) -> Decision {
+    pub fn wait_until(self, until: Timestamp, waiting_for: WaitingFor) -> Decision {
+        let until = until.max(self.after(MOMENT));
+        self.come_back(until, waiting_for)
+    }
+
+    fn come_back(mut self, until: Timestamp, waiting_for: WaitingFor) -> Decision {
         let stage = self.job.progress.stage;
         self.look_ahead(until, Some(waiting_for));
         self.hand_over();
@@ -173,7 +179,11 @@ impl<'a> Turn<'a> {
         // What a copy may have done is not known before the rule was looked at.
         let may_be_a_copys =
             self.job.progress.may_have_twin && self.job.progress.stage != Stage::DeactivateRule;
-        let is_untouched = !self.may_have_touched_the_device() && !may_be_a_copys;
+        // A result of its own tells that a copy has, too.
+        let is_untouched = !self.may_have_touched_the_device()
+            && !may_be_a_copys
+            && !self.rests_for_a_copy()
+            && ending.result.is_none();
         if ending.impact == Impact::Possible && is_untouched {
             ending.impact = Impact::None;
         }
@@ -321,6 +331,13 @@ impl<'a> Turn<'a> {
     }
 
     // ----- questions -----
+
+    /// Whether a rule like this job's stood there disarmed after a pause that has ended, and this job wrote none: a copy may have armed it before.
+    fn rests_for_a_copy(&self) -> bool {
+        let progress = &self.job.progress;
+        let is_resumed = matches!(self.inputs.standing, Standing::Resumed { .. });
+        is_resumed && progress.looked_alike && progress.rule == RuleState::NotCreated
+    }
 
     /// Whether the deadline is reached.
     #[must_use]

@@ -71,6 +71,7 @@ pub fn on_rule(
         (Some(Owner::Ours | Owner::Unknown), false, false)
             if let Some(until) = pause::rests_until(&turn, &rules) =>
         {
+            turn.job.progress.looked_alike = true;
             let until = until.min(turn.job.order.deadline);
             turn.wait_until(until, WaitingFor::Resume)
         }

@@ -1340,6 +1340,55 @@ fn nothing_happens_before_not_before() {
     assert_eq!(decision.next, Next::Wait { until: at(600) });
 }
 
+/// A hand-over that is nearly due comes back at once: to wait for the rest of it would be to do so over and over.
+#[test]
+fn a_job_that_comes_right_before_not_before_is_not_brought_again_at_once() {
+    let mut early = Job::new(order());
+    early.order.not_before = Some(at(600));
+    let mut inputs = inputs(599);
+    inputs.now += SignedDuration::from_millis(600);
+    let decision = begin(early, inputs, &Policy::default());
+    let until = inputs.now + SignedDuration::from_secs(1);
+    assert_eq!(decision.next, Next::Wait { until });
+}
+
+/// It never armed anything, but a copy of it may have, before the pause that disarmed the rule: that the device is untouched nobody can say.
+#[test]
+fn a_job_that_rests_for_what_a_copy_may_have_armed_does_not_end_as_if_nothing_had_happened() {
+    let policy = Policy::default();
+    let mut resumed = inputs(600);
+    resumed.standing = Standing::Resumed {
+        at: at(500),
+        arm_again: None,
+    };
+    let mut resting = job(Stage::CreateRule);
+    resting.progress.started_at = Some(at(0));
+    let through = |mut decision: Decision, inputs: Inputs| {
+        while let Next::Step(step) = decision.next {
+            let is_of_results = matches!(
+                step,
+                Step::ReadResultsBeforeArming | Step::ReadResults | Step::ReadLateResults
+            );
+            let answer = if is_of_results {
+                results(&[])
+            } else {
+                rules(&[our_rule(false)])
+            };
+            decision = decide(decision.job, step, answer, inputs, &policy);
+        }
+        decision
+    };
+    let rests = through(begin(resting, resumed, &policy), resumed);
+    assert!(matches!(rests.next, Next::Wait { .. }), "{:?}", rests.next);
+    let mut late = resumed;
+    late.now = at(3_600);
+    let mut decision = through(begin(rests.job, late, &policy), late);
+    while decision.next == Next::Advance {
+        decision = through(begin(decision.job, late, &policy), late);
+    }
+    assert_eq!(finished(&decision), ("failed", "timed_out", "possible"));
+}
+
 #[test]
 fn another_jobs_rule_is_never_touched() {
     let mut timed_out = job(Stage::DeactivateRule);
