@@ -1,6 +1,6 @@
 //! `[log]`: log lines.
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 
 use super::reader::Reader;
 
@@ -9,7 +9,7 @@ use super::reader::Reader;
 pub struct Log {
     /// Their form.
     pub format: Format,
-    /// Which are written: a level, or directives as `EnvFilter` reads them.
+    /// Which are written: a level, or directives as [`Targets`] reads them.
     pub level: String,
 }
 
@@ -46,12 +46,12 @@ fn level(text: &str) -> Result<String, (String, String)> {
     };
     // A word alone that is no level would name a target and silence everything else.
     let stray = text.split(',').map(str::trim).find(|part| {
-        !part.contains(['=', '[']) && !LEVELS.iter().any(|level| level.eq_ignore_ascii_case(part))
+        !part.contains('=') && !LEVELS.iter().any(|level| level.eq_ignore_ascii_case(part))
     });
     if let Some(stray) = stray {
         return Err((format!("has {stray:?}, which is not a level"), remedy()));
     }
-    match EnvFilter::builder().parse(text) {
+    match text.parse::<Targets>() {
         Ok(_) => Ok(text.to_owned()),
         Err(error) => Err((format!("cannot be understood: {error}"), remedy())),
     }

@@ -91,8 +91,12 @@ impl Folded {
     }
 
     fn standing(&self, job_id: &JobId, campaign_id: Option<&CampaignId>) -> Standing {
-        let of_campaign = campaign_id.and_then(|id| self.of(campaign_key(id)));
-        let words = [self.of(job_key(job_id)), of_campaign, self.everything];
+        let is_of_some = !(self.page.is_empty() && self.page_before.is_empty());
+        // A hash each, for every look at a job: only where some job or campaign has an order.
+        let of = |key: &dyn Fn() -> u128| is_of_some.then(|| self.of(key())).flatten();
+        let of_job = of(&|| job_key(job_id));
+        let of_campaign = campaign_id.and_then(|id| of(&|| campaign_key(id)));
+        let words = [of_job, of_campaign, self.everything];
         let words = words.into_iter().flatten();
         let mut standing = Standing::Clear;
         for word in words {

@@ -21,6 +21,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::setup::{HttpSettings, NbiSetupError, base_url};
+use super::text::Mask;
 use crate::telemetry::Telemetry;
 use crate::{secret_file, tls};
 
@@ -37,6 +38,8 @@ const IDLE: Duration = Duration::from_secs(30);
 pub(super) struct Access {
     pub(super) client: Client,
     pub(super) authorization: HeaderValue,
+    /// Hides it in answers.
+    pub(super) mask: Mask,
     /// What the client was built from, as a hash: a secret need not be kept to see that it changed.
     certificates: u64,
     password: u64,
@@ -200,9 +203,11 @@ impl Files {
             Some(current) if current.certificates == certificates => current.client.clone(),
             _ => self.client(settings)?,
         };
+        let authorization = basic(&settings.username, &self.password)?;
         Ok(Access {
             client,
-            authorization: basic(&settings.username, &self.password)?,
+            mask: Mask::of(authorization.as_bytes()),
+            authorization,
             certificates,
             password: hash(self.password.expose_secret()),
         })

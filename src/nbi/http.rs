@@ -20,7 +20,6 @@ use super::access::{Access, Door};
 use super::address::Addresses;
 use super::setup::base_url;
 pub use super::setup::{ClientCertificate, HttpSettings, NbiSetupError};
-use super::text::mask;
 use super::wire::{Request, Verb};
 use super::{RawAnswer, Transport, TransportError};
 use crate::telemetry::Telemetry;
@@ -150,7 +149,7 @@ impl HttpTransport {
         let date = header(response.headers(), &DATE);
         let location = header(response.headers(), &LOCATION);
         let mut body = self.body(&mut response).await?;
-        mask(&mut body, access.authorization.as_bytes());
+        access.mask.cover(&mut body);
         Ok(RawAnswer {
             status,
             body,

@@ -2,25 +2,33 @@
 //!
 //! Some servers echo the request's headers in their error texts, and failures repeat up to 200 characters of the NBI's own message.
 
+use memchr::memmem::Finder;
+
 /// Shorter tokens are left alone: they could be part of an ordinary text, and nobody has such short credentials for good.
 const TOKEN_MIN: usize = 12;
 
-/// Replaces the token of `authorization` (`Basic <token>`) in `body` by as many asterisks.
-pub(super) fn mask(body: &mut [u8], authorization: &[u8]) {
-    let token = authorization
-        .strip_prefix(b"Basic ")
-        .unwrap_or(authorization);
-    if token.len() < TOKEN_MIN {
-        return;
+/// Finds the token of an Authorization header in answers; made once, used for each.
+#[derive(Debug, Clone)]
+pub(super) struct Mask(Option<Finder<'static>>);
+
+impl Mask {
+    /// For the token of `authorization` (`Basic <token>`).
+    pub(super) fn of(authorization: &[u8]) -> Self {
+        let token = authorization
+            .strip_prefix(b"Basic ")
+            .unwrap_or(authorization);
+        Self((token.len() >= TOKEN_MIN).then(|| Finder::new(token).into_owned()))
     }
-    let mut from = 0;
-    while let Some(at) = body[from..]
-        .windows(token.len())
-        .position(|window| window == token)
-    {
-        let begin = from + at;
-        from = begin + token.len();
-        body[begin..from].fill(b'*');
+
+    /// Replaces the token in `body` by as many asterisks.
+    pub(super) fn cover(&self, body: &mut [u8]) {
+        let Some(finder) = &self.0 else { return };
+        let mut from = 0;
+        while let Some(at) = finder.find(&body[from..]) {
+            let begin = from + at;
+            from = begin + finder.needle().len();
+            body[begin..from].fill(b'*');
+        }
     }
 }
 
@@ -48,7 +56,7 @@ mod tests {
         let token = b"Basic d29ya2VyOnNlY3JldA==";
         let mut body =
             b"Authorization: Basic d29ya2VyOnNlY3JldA==, d29ya2VyOnNlY3JldA== again".to_vec();
-        mask(&mut body, token);
+        Mask::of(token).cover(&mut body);
         let text = String::from_utf8(body).unwrap();
         assert_eq!(
             text,
@@ -64,7 +72,7 @@ mod tests {
             ("d29ya2VyOnNlY3JldA==", ""),
         ] {
             let mut body = text.as_bytes().to_vec();
-            mask(&mut body, token.as_bytes());
+            Mask::of(token.as_bytes()).cover(&mut body);
             assert_eq!(body, text.as_bytes());
         }
     }

@@ -8,9 +8,8 @@ use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
 use tracing::{Level, Metadata, Subscriber};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::{FilterFn, ParseError, filter_fn};
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::filter::{FilterFn, ParseError, Targets, filter_fn};
+use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
@@ -33,7 +32,7 @@ pub enum LogError {
 /// The lines of the process, where they are gathered.
 static LINES: OnceLock<Lines> = OnceLock::new();
 
-/// From now on, one JSON object a line, gathered as `lines.rs` says; [`flush`] must stand before the end of the process. `level` is a level or directives as `EnvFilter` reads them.
+/// From now on, one JSON object a line, gathered as `lines.rs` says; [`flush`] must stand before the end of the process. `level` is a level or directives as [`Targets`] reads them.
 ///
 /// # Errors
 ///
@@ -87,18 +86,15 @@ pub(super) fn json<W>(
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::builder().parse(level)?;
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(writer)
-        .with_ansi(false);
+    let filter: Targets = level.parse()?;
+    let lines = fmt::layer().with_writer(writer).with_ansi(false);
     let lines = lines
         .json()
         .flatten_event(true)
         .with_current_span(false)
-        .with_span_list(false)
-        .finish();
-    Ok(lines.with(of_libraries(level)))
+        .with_span_list(false);
+    let lines = tracing_subscriber::registry().with(lines);
+    Ok(lines.with(filter).with(of_libraries(level)))
 }
 
 pub(super) fn text<W>(
@@ -109,13 +105,10 @@ pub(super) fn text<W>(
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::builder().parse(level)?;
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(writer)
-        .with_ansi(is_coloured)
-        .finish();
-    Ok(lines.with(of_libraries(level)))
+    let filter: Targets = level.parse()?;
+    let lines = fmt::layer().with_writer(writer).with_ansi(is_coloured);
+    let lines = tracing_subscriber::registry().with(lines);
+    Ok(lines.with(filter).with(of_libraries(level)))
 }
 
 /// Which lines of the AMQP library are written at all.

@@ -354,7 +354,7 @@ impl BrokerMetrics {
             ),
             confirm: new.histograms(
                 names::PUBLISH_CONFIRM,
-                "From publish to the broker's confirm.",
+                "From publish to the confirm of all that was published together.",
                 &["exchange"],
                 &CONFIRM_SECONDS,
             ),

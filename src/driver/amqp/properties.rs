@@ -42,7 +42,11 @@ pub(super) fn of_event(event: &EventMessage) -> BasicProperties {
     if let Some(id) = &event.correlation_id {
         properties = properties.with_correlation_id(cut(id));
     }
-    properties.with_headers(trace_headers(&event.traceparent, &event.tracestate))
+    // The broker decodes an empty table as well.
+    match trace_headers(&event.traceparent, &event.tracestate) {
+        headers if headers.inner().is_empty() => properties,
+        headers => properties.with_headers(headers),
+    }
 }
 
 /// Of a continuation; what it carries stands in the body.
