@@ -10,6 +10,7 @@ pub(crate) mod processes; // the program's own processes: simulator and workers
 pub(crate) mod prometheus;
 pub(crate) mod proxy; // a TCP proxy that can be taken away
 pub(crate) mod rabbit; // private RabbitMQ nodes
+pub(crate) mod repeats; // events of one id, compared
 pub(crate) mod site; // simulator, workers and broker together
 pub(crate) mod tls_server; // TLS in front of a plain server
 pub(crate) mod world; // a whole world in virtual time

@@ -239,9 +239,8 @@ impl Broker {
                 worker,
                 format!("event {kind} {reason} of {job}, id {id}…, {fate:?}"),
             );
-            if event.kind.is_final() {
-                self.history.add_final(event.id.clone(), body);
-            }
+            let is_final = event.kind.is_final();
+            self.history.add_event(event.id.clone(), is_final, body);
         }
         fate
     }

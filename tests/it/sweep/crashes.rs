@@ -146,7 +146,7 @@ fn sweep(
 fn assert_none(failed: &[Case]) {
     let Some(first) = failed.first() else { return };
     let mut list = String::new();
-    for case in failed.iter().take(60) {
+    for case in failed.iter().take(6000) {
         list.push_str(&format!(
             "{}  {}\n",
             case.replay,
@@ -183,6 +183,23 @@ fn two_crashes_in_every_scenario() {
         None => Some(PAIRS),
     };
     sweep("pairs", chosen(), |scenario| pairs(scenario, sample, 1));
+}
+
+/// The calls that the bound of every run is made of, so that a change that asks more shows.
+#[test]
+fn what_an_undisturbed_run_asks_of_the_nbi() {
+    if std::env::var("NBI_UPGRADE_SWEEP_SEED").is_ok() {
+        return;
+    }
+    let calls: String = scenarios::all()
+        .iter()
+        .filter(|scenario| scenario.comes_at_once())
+        .map(|scenario| {
+            let calls = run(scenario, Plan::default()).calls;
+            format!("{:<36} {calls:>4}\n", scenario.name)
+        })
+        .collect();
+    insta::assert_snapshot!(calls);
 }
 
 #[test]

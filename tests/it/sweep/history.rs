@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use nbi_upgrade::clock::Clock;
+use nbi_upgrade::nbi::wire::Request;
 use serde_json::Value;
 
 /// One line.
@@ -16,15 +17,16 @@ pub(crate) struct Line {
     pub(crate) what: String,
 }
 
-/// A final event that reached the broker.
+/// An event that reached the broker.
 #[derive(Debug, Clone)]
-pub(crate) struct Final {
+pub(crate) struct Published {
     pub(crate) at: Timestamp,
     pub(crate) id: String,
+    pub(crate) is_final: bool,
     pub(crate) body: Value,
 }
 
-impl Final {
+impl Published {
     pub(crate) fn text(&self, field: &str) -> &str {
         self.body["data"][field].as_str().unwrap_or_default()
     }
@@ -40,6 +42,8 @@ impl Final {
 pub(crate) struct NbiWrite {
     pub(crate) at: Timestamp,
     pub(crate) operation: &'static str,
+    /// The device that it is about.
+    pub(crate) cpe_id: String,
     /// The file of a rule that is armed.
     pub(crate) file: Option<String>,
 }
@@ -47,7 +51,7 @@ pub(crate) struct NbiWrite {
 #[derive(Debug, Default)]
 struct State {
     lines: Vec<Line>,
-    finals: Vec<Final>,
+    events: Vec<Published>,
     writes: Vec<NbiWrite>,
     calls: usize,
 }
@@ -86,28 +90,39 @@ impl History {
         });
     }
 
-    /// Adds a final event.
-    pub(crate) fn add_final(&self, id: String, body: Value) {
+    /// Adds an event.
+    pub(crate) fn add_event(&self, id: String, is_final: bool, body: Value) {
         let at = self.now();
-        self.state().finals.push(Final { at, id, body });
+        self.state().events.push(Published {
+            at,
+            id,
+            is_final,
+            body,
+        });
     }
 
     /// Counts a call to the NBI, and keeps it if it is a write.
-    pub(crate) fn add_call(&self, operation: &'static str, body: Option<&[u8]>) {
+    pub(crate) fn add_call(&self, request: &Request) {
         let at = self.now();
         let mut state = self.state();
         state.calls += 1;
+        let operation = request.operation;
         if matches!(operation, "read_results" | "read_rule" | "read_version") {
             return;
         }
-        let file = matches!(operation, "create_rule" | "update_rule").then(|| {
-            let body: Value = serde_json::from_slice(body.unwrap_or_default()).unwrap_or_default();
-            body["file"].as_str().unwrap_or_default().to_owned()
-        });
+        let body = request.body.as_deref().unwrap_or_default();
+        let body: Value = serde_json::from_slice(body).unwrap_or_default();
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        // A deletion names its rule in the filter alone.
+        let rule_id = text(&body["id"]).or_else(|| request.query.first().map(|(_, id)| id.clone()));
+        let of_rule = rule_id.map(|id| id.trim_start_matches("UPGRADE_").to_owned());
+        let cpe_id = text(&body["search_options"]["cpe_id"]).or(of_rule);
+        let is_arming = matches!(operation, "create_rule" | "update_rule");
         state.writes.push(NbiWrite {
             at,
             operation,
-            file,
+            cpe_id: cpe_id.unwrap_or_default(),
+            file: is_arming.then(|| text(&body["file"]).unwrap_or_default()),
         });
     }
 
@@ -115,8 +130,8 @@ impl History {
         self.state().lines.clone()
     }
 
-    pub(crate) fn finals(&self) -> Vec<Final> {
-        self.state().finals.clone()
+    pub(crate) fn events(&self) -> Vec<Published> {
+        self.state().events.clone()
     }
 
     pub(crate) fn writes(&self) -> Vec<NbiWrite> {

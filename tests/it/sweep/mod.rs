@@ -7,6 +7,7 @@
 //! - `NBI_UPGRADE_SWEEP_PAIRS=all` crashes at every pair of points (some hours), a number at so many sampled pairs a scenario.
 //! - `NBI_UPGRADE_SWEEP_ONLY=text` takes the scenarios whose name contains it.
 //! - `NBI_UPGRADE_SWEEP_PART=2/8` takes the second, tenth, eighteenth … scenario, for processes that share the work.
+//! - `NBI_UPGRADE_SWEEP_SEED=S` draws other jitter (0 in the default run).
 //! - `NBI_UPGRADE_STORMS=N` runs N storms, `NBI_UPGRADE_STORM_SEED=S` one, with its history.
 
 mod history; // what happened in a run, in order; printed when it is wrong
@@ -30,6 +31,8 @@ mod nbi; // the way to the simulator, with a crash point on either side of every
 mod run; // one scenario with one plan: processes are born, die and are replaced
 
 mod check; // the properties that hold in any run
+mod effects; // what a run did to the NBI and to devices
+mod outcomes; // what its events must say
 
 mod scenarios; // what is run
 

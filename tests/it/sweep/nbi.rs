@@ -35,9 +35,7 @@ impl Transport for CrashingTransport {
             .point(|| format!("before {operation} is sent"))
             .await;
         self.half_way().await;
-        self.life
-            .history
-            .add_call(operation, request.body.as_deref());
+        self.life.history.add_call(request);
         let answer = self.inner.send(request).await;
         self.life
             .point(|| format!("{operation} carried out, not answered"))

@@ -24,7 +24,7 @@ use super::broker::Broker;
 use super::check;
 use super::driver::{ModelDriver, Parts};
 use super::faults::Cut;
-use super::history::{Final, History, Line, NbiWrite, table};
+use super::history::{History, Line, NbiWrite, Published, table};
 use super::nbi::CrashingTransport;
 use super::points::{Life, Plan, Points};
 use super::scenarios::Scenario;
@@ -32,7 +32,7 @@ use crate::support::world::start;
 
 /// What a run left behind.
 pub(crate) struct Facts {
-    pub(crate) finals: Vec<Final>,
+    pub(crate) events: Vec<Published>,
     pub(crate) writes: Vec<NbiWrite>,
     pub(crate) calls: usize,
     pub(crate) copies: BTreeMap<String, (usize, usize)>,
@@ -149,7 +149,7 @@ impl Stage<'_> {
             requests: scenario.setup.requests.clone(),
             events: EventSettings {
                 source: "/nbi-upgrade/sweep".to_owned(),
-                progress: false,
+                progress: scenario.setup.progress,
             },
         };
         let telemetry = Arc::new(Telemetry::default());
@@ -313,7 +313,7 @@ impl Stage<'_> {
             .simulator
             .with(|simulator, now| (simulator.armed_rules(), simulator.devices(now)));
         let facts = Facts {
-            finals: self.history.finals(),
+            events: self.history.events(),
             writes: self.history.writes(),
             calls: self.history.calls(),
             copies: self.broker.copies(),
@@ -324,7 +324,7 @@ impl Stage<'_> {
             crashes,
         };
         let mut verdicts: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for event in &facts.finals {
+        for event in facts.events.iter().filter(|event| event.is_final) {
             let job = event.text("job_id").to_owned();
             verdicts.entry(job).or_default().insert(event.verdict());
         }

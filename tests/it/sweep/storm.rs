@@ -2,7 +2,7 @@
 //! broker with every fault, clocks that are wrong, workers that die anywhere; then quiet, in which all must end well.
 //!
 //! What cannot be had is not asked for: a device whose rules cannot be read may be left alone after a crash, copies that look at different
-//! moments around a deadline or a take-over may judge differently; copies that write within the time of one call are no danger as long as a
+//! moments around a deadline or a take-over may judge differently, where that can be explained, and few do; copies that write within the time of one call are no danger as long as a
 //! device needs longer to call in, so calls are quick here. No storm may lose a job, give an outcome two ids, leave a rule armed or a
 //! message behind, or, outside the limits named below, flash a device twice for one job.
 
@@ -151,6 +151,10 @@ fn storm(seed: u64) -> (Scenario, Plan) {
     scenario.stops.sort();
     broker_troubles(&mut scenario, seed);
     let crashes = rng.usize(..=4);
+    later(&mut scenario, seed);
+    let last = scenario.jobs.iter().map(|job| job.deadline).max().unwrap();
+    let lifetime = last.duration_since(start()).as_secs();
+    scenario.calls = 60 + usize::try_from(lifetime / 15).unwrap();
     let plan = Plan {
         chance: Some((seed, 0.01, crashes)),
         ..Plan::default()
@@ -184,6 +188,23 @@ fn broker_troubles(scenario: &mut Scenario, seed: u64) {
     faults.backlog = Duration::from_secs(one_of(&mut rng, &[0, 0, 0, 300]));
     if !is_an_order_each_time {
         faults.duplicate_request = one_of(&mut rng, &[0.0, 0.0, 0.3]);
+    }
+}
+
+/// Drawn apart, so that a seed goes on to mean the storm that it was: jobs that may not begin yet, and stages that are told.
+fn later(scenario: &mut Scenario, seed: u64) {
+    let mut rng = fastrand::Rng::with_seed(!seed);
+    scenario.setup.progress = rng.u8(..4) == 0;
+    if rng.u8(..6) == 0 {
+        for job in &mut scenario.jobs {
+            let not_before = start() + SignedDuration::from_secs(rng.i64(0..1_800));
+            job.not_before = Some(not_before);
+            for send in &mut scenario.sends {
+                if send.job == job.job_id {
+                    send.body["not_before"] = json!(not_before.to_string());
+                }
+            }
+        }
     }
 }
 
@@ -260,6 +281,17 @@ fn report(seed: u64, run: &Run) -> String {
 }
 
 #[test]
+fn the_same_seed_gives_the_same_storm() {
+    for seed in 0..5 {
+        let [one, other] = [(); 2].map(|()| {
+            let (scenario, plan) = storm(seed);
+            run(&scenario, plan).lines
+        });
+        assert_eq!(one, other, "seed {seed}");
+    }
+}
+
+#[test]
 fn storms() {
     let number = |name: &str| {
         std::env::var(name)
@@ -276,12 +308,14 @@ fn storms() {
     }
     let begun = Instant::now();
     let count = number("NBI_UPGRADE_STORMS").unwrap_or(STORMS);
-    let (mut crashes, mut calls, mut differing, mut failed) = (0, 0, 0, Vec::new());
+    let (mut crashes, mut calls, mut jobs, mut differing) = (0, 0, 0, 0);
+    let mut failed = Vec::new();
     for seed in 0..count {
         let (scenario, plan) = storm(seed);
         let run = run(&scenario, plan);
         crashes += run.crashes;
         calls += run.calls;
+        jobs += run.verdicts.len();
         differing += run
             .verdicts
             .values()
@@ -295,15 +329,21 @@ fn storms() {
         }
     }
     println!(
-        "{count} storms, {crashes} crashes, {calls} NBI calls, {differing} jobs judged in two ways, {} wrong, {:.1} s",
+        "{count} storms, {crashes} crashes, {calls} NBI calls, {differing} of {jobs} jobs judged in two ways, {} wrong, {:.1} s",
         failed.len(),
         begun.elapsed().as_secs_f64()
     );
     let Some((seed, run)) = failed.first() else {
+        // Each of them can be explained; many of them would be a worker that cannot judge.
+        let share = differing * 100;
+        assert!(
+            share <= 5 * jobs,
+            "{differing} of {jobs} jobs are judged in two ways"
+        );
         return;
     };
     let mut list = String::new();
-    for (seed, run) in failed.iter().take(60) {
+    for (seed, run) in failed.iter().take(6000) {
         list.push_str(&format!("seed {seed}: {}\n", run.violations.join("; ")));
     }
     panic!(

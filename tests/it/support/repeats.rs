@@ -1,0 +1,93 @@
+//! Events of one id, compared: copies of a job decide at different moments, and what they tell of their own way may differ. Nothing else may.
+
+use serde_json::Value;
+
+/// What belongs to the copy that tells it, and not to the job: when it looked, how often, and what it found of the rule.
+const OF_THE_COPY: &[&str] = &[
+    "source",
+    "time",
+    "traceparent",
+    "tracestate",
+    "data.attempts",
+    "data.duration_ms",
+    "data.finished_at",
+    "data.next_look_at",
+    "data.rule.state",
+    "data.stage",
+    "data.stages",
+    "data.started_at",
+    "data.waiting_for",
+];
+
+/// The same where nobody says when the request was made, or says a time that a worker's clock has not reached: each delivery dates it anew.
+const OF_AN_UNDATED_COPY: &[&str] = &["data.deadline", "data.requested_at"];
+
+/// The reasons of one success: of the copy that upgraded the device, and of one that found that done.
+const OF_ONE_SUCCESS: [&str; 2] = ["upgraded", "already_done"];
+
+/// Where two events of one id differ and must not, each as `member: this and that`.
+pub(crate) fn differences(one: &Value, other: &Value, is_dated: bool) -> Vec<String> {
+    let mut found = Vec::new();
+    compare("", one, other, &mut found);
+    let is_of_success = |event: &Value| {
+        let reason = event["data"]["reason"].as_str();
+        reason.is_some_and(|reason| OF_ONE_SUCCESS.contains(&reason))
+    };
+    let is_one_success = one["data"]["reason"] != other["data"]["reason"]
+        && [one, other].into_iter().all(is_of_success);
+    let may = |path: &str| {
+        OF_THE_COPY.contains(&path)
+            || !is_dated && OF_AN_UNDATED_COPY.contains(&path)
+            || is_one_success && ["data.reason", "data.message"].contains(&path)
+    };
+    found.retain(|(path, _)| !may(path));
+    let texts = found.into_iter();
+    texts
+        .map(|(path, what)| format!("{path}: {what}"))
+        .collect()
+}
+
+fn compare(path: &str, one: &Value, other: &Value, found: &mut Vec<(String, String)>) {
+    if one == other {
+        return;
+    }
+    if let (Some(left), Some(right)) = (one.as_object(), other.as_object()) {
+        let new = right.keys().filter(|name| !left.contains_key(*name));
+        for name in left.keys().chain(new) {
+            let path = if path.is_empty() {
+                name.clone()
+            } else {
+                format!("{path}.{name}")
+            };
+            let of = |event: &Value| event.get(name).cloned().unwrap_or_default();
+            compare(&path, &of(one), &of(other), found);
+        }
+        return;
+    }
+    found.push((path.to_owned(), format!("{one} and {other}")));
+}
+
+#[test]
+fn what_a_copy_tells_of_itself_may_differ_and_nothing_else() {
+    let event = |data: Value| serde_json::json!({"type": "upgrade.completed", "data": data});
+    let told = serde_json::json!({"reason": "upgraded", "impact": "applied", "attempts": 1, "requested_at": "a"});
+    for (member, value, is_dated, expected) in [
+        ("attempts", "2", true, ""),
+        ("reason", "already_done", true, ""),
+        ("requested_at", "b", false, ""),
+        ("requested_at", "b", true, "data.requested_at"),
+        ("reason", "device_fault", true, "data.reason"),
+        ("impact", "none", true, "data.impact"),
+        ("fault", "9010", true, "data.fault"),
+    ] {
+        let mut again = told.clone();
+        again[member] = Value::from(value);
+        let found = differences(&event(told.clone()), &event(again), is_dated);
+        let is_right = if expected.is_empty() {
+            found.is_empty()
+        } else {
+            found.len() == 1 && found[0].starts_with(expected)
+        };
+        assert!(is_right, "{member} {value}: {found:?}");
+    }
+}

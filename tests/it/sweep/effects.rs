@@ -1,0 +1,235 @@
+//! What a run did to the NBI and to devices.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use nbi_upgrade::simulator::{FailedAttempt, Flash};
+use serde_json::Value;
+
+use super::check::Seen;
+use super::driver::LAG;
+use super::history::NbiWrite;
+use super::outcomes;
+use super::run::Facts;
+use super::scenarios::{JobExpectation, Scenario};
+use crate::support::world::start;
+
+/// A time in which something must not be.
+type Span = (Timestamp, Timestamp);
+
+/// After an order a job that waits is looked at within 5 minutes (`await_result.max`); a minute for its calls.
+const ORDER_TAKES: SignedDuration = SignedDuration::from_mins(6);
+
+/// From when until when nothing may be armed for a job, as operators have ordered; with what an order takes to be known, and a call.
+fn forbidden(scenario: &Scenario, job: &JobExpectation) -> Vec<Span> {
+    let mut closed = Vec::new();
+    let mut paused: BTreeMap<String, Timestamp> = BTreeMap::new();
+    let slack = LAG + SignedDuration::from_secs(2);
+    for command in &scenario.commands {
+        let body: Value = serde_json::from_str(&command.body).unwrap();
+        let at = start() + SignedDuration::try_from(command.after).unwrap();
+        let is_ours = body["job_id"] == job.job_id.as_str()
+            || body["campaign_id"].is_string() && body["campaign_id"] == job.campaign_id.as_str()
+            || body["all"] == true;
+        let scope = body["campaign_id"].to_string();
+        match body["command"].as_str() {
+            _ if !is_ours => {}
+            Some("cancel") => closed.push((at + slack, Timestamp::MAX)),
+            Some("pause") => {
+                paused.entry(scope).or_insert(at + slack);
+            }
+            _ => closed.extend(paused.remove(&scope).map(|from| (from, at))),
+        }
+    }
+    closed.extend(paused.into_values().map(|from| (from, Timestamp::MAX)));
+    closed
+}
+
+fn span_of(spans: &[Span], at: Timestamp) -> Option<&Span> {
+    spans.iter().find(|(from, until)| at > *from && at < *until)
+}
+
+/// Executions of the job's file on its device.
+pub(crate) fn flashes<'a>(seen: &Seen<'a>) -> Vec<&'a Flash> {
+    let job = seen.job;
+    let devices = seen.facts.devices.iter();
+    devices
+        .filter(|device| device.cpe_id == job.cpe_id)
+        .flat_map(|device| &device.flashes)
+        .filter(|flash| flash.file == job.file)
+        .collect()
+}
+
+/// What was done for a job.
+pub(crate) fn check(seen: &Seen<'_>, wrong: &mut Vec<String>) {
+    let Seen { job, finals, .. } = seen;
+    let name = &job.job_id;
+    let flashes = flashes(seen);
+    when(seen, &flashes, wrong);
+    how_often(seen, &flashes, wrong);
+    let written = flashes
+        .iter()
+        .filter(|flash| flash.result.writes_firmware())
+        .count();
+    for event in finals {
+        let is_completed = event.text("outcome") == "completed";
+        let (verdict, impact) = (event.verdict(), event.text("impact"));
+        if (is_completed || impact == "applied") && written == 0 {
+            wrong.push(format!(
+                "{name} is {verdict} with impact {impact} and {} was never flashed",
+                job.cpe_id
+            ));
+        }
+        let knows_less = job.may_differ && outcomes::may_know_less(seen, event);
+        if impact == "none" && !flashes.is_empty() && !knows_less {
+            wrong.push(format!(
+                "{name} is {verdict} with impact none and {} ran its file",
+                job.cpe_id
+            ));
+        }
+    }
+    let over_at = finals.first().map(|event| event.at);
+    let is_of_device =
+        |write: &&NbiWrite| write.cpe_id == job.cpe_id && write.operation != "connection_request";
+    let last = seen
+        .facts
+        .writes
+        .iter()
+        .filter(is_of_device)
+        .rfind(|write| over_at.is_some_and(|over_at| write.at <= over_at));
+    if let (Some(last), Some(first)) = (last, finals.first())
+        && last.file.as_ref() == Some(&job.file)
+        && !seen.scenario.leaves_rule
+        && !(job.may_differ && seen.is_copied)
+        && first.body["data"]["rule"]["state"] != "cleanup_failed"
+    {
+        wrong.push(format!(
+            "{name}: {} at {} was the last write before the final event",
+            last.operation, last.at
+        ));
+    }
+}
+
+/// Nothing before its time, after the end, or against an order.
+fn when(seen: &Seen<'_>, flashes: &[&Flash], wrong: &mut Vec<String>) {
+    let Seen {
+        scenario,
+        job,
+        finals,
+        facts,
+        ..
+    } = seen;
+    let name = &job.job_id;
+    let over_at = finals.iter().map(|event| event.at).min();
+    let begins_at = job.not_before.map(|time| time - seen.skew());
+    let armings = facts
+        .writes
+        .iter()
+        .filter(|write| write.file.as_deref() == Some(job.file.as_str()))
+        .map(|write| (write.at, write.operation));
+    let begun = flashes.iter().map(|flash| (flash.started_at, "flash"));
+    let closed = forbidden(scenario, job);
+    // A job that waits hears of an order when its time comes.
+    let settled: Vec<Span> = closed
+        .iter()
+        .map(|(from, until)| (seen.at_the_latest(*from, ORDER_TAKES), *until))
+        .collect();
+    let against = armings
+        .clone()
+        .map(|(at, what)| (at, what, span_of(&closed, at)))
+        .chain(
+            begun
+                .clone()
+                .map(|(at, what)| (at, what, span_of(&settled, at))),
+        );
+    for (at, what, span) in against {
+        if let Some((from, until)) = span {
+            wrong.push(format!(
+                "{name}: {what} at {at}, which an order forbids from {from} to {until}"
+            ));
+        }
+    }
+    for (at, what) in armings.chain(begun) {
+        if begins_at.is_some_and(|time| at < time) {
+            wrong.push(format!("{name}: {what} at {at}, before not_before"));
+        }
+        let is_over = over_at.is_some_and(|over_at| at > over_at);
+        if is_over && !(job.may_differ && seen.is_copied) {
+            wrong.push(format!("{name}: {what} at {at}, after the final event"));
+        }
+    }
+}
+
+/// Once, and no more tries than asked for.
+fn how_often(seen: &Seen<'_>, flashes: &[&Flash], wrong: &mut Vec<String>) {
+    let Seen {
+        scenario,
+        job,
+        facts,
+        ..
+    } = seen;
+    let name = &job.job_id;
+    let written = flashes
+        .iter()
+        .filter(|flash| flash.result.writes_firmware())
+        .count();
+    if written > 1 && !job.may_flash_again {
+        wrong.push(format!(
+            "{name}: {} was flashed {written} times",
+            job.cpe_id
+        ));
+    }
+    let uses_up = scenario.setup.semantics.failed_attempt == FailedAttempt::UsesUpExecution;
+    // Each copy counts its own tries: strict while there is one request and a broker that makes no copies.
+    let copies = if scenario.is_calm() {
+        1
+    } else {
+        facts.copies.get(name).map_or(1, |(_, may_be)| *may_be)
+    };
+    if uses_up && !job.may_flash_again && flashes.len() > job.max_attempts * copies {
+        wrong.push(format!(
+            "{name}: {} tried {} times, asked for were {}",
+            job.cpe_id,
+            flashes.len(),
+            job.max_attempts
+        ));
+    }
+}
+
+/// What no job asked for: a file of nobody, and a device that is woken while none of its jobs may begin or after all have ended.
+pub(crate) fn strangers(scenario: &Scenario, facts: &Facts, wrong: &mut Vec<String>) {
+    for write in &facts.writes {
+        let NbiWrite {
+            at,
+            operation,
+            cpe_id,
+            file,
+        } = write;
+        let mut jobs = scenario.jobs.iter().filter(|job| job.cpe_id == *cpe_id);
+        if let Some(file) = file
+            && !jobs.clone().any(|job| job.file == *file)
+        {
+            wrong.push(format!(
+                "{operation} of {cpe_id} at {at} with {file}, which no job has"
+            ));
+        }
+        let may_wake = |job: &JobExpectation| {
+            let skew = scenario.skews.iter().map(|skew| skew.abs()).max();
+            let skew = skew.unwrap_or_default() + SignedDuration::from_secs(1);
+            let last = facts
+                .events
+                .iter()
+                .filter(|event| event.is_final && event.text("job_id") == job.job_id)
+                .map(|event| event.at)
+                .max();
+            job.not_before.is_none_or(|time| *at >= time - skew)
+                && last.is_none_or(|last| *at <= last)
+                && span_of(&forbidden(scenario, job), *at).is_none()
+        };
+        if *operation == "connection_request" && !jobs.any(may_wake) {
+            wrong.push(format!(
+                "{cpe_id} is woken at {at}, which no job of it may do"
+            ));
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! What the events of a run must say.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::SignedDuration;
+use nbi_upgrade::simulator::{ReadingRules, Results};
+
+use super::check::Seen;
+use super::effects;
+use super::history::Published;
+use super::scenarios::Scenario;
+use crate::support::repeats;
+
+/// From a deadline to the final event, where nothing is in the way: the last calls, each with its repeats.
+const ENDING_TAKES: SignedDuration = SignedDuration::from_mins(15);
+
+/// How a job ended, by whichever copy: `already_done` is another copy's `upgraded`.
+fn verdict(event: &Published) -> String {
+    event.verdict().replace("already_done", "upgraded")
+}
+
+/// Each job has ended as it may, in time, and in one way unless that can be explained.
+pub(crate) fn check(seen: &Seen<'_>, wrong: &mut Vec<String>) {
+    let Seen { job, finals, .. } = seen;
+    let name = &job.job_id;
+    let Some(first) = finals.first() else {
+        wrong.push(format!("{name} has no outcome"));
+        return;
+    };
+    let verdicts: BTreeSet<String> = finals.iter().map(|event| verdict(event)).collect();
+    if verdicts.len() > 1 && !(job.may_differ && seen.is_copied) {
+        wrong.push(format!("{name} has two outcomes: {verdicts:?}"));
+    } else if !can_be_explained(seen.scenario, &verdicts) {
+        wrong.push(format!("{name} has outcomes that contradict: {verdicts:?}"));
+    }
+    let kinds: BTreeSet<&str> = finals.iter().map(|event| event.text("outcome")).collect();
+    let ids: BTreeSet<(&str, &str)> = finals
+        .iter()
+        .map(|event| (event.text("outcome"), event.id.as_str()))
+        .collect();
+    if ids.len() > kinds.len() {
+        wrong.push(format!("{name}: one outcome under two ids: {ids:?}"));
+    }
+    for event in finals {
+        let verdict = event.verdict();
+        if !job.allowed.is_empty() && !job.allowed.contains(&verdict.as_str()) {
+            wrong.push(format!(
+                "{name} ended {verdict} ({}), expected one of {:?}",
+                event.text("message"),
+                job.allowed
+            ));
+        }
+        if verdict == "failed/timed_out" && event.text("impact") == "applied" {
+            wrong.push(format!("{name} timed out with impact applied"));
+        }
+    }
+    let latest = seen.at_the_latest(job.deadline, ENDING_TAKES);
+    if first.at > latest {
+        let (at, deadline) = (first.at, job.deadline);
+        wrong.push(format!(
+            "{name} ended at {at} only, by {latest} at the latest it must, its deadline is {deadline}"
+        ));
+    }
+}
+
+/// How a copy ends that knows less than one that saw a result: it ran out of time, lost the rule to another job, was cancelled, or gave the NBI up.
+const KNOWS_LESS: [&str; 6] = [
+    "failed/timed_out",
+    "failed/superseded",
+    "failed/device_busy",
+    "failed/nbi_unavailable",
+    "failed/nbi_protocol_error",
+    "cancelled/cancelled",
+];
+
+/// Whether this is the word of a copy that may know less than another one of the job.
+pub(crate) fn may_know_less(seen: &Seen<'_>, event: &Published) -> bool {
+    seen.is_copied && KNOWS_LESS.contains(&event.verdict().as_str())
+}
+
+/// Whether copies that looked at different moments may have come to each two of these. Success and fault of one job contradict each other,
+/// except where copies cannot tell whose result they see, or since when.
+fn can_be_explained(scenario: &Scenario, verdicts: &BTreeSet<String>) -> bool {
+    let semantics = &scenario.setup.semantics;
+    let is_limited = semantics.reading_rules != ReadingRules::Allowed
+        || semantics.results == Results::RowRewritten
+        || scenario.skews.len() > 1;
+    let results: Vec<&str> = verdicts
+        .iter()
+        .map(String::as_str)
+        .filter(|verdict| !KNOWS_LESS.contains(verdict))
+        .collect();
+    match results[..] {
+        [] | [_] => true,
+        ["completed/upgraded", "failed/device_fault"] => is_limited,
+        _ => false,
+    }
+}
+
+/// Events of one id say the same, except for what belongs to the copy that tells it. A copy that knows less than another one says so in its
+/// words, impact and result; where a device has two results that may be the job's, each copy tells the one that it saw.
+pub(crate) fn repeats(seen: &Seen<'_>, wrong: &mut Vec<String>) {
+    let Seen {
+        scenario,
+        facts,
+        job,
+        ..
+    } = seen;
+    let name = &job.job_id;
+    let mut sends = scenario.sends.iter().filter(|send| send.job == *name);
+    let is_dated =
+        scenario.skews.len() == 1 && sends.all(|send| send.body["requested_at"].is_string());
+    let of_device = scenario
+        .jobs
+        .iter()
+        .filter(|other| other.cpe_id == job.cpe_id);
+    let may_be_others = of_device.count() > 1 && !scenario.setup.policy.tag_rules;
+    let has_two_results = effects::flashes(seen).len() > 1 || may_be_others;
+    let mut first_of: BTreeMap<(&str, String), &Published> = BTreeMap::new();
+    for event in facts
+        .events
+        .iter()
+        .filter(|event| event.text("job_id") == name)
+    {
+        let first = *first_of.entry((&event.id, verdict(event))).or_insert(event);
+        let knows_less = event.is_final && may_know_less(seen, event);
+        let mut differences = repeats::differences(&first.body, &event.body, is_dated);
+        differences.retain(|difference| {
+            let is_of = |member: &str| difference.starts_with(member);
+            let is_more = ["data.message", "data.impact", "data.result"];
+            let may = knows_less && is_more.into_iter().any(is_of)
+                || has_two_results && is_of("data.result.");
+            !may
+        });
+        if !differences.is_empty() {
+            let kind = &event.body["type"];
+            wrong.push(format!(
+                "{kind} of {name} came twice and differs: {differences:?}"
+            ));
+        }
+    }
+}
