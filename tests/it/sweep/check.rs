@@ -8,6 +8,8 @@
 //!    nothing goes wrong any more, everything ends. 9. No device is flashed twice, or tries more often, for one job. 10. "completed" and `impact`
 //!    are true (3, 4, 9 and 10: `effects.rs`).
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::history::Published;
