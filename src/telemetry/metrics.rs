@@ -354,7 +354,7 @@ impl BrokerMetrics {
             ),
             confirm: new.histograms(
                 names::PUBLISH_CONFIRM,
-                "From publish to the confirm of all that was published together.",
+                "From publish to the broker's confirm; those of one batch are looked at in turn.",
                 &["exchange"],
                 &CONFIRM_SECONDS,
             ),
