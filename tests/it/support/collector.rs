@@ -148,11 +148,14 @@ impl Collector {
             .expect("an event has an id")
             .to_owned();
         if let Some(first) = self.events.get(&id) {
-            let differences = repeats::differences(&first.body, &seen.body, true);
-            assert!(
-                differences.is_empty(),
-                "one id, two events: {id}: {differences:?}"
-            );
+            // Whoever sends two commands under one id, or a request with two deadlines, gets two answers under one: that is the sender's matter.
+            if seen.is_final() {
+                let differences = repeats::differences(&first.body, &seen.body, false);
+                assert!(
+                    differences.is_empty(),
+                    "one id, two events: {id}: {differences:?}"
+                );
+            }
             self.repeats += usize::from(!is_redelivered);
             return;
         }

@@ -25,6 +25,30 @@ const OF_AN_UNDATED_COPY: &[&str] = &["data.deadline", "data.requested_at"];
 /// The reasons of one success: of the copy that upgraded the device, and of one that found that done.
 const OF_ONE_SUCCESS: [&str; 2] = ["upgraded", "already_done"];
 
+/// How a copy ends that knows less than one that saw a result: it ran out of time, lost the rule to another job, was cancelled, or gave the NBI up.
+const KNOWS_LESS: [&str; 6] = [
+    "timed_out",
+    "superseded",
+    "device_busy",
+    "nbi_unavailable",
+    "nbi_protocol_error",
+    "cancelled",
+];
+
+/// What such a copy may say otherwise than another one that ended with the same outcome.
+const OF_WHAT_IS_KNOWN: [&str; 5] = [
+    "data.reason",
+    "data.fault",
+    "data.impact",
+    "data.result",
+    "data.message",
+];
+
+/// Whether whoever gives this reason may know less than another copy of the job.
+pub(crate) fn knows_less(reason: &str) -> bool {
+    KNOWS_LESS.contains(&reason)
+}
+
 /// Where two events of one id differ and must not, each as `member: this and that`.
 pub(crate) fn differences(one: &Value, other: &Value, is_dated: bool) -> Vec<String> {
     let mut found = Vec::new();
@@ -35,10 +59,16 @@ pub(crate) fn differences(one: &Value, other: &Value, is_dated: bool) -> Vec<Str
     };
     let is_one_success = one["data"]["reason"] != other["data"]["reason"]
         && [one, other].into_iter().all(is_of_success);
+    let may_know_less = [one, other].into_iter().any(|event| {
+        let reason = event["data"]["reason"].as_str();
+        reason.is_some_and(knows_less)
+    });
+    let is_known = |path: &str| OF_WHAT_IS_KNOWN.iter().any(|part| path.starts_with(part));
     let may = |path: &str| {
         OF_THE_COPY.contains(&path)
             || !is_dated && OF_AN_UNDATED_COPY.contains(&path)
             || is_one_success && ["data.reason", "data.message"].contains(&path)
+            || may_know_less && is_known(path)
     };
     found.retain(|(path, _)| !may(path));
     let texts = found.into_iter();
@@ -77,6 +107,7 @@ fn what_a_copy_tells_of_itself_may_differ_and_nothing_else() {
         ("requested_at", "b", false, ""),
         ("requested_at", "b", true, "data.requested_at"),
         ("reason", "device_fault", true, "data.reason"),
+        ("reason", "timed_out", true, ""),
         ("impact", "none", true, "data.impact"),
         ("fault", "9010", true, "data.fault"),
     ] {

@@ -63,19 +63,9 @@ pub(crate) fn check(seen: &Seen<'_>, wrong: &mut Vec<String>) {
     }
 }
 
-/// How a copy ends that knows less than one that saw a result: it ran out of time, lost the rule to another job, was cancelled, or gave the NBI up.
-const KNOWS_LESS: [&str; 6] = [
-    "failed/timed_out",
-    "failed/superseded",
-    "failed/device_busy",
-    "failed/nbi_unavailable",
-    "failed/nbi_protocol_error",
-    "cancelled/cancelled",
-];
-
 /// Whether this is the word of a copy that may know less than another one of the job.
 pub(crate) fn may_know_less(seen: &Seen<'_>, event: &Published) -> bool {
-    seen.is_copied && KNOWS_LESS.contains(&event.verdict().as_str())
+    seen.is_copied && repeats::knows_less(event.text("reason"))
 }
 
 /// Whether copies that looked at different moments may have come to each two of these. Success and fault of one job contradict each other,
@@ -88,7 +78,10 @@ fn can_be_explained(scenario: &Scenario, verdicts: &BTreeSet<String>) -> bool {
     let results: Vec<&str> = verdicts
         .iter()
         .map(String::as_str)
-        .filter(|verdict| !KNOWS_LESS.contains(verdict))
+        .filter(|verdict| {
+            let reason = verdict.split_once('/').map(|(_, reason)| reason);
+            !reason.is_some_and(repeats::knows_less)
+        })
         .collect();
     match results[..] {
         [] | [_] => true,
@@ -97,8 +90,8 @@ fn can_be_explained(scenario: &Scenario, verdicts: &BTreeSet<String>) -> bool {
     }
 }
 
-/// Events of one id say the same, except for what belongs to the copy that tells it. A copy that knows less than another one says so in its
-/// words, impact and result; where a device has two results that may be the job's, each copy tells the one that it saw.
+/// Events of one id say the same, except for what belongs to the copy that tells it and to what it knows; where a device has two results
+/// that may be the job's, each copy tells the one that it saw.
 pub(crate) fn repeats(seen: &Seen<'_>, wrong: &mut Vec<String>) {
     let Seen {
         scenario,
@@ -116,22 +109,16 @@ pub(crate) fn repeats(seen: &Seen<'_>, wrong: &mut Vec<String>) {
         .filter(|other| other.cpe_id == job.cpe_id);
     let may_be_others = of_device.count() > 1 && !scenario.setup.policy.tag_rules;
     let has_two_results = effects::flashes(seen).len() > 1 || may_be_others;
-    let mut first_of: BTreeMap<(&str, String), &Published> = BTreeMap::new();
+    let mut first_of: BTreeMap<&str, &Published> = BTreeMap::new();
     for event in facts
         .events
         .iter()
         .filter(|event| event.text("job_id") == name)
     {
-        let first = *first_of.entry((&event.id, verdict(event))).or_insert(event);
-        let knows_less = event.is_final && may_know_less(seen, event);
+        let first = *first_of.entry(&event.id).or_insert(event);
         let mut differences = repeats::differences(&first.body, &event.body, is_dated);
-        differences.retain(|difference| {
-            let is_of = |member: &str| difference.starts_with(member);
-            let is_more = ["data.message", "data.impact", "data.result"];
-            let may = knows_less && is_more.into_iter().any(is_of)
-                || has_two_results && is_of("data.result.");
-            !may
-        });
+        differences
+            .retain(|difference| !(has_two_results && difference.starts_with("data.result.")));
         if !differences.is_empty() {
             let kind = &event.body["type"];
             wrong.push(format!(

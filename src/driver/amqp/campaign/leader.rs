@@ -163,7 +163,9 @@ impl<'a> Leader<'a> {
                 let queue = objects::requests(self.prefix());
                 self.requests = Some(self.consume(&queue, 1).await?);
             }
+            // In this order: what has come is read before the tick says that it did not come in time.
             tokio::select! {
+                biased;
                 next = leads.next() => {
                     let delivery = taken(next, "campaigns")?;
                     self.take_lead(delivery).await?;

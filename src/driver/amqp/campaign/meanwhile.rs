@@ -7,13 +7,13 @@ use super::super::outgoing::Outgoing;
 use super::super::record::Record;
 use super::super::stream::StreamReader;
 use super::leader::Leader;
-use super::outlet::{Outlet, acknowledge};
+use super::outlet::acknowledge;
 use crate::message::DeadLetter;
 
 impl Leader<'_> {
-    /// Publishes, as [`Outlet::publish`] does.
+    /// Publishes, as [`super::outlet::Outlet::publish`] does.
     pub(super) async fn publish(&mut self, messages: Vec<Outgoing>) -> Result<(), BrokerError> {
-        let outlet = Outlet::clone(self.outlet);
+        let outlet = self.outlet;
         let mut published = Box::pin(async move { outlet.publish(messages).await });
         loop {
             tokio::select! {
@@ -24,7 +24,7 @@ impl Leader<'_> {
         }
     }
 
-    /// Puts a message to the dead letters, as [`Outlet::bury`] does.
+    /// Puts a message to the dead letters, as [`super::outlet::Outlet::bury`] does.
     pub(super) async fn bury(
         &mut self,
         delivery: &Delivery,

@@ -80,18 +80,18 @@ impl Leader<'_> {
         request: CampaignRequest,
         delivery: Delivery,
     ) -> Result<(), BrokerError> {
+        // No coordinator has a request in its hands.
+        self.accepting = None;
         let campaign_id = request.definition.campaign_id.clone();
         if let Some(fault) = too_many(self.led.len() + self.left.len()) {
             return self
                 .reject(&delivery, &refusal(&campaign_id, vec![fault]))
                 .await;
         }
+        let mut is_needed = false;
         let stands = match self.clear_away(&campaign_id).await {
             Ok(is_gone) => {
-                if !is_gone {
-                    // What stands there is needed.
-                    self.leave(&campaign_id).await?;
-                }
+                is_needed = !is_gone;
                 objects::declare(self.connection, self.prefix(), &campaign_id).await
             }
             Err(error) if error.is_permanent() => Err(error),
@@ -118,6 +118,10 @@ impl Leader<'_> {
             return self
                 .reject(&delivery, &refusal(&campaign_id, vec![fault]))
                 .await;
+        }
+        if is_needed {
+            // Not before it is certain that this campaign has it.
+            self.leave(&campaign_id).await?;
         }
         // What else goes wrong is tried again by its coordinator. The definition comes back, and then the request goes on.
         let queue = objects::leads(self.prefix());

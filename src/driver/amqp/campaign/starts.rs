@@ -47,7 +47,11 @@ impl Coordinator {
 
     /// Takes what else has come to hand, so that it is started together.
     pub(super) async fn hold_ready(&self, desk: &mut Desk) -> Result<(), Stop> {
-        while desk.at_hand.len() < desk.prefetch {
+        // Bounded also where messages are unreadable or take another's place: orders wait meanwhile.
+        for _ in 0..desk.prefetch {
+            if desk.at_hand.len() >= desk.prefetch {
+                break;
+            }
             let Some(next) = desk.devices.next().now_or_never() else {
                 break;
             };
@@ -323,7 +327,7 @@ mod tests {
 
     /// All that is dropped is `Admission`'s to say: of two deliveries of one message it would drop the one that is alive.
     #[test]
-    fn of_two_deliveries_of_one_message_the_newer_is_kept_and_the_older_given_back() {
+    fn of_two_deliveries_of_one_message_the_newer_is_kept_and_the_older_acknowledged() {
         let mut at_hand = Vec::new();
         let all = [
             ("A", 1, 11, None),
