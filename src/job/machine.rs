@@ -67,7 +67,7 @@ pub enum Step {
     ReadRuleOfOther,
     /// `await_result`: wake a silent device again.
     ResendConnectionRequest,
-    /// Paused, or just resumed: is the armed rule still ours, and armed?
+    /// Paused, or just resumed: is the armed rule still ours, and armed? Or has a delivery that died armed one?
     ReadRuleToPause,
     /// Paused: the seed's PUT; the device may have begun all the same.
     DisarmToPause,
@@ -192,11 +192,10 @@ pub fn begin(job: Job, inputs: Inputs, policy: &Policy) -> Decision {
     {
         return turn.wait_until(not_before, WaitingFor::NotBefore);
     } else if inputs.standing == Standing::Paused && is_before_arming {
-        let delay = policy
-            .busy_interval
-            .delay(turn.job.progress.polls, inputs.jitter);
-        turn.job.progress.polls = turn.job.progress.polls.saturating_add(1);
-        return turn.wait(delay, WaitingFor::Resume);
+        if pause::may_be_armed_already(&turn) {
+            return turn.step(Step::ReadRuleToPause);
+        }
+        return pause::wait_for_resume(turn);
     } else if pause::concerns(&turn) {
         return turn.step(Step::ReadRuleToPause);
     }

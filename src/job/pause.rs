@@ -31,9 +31,55 @@ pub fn concerns(turn: &Turn<'_>) -> bool {
         }
 }
 
+/// Whether a rule may be armed although the stage that arms is not over: the delivery that this one repeats may have died right after it, or
+/// the answer to the write is lost.
+#[must_use]
+pub fn may_be_armed_already(turn: &Turn<'_>) -> bool {
+    let progress = &turn.job.progress;
+    progress.stage == Stage::CreateRule
+        && (progress.may_have_twin || progress.rule == RuleState::Armed)
+}
+
+/// Nothing of this job is armed, as far as it can tell: it comes back to look whether it may go on.
+#[must_use]
+pub fn wait_for_resume(mut turn: Turn<'_>) -> Decision {
+    let polls = turn.job.progress.polls;
+    let delay = turn.policy.busy_interval.delay(polls, turn.inputs.jitter);
+    turn.job.progress.polls = polls.saturating_add(1);
+    turn.wait(delay, WaitingFor::Resume)
+}
+
+/// The rule that stands when a pause is noticed before this job has armed one for certain: what is armed with its file is disarmed, and the
+/// job rests like one that armed it. What stands there otherwise is looked at after the resume.
+fn on_rule_before_arming(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Decision {
+    let progress = &turn.job.progress;
+    let is_written = progress.rule == RuleState::Armed || progress.arming;
+    let may_stand = match answer {
+        Ok(NbiAnswer::Rules { rows, .. }) => match turn.owner_of_all(&rows) {
+            Some(Owner::Ours) => rows.iter().any(RuleRow::is_armed),
+            Some(Owner::Other | Owner::Unknown) => false,
+            None => is_written,
+        },
+        Ok(NbiAnswer::RulesUnreadable) => is_written,
+        // The next look comes.
+        Ok(_) | Err(_) => false,
+    };
+    match (may_stand, turn.inputs.standing) {
+        (true, Standing::Paused) => turn.step(Step::DisarmToPause),
+        (false, Standing::Paused) => wait_for_resume(turn),
+        // It has just been resumed.
+        (_, Standing::Clear | Standing::Resumed { .. } | Standing::Cancelled { .. }) => {
+            turn.step(Step::ReadResultsBeforeArming)
+        }
+    }
+}
+
 /// The rule that stands when a pause is noticed.
 #[must_use]
 pub fn on_rule(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Decision {
+    if turn.job.progress.stage == Stage::CreateRule {
+        return on_rule_before_arming(turn, answer);
+    }
     let rules = match answer {
         Ok(NbiAnswer::Rules { rows, .. }) => rows,
         Ok(NbiAnswer::RulesUnreadable) => return disarm_or_go_on(turn),
@@ -75,11 +121,14 @@ fn disarm_or_go_on(turn: Turn<'_>) -> Decision {
 #[must_use]
 pub fn on_disarmed(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Decision {
     let now = turn.inputs.now;
+    let is_before_arming = turn.job.progress.stage == Stage::CreateRule;
     match answer {
         Ok(NbiAnswer::Done) => {
             turn.job.progress.rule = RuleState::Deactivated;
             rest(turn, now)
         }
+        // There is none, or the next look comes.
+        Ok(_) | Err(_) if is_before_arming => wait_for_resume(turn),
         // There is none, or writes do not find it yet: at rest, and not disarmed for certain.
         Ok(NbiAnswer::NoSuchRule) => rest(turn, now),
         Ok(other) => fail(turn, &unexpected(&other)),
@@ -92,6 +141,7 @@ fn rest(mut turn: Turn<'_>, disarmed_at: Timestamp) -> Decision {
     let until = rested_at(&turn, turn.inputs.now);
     turn.job.progress.rests_until = Some(until);
     turn.job.progress.disarmed_at = Some(disarmed_at);
+    turn.job.progress.waited_for_other = false;
     if turn.job.progress.stage != Stage::AwaitResult {
         turn.enter(Stage::AwaitResult);
     }

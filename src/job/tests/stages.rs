@@ -68,6 +68,56 @@ fn a_pause_that_disarmed_and_could_not_say_so_is_found_out_after_the_resume() {
 }
 
 #[test]
+fn a_pause_disarms_what_a_delivery_that_died_has_armed() {
+    let policy = Policy::default();
+    let mut inputs = inputs(600);
+    inputs.standing = Standing::Paused;
+    let decision = begin(job(Stage::CreateRule), inputs, &policy);
+    assert!(matches!(decision.next, Next::Wait { .. }), "{decision:?}");
+    inputs.redelivered = true;
+    let decision = begin(job(Stage::CreateRule), inputs, &policy);
+    expect_step(&decision, "ReadRuleToPause");
+    let looks = decision.job;
+    let saw = |job: &Job, answer| {
+        let step = Step::ReadRuleToPause;
+        decide(job.clone(), step, answer, inputs, &policy)
+    };
+    let disarms = saw(&looks, rules(&[our_rule(true)]));
+    expect_step(&disarms, "DisarmToPause");
+    let disarmed = |job: &Job, answer| {
+        let step = Step::DisarmToPause;
+        decide(job.clone(), step, answer, inputs, &policy)
+    };
+    let rests = disarmed(&disarms.job, Ok(NbiAnswer::Done));
+    expect_step(&rests, "ReadResults");
+    let progress = &rests.job.progress;
+    assert_eq!(progress.stage, Stage::AwaitResult);
+    assert_eq!(progress.rule, RuleState::Deactivated);
+    assert!(progress.rests_until.is_some() && progress.may_have_twin);
+    for waits in [
+        saw(&looks, rules(&[our_rule(false)])),
+        saw(&looks, rules(&[other_rule(true)])),
+        saw(&looks, rules(&[])),
+        saw(&looks, Ok(NbiAnswer::RulesUnreadable)),
+        saw(&looks, Err(transient())),
+        disarmed(&disarms.job, Ok(NbiAnswer::NoSuchRule)),
+        disarmed(&disarms.job, Err(transient())),
+    ] {
+        assert!(matches!(waits.next, Next::Wait { .. }), "{waits:?}");
+        assert_eq!(waits.job.progress.stage, Stage::CreateRule);
+    }
+    // A write that was announced, or had no answer, may have been done where no read shows it.
+    let mut unseen = looks.clone();
+    unseen.progress.arming = true;
+    let mut unanswered = looks;
+    unanswered.progress.rule = RuleState::Armed;
+    for job in [unseen, unanswered] {
+        expect_step(&saw(&job, rules(&[])), "DisarmToPause");
+        expect_step(&saw(&job, Ok(NbiAnswer::RulesUnreadable)), "DisarmToPause");
+    }
+}
+
+#[test]
 fn a_rule_that_no_read_shows_is_disarmed_by_a_pause_and_not_taken_for_disarmed_after_it() {
     let policy = Policy::default();
     let resumed = Standing::Resumed {
