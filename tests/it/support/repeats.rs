@@ -100,7 +100,10 @@ fn compare(path: &str, one: &Value, other: &Value, found: &mut Vec<(String, Stri
 #[test]
 fn what_a_copy_tells_of_itself_may_differ_and_nothing_else() {
     let event = |data: Value| serde_json::json!({"type": "upgrade.completed", "data": data});
-    let told = serde_json::json!({"reason": "upgraded", "impact": "applied", "attempts": 1, "requested_at": "a"});
+    let told = serde_json::json!({
+        "reason": "upgraded", "impact": "applied", "attempts": 1, "requested_at": "a",
+        "rule": {"state": "deactivated", "id": "R"}, "message": "done",
+    });
     for (member, value, is_dated, expected) in [
         ("attempts", "2", true, ""),
         ("reason", "already_done", true, ""),
@@ -110,9 +113,18 @@ fn what_a_copy_tells_of_itself_may_differ_and_nothing_else() {
         ("reason", "timed_out", true, ""),
         ("impact", "none", true, "data.impact"),
         ("fault", "9010", true, "data.fault"),
+        ("result", "a row", true, "data.result"),
+        ("message", "other", true, "data.message"),
+        ("cpe_id", "CPE2", true, "data.cpe_id"),
+        ("rule", "none", true, "data.rule"),
+        ("rule.state", "superseded", true, ""),
+        ("rule.id", "S", true, "data.rule.id"),
     ] {
         let mut again = told.clone();
-        again[member] = Value::from(value);
+        match member.split_once('.') {
+            Some((parent, name)) => again[parent][name] = Value::from(value),
+            None => again[member] = Value::from(value),
+        }
         let found = differences(&event(told.clone()), &event(again), is_dated);
         let is_right = if expected.is_empty() {
             found.is_empty()
@@ -121,4 +133,40 @@ fn what_a_copy_tells_of_itself_may_differ_and_nothing_else() {
         };
         assert!(is_right, "{member} {value}: {found:?}");
     }
+}
+
+/// What a copy that knows less may say otherwise is bound to its reason: each member beside a reason of each kind.
+#[test]
+fn only_a_copy_that_knows_less_may_say_less() {
+    let event = |reason: &str, impact: &str, cpe_id: &str| serde_json::json!({"data": {"reason": reason, "impact": impact, "cpe_id": cpe_id}});
+    let fault = event("device_fault", "possible", "CPE1");
+    for reason in KNOWS_LESS {
+        let less = event(reason, "none", "CPE1");
+        assert_eq!(differences(&fault, &less, true), Vec::<String>::new());
+        assert_eq!(differences(&less, &fault, true), Vec::<String>::new());
+        let other = differences(&fault, &event(reason, "none", "CPE2"), true);
+        assert!(
+            other.len() == 1 && other[0].starts_with("data.cpe_id"),
+            "{other:?}"
+        );
+    }
+    let as_much = differences(&fault, &event("nbi_rejected", "possible", "CPE1"), true);
+    assert!(
+        as_much.len() == 1 && as_much[0].starts_with("data.reason"),
+        "{as_much:?}"
+    );
+    // One success is told in two ways, and by nothing else.
+    let success = event("upgraded", "applied", "CPE1");
+    let done = event("already_done", "applied", "CPE1");
+    assert_eq!(differences(&success, &done, true), Vec::<String>::new());
+    let unlike = differences(&success, &event("already_done", "none", "CPE1"), true);
+    assert!(
+        unlike.len() == 1 && unlike[0].starts_with("data.impact"),
+        "{unlike:?}"
+    );
+    let current = differences(&success, &event("already_current", "applied", "CPE1"), true);
+    assert!(
+        current.len() == 1 && current[0].starts_with("data.reason"),
+        "{current:?}"
+    );
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use nbi_upgrade::clock::Clock;
 use nbi_upgrade::driver::{Delivery, Destination, Driver, HandOver};
-use nbi_upgrade::job::{self, Inputs, Next, Policy, Stage, Step};
+use nbi_upgrade::job::{self, Inputs, NbiAnswer, Next, Policy, Stage, Step};
 use nbi_upgrade::message::{Codec, Work};
 use nbi_upgrade::nbi::Nbi;
 use tokio::task::JoinSet;
@@ -26,6 +26,10 @@ pub(crate) enum Broken {
     ForgetsOrders,
     /// Creates the rule without looking what stands there.
     BlindPost,
+    /// Writes over a rule without a second look at the results.
+    NoSecondLook,
+    /// Takes a pause for carried out, and leaves the rule armed.
+    KeepsArmed,
     /// Nothing: the copy of the loop as it is, which shows that what is found is the flaw's.
     Nothing,
 }
@@ -34,7 +38,11 @@ impl Broken {
     /// Whether it is the loop that is wrong, and not the driver.
     pub(crate) fn is_of_the_loop(self) -> bool {
         match self {
-            Self::NoHandOver | Self::BlindPost | Self::Nothing => true,
+            Self::NoHandOver
+            | Self::BlindPost
+            | Self::NoSecondLook
+            | Self::KeepsArmed
+            | Self::Nothing => true,
             Self::AckFirst | Self::RandomEventId | Self::ForgetsOrders => false,
         }
     }
@@ -84,6 +92,18 @@ impl<N: Nbi, D: Driver> BrokenWorker<N, D> {
             let step = match decision.next {
                 Next::Step(Step::ReadResultsBeforeArming) if self.broken == Broken::BlindPost => {
                     Step::CreateRule { readable: true }
+                }
+                Next::Step(Step::ReadResultsBeforeWriting { exists: true })
+                    if self.broken == Broken::NoSecondLook =>
+                {
+                    Step::UpdateRule { readable: true }
+                }
+                Next::Step(Step::DisarmToPause) if self.broken == Broken::KeepsArmed => {
+                    let inputs = self.inputs(&decision.job, redelivered);
+                    let done = Ok(NbiAnswer::Done);
+                    let step = Step::DisarmToPause;
+                    decision = job::decide(decision.job, step, done, inputs, &self.policy);
+                    continue;
                 }
                 Next::Step(step) => step,
                 Next::Advance
@@ -169,11 +189,13 @@ fn a_baseline_that_is_not_handed_over_is_found_out() {
 }
 
 /// What the flaws of the loop are looked for in.
-const LOOPED: [&str; 4] = [
+const LOOPED: [&str; 6] = [
     "success",
     "success+100s",
     "transient_fault",
     "transient_fault+600s",
+    "pause_call_in",
+    "slow_worker_cut_off",
 ];
 
 /// Without this the flaws of the loop would prove nothing: what is found might be the copy's.
@@ -190,6 +212,22 @@ fn a_worker_that_forgets_what_was_ordered_before_it_was_born_is_found_out() {
         .map(|name| scenarios::named(name).with(|scenario| scenario.workers = 1));
     let found = found(Broken::ForgetsOrders, scenarios);
     assert_found(&found, "which an order forbids");
+}
+
+#[test]
+fn a_rule_that_stays_armed_in_a_pause_is_found_out() {
+    let found = found(Broken::KeepsArmed, [scenarios::named("pause_call_in")]);
+    assert_found(
+        &found,
+        "flash at 2026-11-23T12:15:00Z, which an order forbids",
+    );
+}
+
+#[test]
+fn a_rule_that_is_written_over_without_a_second_look_is_found_out() {
+    let scenarios = [scenarios::named("slow_worker_cut_off")];
+    let found = found(Broken::NoSecondLook, scenarios);
+    assert_found(&found, "was flashed 2 times");
 }
 
 /// What `job.flash_time_max` is for: with one that is too short, a device that is at it is armed again right after a pause.

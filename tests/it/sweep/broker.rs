@@ -13,6 +13,7 @@ use nbi_upgrade::message::{Command, EventMessage};
 use serde_json::Value;
 use tokio::sync::Notify;
 
+use super::copies::Copies;
 use super::faults::{Draws, Fate, Faults};
 use super::history::History;
 use super::message::{Message, Queue};
@@ -26,6 +27,8 @@ struct Unacked {
     worker: usize,
     /// Something took its place already: it is no copy of its own unless it comes back.
     is_replaced: bool,
+    /// The job's final event is published: if it comes back, it is a copy of what is over.
+    has_ended: bool,
 }
 
 #[derive(Debug)]
@@ -43,11 +46,11 @@ struct State {
     requests: VecDeque<Message>,
     later: Vec<Later>,
     unacked: BTreeMap<u64, Unacked>,
+    /// Deliveries that come again, while the worker that lost its connection goes on with them.
+    taken_back: BTreeMap<u64, Unacked>,
     tags: u64,
     dead: Vec<(Message, String)>,
-    /// Most copies of a job at any time, and what may have made copies of it.
-    copies: BTreeMap<String, usize>,
-    forks: BTreeMap<String, usize>,
+    copies: BTreeMap<String, Copies>,
     /// The stream of commands, with their times.
     commands: Vec<(Timestamp, Command)>,
     /// Until when the broker is away, and until when a worker has no connection.
@@ -62,6 +65,15 @@ pub(crate) struct Broker {
     history: History,
     changed: Arc<Notify>,
     pub(crate) settled: Arc<Notify>,
+}
+
+/// What a worker does with a delivery that comes again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    Dies,
+    GivesBack,
+    /// It goes on with it.
+    IsCutOff,
 }
 
 /// What a worker that wants a message gets.
@@ -79,10 +91,10 @@ impl Broker {
             requests: VecDeque::new(),
             later: Vec::new(),
             unacked: BTreeMap::new(),
+            taken_back: BTreeMap::new(),
             tags: 0,
             dead: Vec::new(),
             copies: BTreeMap::new(),
-            forks: BTreeMap::new(),
             commands: Vec::new(),
             away_until: Timestamp::MIN,
             cut_until: BTreeMap::new(),
@@ -105,13 +117,17 @@ impl Broker {
         let now = self.history.now();
         let mut state = self.state();
         let copies = 1 + usize::from(state.draws.is_request_duplicated(now));
-        *state.forks.entry(job.to_owned()).or_default() += copies;
+        let known = state.copies_of(job);
+        if known.made > 0 {
+            known.is_copied_at(now);
+        }
+        known.made += copies;
         for _ in 0..copies {
             state
                 .requests
                 .push_back(Message::new(Queue::Requests, job, body.clone(), false));
         }
-        state.count_copies(job);
+        state.count_copies(job, now);
         drop(state);
         self.changed.notify_waiters();
     }
@@ -160,6 +176,7 @@ impl Broker {
             message: message.clone(),
             worker,
             is_replaced: false,
+            has_ended: false,
         };
         state.unacked.insert(tag, unacked);
         Taken::Delivery(tag, message)
@@ -181,7 +198,8 @@ impl Broker {
         let now = self.history.now();
         let mut state = self.state();
         let is_full = state.draws.faults.full;
-        let fate = if is_full.is_some_and(|(from, until)| (from..until).contains(&now)) {
+        let is_full = is_full.is_some_and(|(from, until)| (from..until).contains(&now));
+        let fate = if is_full && now >= state.cut_until(worker) {
             Fate::Nacked
         } else {
             state.publish(worker, now)
@@ -210,11 +228,11 @@ impl Broker {
             }
             if fate != Fate::Confirmed {
                 // It will be published again: the first one is a copy.
-                *state.forks.entry(job.clone()).or_default() += 1;
-            } else if let Some(unacked) = state.unacked.get_mut(&tag) {
+                state.copies_of(&job).made += 1;
+            } else if let Some(unacked) = state.delivery(tag) {
                 unacked.is_replaced = true;
             }
-            state.count_copies(&job);
+            state.count_copies(&job, now);
         }
         drop(state);
         if fate != Fate::Confirmed {
@@ -227,9 +245,16 @@ impl Broker {
         fate
     }
 
-    /// Publishes an event.
-    pub(crate) fn publish_event(&self, worker: usize, event: &EventMessage) -> Fate {
-        let fate = self.state().publish(worker, self.history.now());
+    /// Publishes an event that the delivery `tag` has brought about.
+    pub(crate) fn publish_event(&self, worker: usize, tag: u64, event: &EventMessage) -> Fate {
+        let mut state = self.state();
+        let fate = state.publish(worker, self.history.now());
+        if fate.takes_effect()
+            && let Some(unacked) = state.delivery(tag)
+        {
+            unacked.has_ended |= event.kind.is_final();
+        }
+        drop(state);
         if fate.takes_effect() {
             let body: Value = serde_json::from_slice(&event.body).unwrap();
             let reason = body["data"]["reason"].as_str().unwrap_or_default();
@@ -240,32 +265,39 @@ impl Broker {
                 format!("event {kind} {reason} of {job}, id {id}…, {fate:?}"),
             );
             let is_final = event.kind.is_final();
-            self.history.add_event(event.id.clone(), is_final, body);
+            self.history
+                .add_event(tag, event.id.clone(), is_final, body);
         }
         fate
     }
 
-    /// The delivery is over: nothing takes its place but events.
+    /// The delivery is over: what takes its place, if anything does, is confirmed.
     pub(crate) fn is_over(&self, tag: u64) {
-        if let Some(unacked) = self.state().unacked.get_mut(&tag) {
+        if let Some(unacked) = self.state().delivery(tag) {
             unacked.is_replaced = true;
         }
     }
 
-    /// Acknowledges; false: the connection was gone, and the message comes again.
+    /// A worker has thrown away what it took in: its connection was lost before it began.
+    pub(crate) fn let_go(&self, tag: u64) {
+        self.state().taken_back.remove(&tag);
+    }
+
+    /// Acknowledges; false: the worker cannot know that it took effect, and mostly it did not: the message comes again.
     pub(crate) fn ack(&self, worker: usize, tag: u64) -> bool {
         let now = self.history.now();
         let mut state = self.state();
+        state.taken_back.remove(&tag);
         if state.draws.ack_is_lost(now) {
             drop(state);
             self.history.note(worker, "acknowledgement lost");
-            self.redeliver(|key, _| *key == tag, Duration::ZERO);
+            self.redeliver(|key, _| *key == tag, Duration::ZERO, Why::GivesBack);
             return false;
         }
         if state.draws.ack_vanishes(now) {
             drop(state);
             self.history.note(worker, "acknowledgement lost unnoticed");
-            self.redeliver(|key, _| *key == tag, Duration::ZERO);
+            self.redeliver(|key, _| *key == tag, Duration::ZERO, Why::GivesBack);
             return true;
         }
         let is_reported = !state.draws.ack_is_unreported(now);
@@ -287,7 +319,8 @@ impl Broker {
 
     /// Gives a delivery back.
     pub(crate) fn nack(&self, tag: u64) {
-        self.redeliver(|key, _| *key == tag, Duration::ZERO);
+        self.let_go(tag);
+        self.redeliver(|key, _| *key == tag, Duration::ZERO, Why::GivesBack);
     }
 
     /// Publishes a message to the dead letters, with the reason.
@@ -308,14 +341,19 @@ impl Broker {
 
     /// A worker is gone: what it had in hand comes again once the broker notices.
     pub(crate) fn consumer_died(&self, worker: usize) {
-        let after = self.state().draws.faults.redelivers_after;
-        self.redeliver(|_, unacked| unacked.worker == worker, after);
+        let mut state = self.state();
+        let after = state.draws.faults.redelivers_after;
+        state
+            .taken_back
+            .retain(|_, unacked| unacked.worker != worker);
+        drop(state);
+        self.redeliver(|_, unacked| unacked.worker == worker, after, Why::Dies);
     }
 
     /// The broker restarts: everything in hand comes again.
     pub(crate) fn restart(&self) {
         self.history.note(0, "the broker restarts");
-        self.redeliver(|_, _| true, Duration::from_secs(1));
+        self.redeliver(|_, _| true, Duration::from_secs(1), Why::IsCutOff);
     }
 
     /// A worker has no connection for a while, or the broker is away from all: what is in hand comes again, and the workers live on.
@@ -339,11 +377,15 @@ impl Broker {
         self.redeliver(
             |_, unacked| worker.is_none_or(|worker| worker == unacked.worker),
             notices_after,
+            Why::IsCutOff,
         );
     }
 
-    fn redeliver(&self, which: impl Fn(&u64, &Unacked) -> bool, after: Duration) {
-        let at = self.history.now() + SignedDuration::try_from(after).unwrap();
+    /// Deliveries come again, after this.
+    fn redeliver(&self, which: impl Fn(&u64, &Unacked) -> bool, after: Duration, why: Why) {
+        let (goes_on, dies) = (why == Why::IsCutOff, why == Why::Dies);
+        let now = self.history.now();
+        let at = now + SignedDuration::try_from(after).unwrap();
         let mut state = self.state();
         let tags: Vec<u64> = state
             .unacked
@@ -352,12 +394,30 @@ impl Broker {
             .map(|(tag, _)| *tag)
             .collect();
         for tag in tags {
-            let Some(Unacked { mut message, .. }) = state.unacked.remove(&tag) else {
+            let Some(unacked) = state.unacked.remove(&tag) else {
                 continue;
             };
+            let mut message = unacked.message.clone();
             message.deliveries += 1;
             let job = message.job.clone();
-            *state.forks.entry(job.clone()).or_default() += 1;
+            let copies = state.copies_of(&job);
+            if goes_on || unacked.is_replaced || unacked.has_ended {
+                copies.made += 1;
+            } else {
+                let counted = if dies {
+                    &mut copies.of_the_dead
+                } else {
+                    &mut copies.given_back
+                };
+                *counted += 1;
+            }
+            if unacked.has_ended {
+                copies.is_copied_at(now);
+            }
+            copies.cut_off += usize::from(goes_on);
+            if goes_on {
+                state.taken_back.insert(tag, unacked);
+            }
             if message.deliveries > DELIVERY_LIMIT {
                 state.dead.push((message, "delivery_limit".to_owned()));
             } else {
@@ -367,7 +427,7 @@ impl Broker {
                     by_dead_lettering: false,
                 });
             }
-            state.count_copies(&job);
+            state.count_copies(&job, now);
         }
         drop(state);
         self.changed.notify_waiters();
@@ -410,19 +470,9 @@ impl Broker {
             .collect()
     }
 
-    /// By job: most copies at any time, and how many there may be (requests, and whatever may have made copies).
-    pub(crate) fn copies(&self) -> BTreeMap<String, (usize, usize)> {
-        let state = self.state();
-        state
-            .copies
-            .iter()
-            .map(|(job, most)| {
-                (
-                    job.clone(),
-                    (*most, state.forks.get(job).copied().unwrap_or(0)),
-                )
-            })
-            .collect()
+    /// By job: its copies.
+    pub(crate) fn copies(&self) -> BTreeMap<String, Copies> {
+        self.state().copies.clone()
     }
 }
 
@@ -464,18 +514,30 @@ impl State {
                 ..
             } = self.later.remove(index);
             if by_dead_lettering && self.draws.is_duplicated(now) {
-                *self.forks.entry(message.job.clone()).or_default() += 1;
                 let job = message.job.clone();
+                self.copies_of(&job).made += 1;
                 self.queue(message.clone());
                 self.queue(message);
-                self.count_copies(&job);
+                self.count_copies(&job, now);
             } else {
                 self.queue(message);
             }
         }
     }
 
-    fn count_copies(&mut self, job: &str) {
+    /// A delivery that a worker has in hand, whether or not it comes again.
+    fn delivery(&mut self, tag: u64) -> Option<&mut Unacked> {
+        match self.unacked.get_mut(&tag) {
+            Some(unacked) => Some(unacked),
+            None => self.taken_back.get_mut(&tag),
+        }
+    }
+
+    fn copies_of(&mut self, job: &str) -> &mut Copies {
+        self.copies.entry(job.to_owned()).or_default()
+    }
+
+    fn count_copies(&mut self, job: &str, now: Timestamp) {
         let is_job = |message: &Message| message.job == job;
         let waiting = self
             .steps
@@ -486,10 +548,14 @@ impl State {
         let in_hand = self
             .unacked
             .values()
+            .chain(self.taken_back.values())
             .filter(|unacked| !unacked.is_replaced && is_job(&unacked.message));
         let count = waiting.count() + later.count() + in_hand.count();
-        let most = self.copies.entry(job.to_owned()).or_default();
-        *most = (*most).max(count);
+        let copies = self.copies_of(job);
+        copies.most = copies.most.max(count);
+        if count > 1 {
+            copies.is_copied_at(now);
+        }
     }
 
     fn depth(&self) -> usize {

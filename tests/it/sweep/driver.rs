@@ -269,7 +269,7 @@ impl Parts {
             }
             let worker = self.life.worker;
             let fate = match message {
-                Outgoing::Event(event) => self.broker.publish_event(worker, event),
+                Outgoing::Event(event) => self.broker.publish_event(worker, tag, event),
                 Outgoing::Again { message, ttl } => {
                     self.broker.publish_step(worker, tag, message.clone(), *ttl)
                 }
@@ -398,9 +398,11 @@ impl Driver for ModelDriver {
                     break;
                 };
                 // What a lost connection brought is thrown away: it comes again.
-                if broker.is_in_hand(item.delivery.token.tag) {
+                let tag = item.delivery.token.tag;
+                if broker.is_in_hand(tag) {
                     return Some(item.delivery);
                 }
+                broker.let_go(tag);
             }
             changed.await;
         }

@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use super::check::Seen;
 use super::driver::LAG;
-use super::history::NbiWrite;
-use super::outcomes;
+use super::history::{NbiWrite, Rule};
 use super::run::Facts;
 use super::scenarios::{JobExpectation, Scenario};
+use super::{again, outcomes};
 use crate::support::world::start;
 
 /// A time in which something must not be.
@@ -20,20 +20,44 @@ type Span = (Timestamp, Timestamp);
 /// After an order a job that waits is looked at within 5 minutes (`await_result.max`); a minute for its calls.
 const ORDER_TAKES: SignedDuration = SignedDuration::from_mins(6);
 
+/// What operators have ordered of a job, and when.
+fn orders(scenario: &Scenario, job: &JobExpectation) -> Vec<(Timestamp, Value)> {
+    let orders = scenario.commands.iter().map(|command| {
+        let body: Value = serde_json::from_str(&command.body).unwrap();
+        (
+            start() + SignedDuration::try_from(command.after).unwrap(),
+            body,
+        )
+    });
+    let is_ours = |body: &Value| {
+        body["job_id"] == job.job_id.as_str()
+            || body["campaign_id"].is_string() && body["campaign_id"] == job.campaign_id.as_str()
+            || body["all"] == true
+    };
+    orders.filter(|(_, body)| is_ours(body)).collect()
+}
+
+/// When a command of this kind was first given for a job.
+pub(crate) fn ordered_at(
+    scenario: &Scenario,
+    job: &JobExpectation,
+    command: &str,
+) -> Option<Timestamp> {
+    let orders = orders(scenario, job).into_iter();
+    orders
+        .filter(|(_, body)| body["command"] == command)
+        .map(|(at, _)| at)
+        .min()
+}
+
 /// From when until when nothing may be armed for a job, as operators have ordered; with what an order takes to be known, and a call.
 fn forbidden(scenario: &Scenario, job: &JobExpectation) -> Vec<Span> {
     let mut closed = Vec::new();
     let mut paused: BTreeMap<String, Timestamp> = BTreeMap::new();
     let slack = LAG + SignedDuration::from_secs(2);
-    for command in &scenario.commands {
-        let body: Value = serde_json::from_str(&command.body).unwrap();
-        let at = start() + SignedDuration::try_from(command.after).unwrap();
-        let is_ours = body["job_id"] == job.job_id.as_str()
-            || body["campaign_id"].is_string() && body["campaign_id"] == job.campaign_id.as_str()
-            || body["all"] == true;
+    for (at, body) in orders(scenario, job) {
         let scope = body["campaign_id"].to_string();
         match body["command"].as_str() {
-            _ if !is_ours => {}
             Some("cancel") => closed.push((at + slack, Timestamp::MAX)),
             Some("pause") => {
                 paused.entry(scope).or_insert(at + slack);
@@ -49,15 +73,28 @@ fn span_of(spans: &[Span], at: Timestamp) -> Option<&Span> {
     spans.iter().find(|(from, until)| at > *from && at < *until)
 }
 
-/// Executions of the job's file on its device.
-pub(crate) fn flashes<'a>(seen: &Seen<'a>) -> Vec<&'a Flash> {
-    let job = seen.job;
+/// Executions on the job's device, of any file.
+pub(crate) fn flashes_of_device<'a>(seen: &Seen<'a>) -> Vec<&'a Flash> {
     let devices = seen.facts.devices.iter();
     devices
-        .filter(|device| device.cpe_id == job.cpe_id)
+        .filter(|device| device.cpe_id == seen.job.cpe_id)
         .flat_map(|device| &device.flashes)
-        .filter(|flash| flash.file == job.file)
         .collect()
+}
+
+/// Executions of the job's file on its device.
+pub(crate) fn flashes<'a>(seen: &Seen<'a>) -> Vec<&'a Flash> {
+    let mut flashes = flashes_of_device(seen);
+    flashes.retain(|flash| flash.file == seen.job.file);
+    flashes
+}
+
+/// How many of them wrote firmware.
+pub(crate) fn written(flashes: &[&Flash]) -> usize {
+    let writing = flashes
+        .iter()
+        .filter(|flash| flash.result.writes_firmware());
+    writing.count()
 }
 
 /// What was done for a job.
@@ -67,10 +104,8 @@ pub(crate) fn check(seen: &Seen<'_>, wrong: &mut Vec<String>) {
     let flashes = flashes(seen);
     when(seen, &flashes, wrong);
     how_often(seen, &flashes, wrong);
-    let written = flashes
-        .iter()
-        .filter(|flash| flash.result.writes_firmware())
-        .count();
+    until_when(seen, &flashes, wrong);
+    let written = written(&flashes);
     for event in finals {
         let is_completed = event.text("outcome") == "completed";
         let (verdict, impact) = (event.verdict(), event.text("impact"));
@@ -89,8 +124,9 @@ pub(crate) fn check(seen: &Seen<'_>, wrong: &mut Vec<String>) {
         }
     }
     // A copy that comes late, out of a pause, may arm while another one ends (`docs/reliability.md`); that it disarms, `check.rs` sees.
-    let may_overlap = seen.is_copied && (job.may_differ || !seen.scenario.commands.is_empty());
     let over_at = finals.first().map(|event| event.at);
+    let may_overlap = over_at.is_some_and(|at| seen.was_copied_by(at))
+        && (job.may_differ || !seen.scenario.commands.is_empty());
     let is_of_device =
         |write: &&NbiWrite| write.cpe_id == job.cpe_id && write.operation != "connection_request";
     let last = seen
@@ -101,7 +137,7 @@ pub(crate) fn check(seen: &Seen<'_>, wrong: &mut Vec<String>) {
         .rfind(|write| over_at.is_some_and(|over_at| write.at <= over_at));
     if let (Some(last), Some(first)) = (last, finals.first())
         && last.file.as_ref() == Some(&job.file)
-        && !seen.scenario.leaves_rule
+        && !job.leaves_rule
         && !may_overlap
         && first.body["data"]["rule"]["state"] != "cleanup_failed"
     {
@@ -156,7 +192,7 @@ fn when(seen: &Seen<'_>, flashes: &[&Flash], wrong: &mut Vec<String>) {
             wrong.push(format!("{name}: {what} at {at}, before not_before"));
         }
         let is_over = over_at.is_some_and(|over_at| at > over_at);
-        if is_over && !(job.may_differ && seen.is_copied) {
+        if is_over && !(job.may_differ && seen.was_copied_by(at)) {
             wrong.push(format!("{name}: {what} at {at}, after the final event"));
         }
     }
@@ -167,15 +203,13 @@ fn how_often(seen: &Seen<'_>, flashes: &[&Flash], wrong: &mut Vec<String>) {
     let Seen {
         scenario,
         job,
-        facts,
+        copies,
         ..
     } = seen;
     let name = &job.job_id;
-    let written = flashes
-        .iter()
-        .filter(|flash| flash.result.writes_firmware())
-        .count();
-    if written > 1 && !job.may_flash_again {
+    let written = written(flashes);
+    let cause = again::cause(seen, flashes);
+    if written > 1 && cause.is_none() {
         wrong.push(format!(
             "{name}: {} was flashed {written} times",
             job.cpe_id
@@ -183,18 +217,39 @@ fn how_often(seen: &Seen<'_>, flashes: &[&Flash], wrong: &mut Vec<String>) {
     }
     let uses_up = scenario.setup.semantics.failed_attempt == FailedAttempt::UsesUpExecution;
     // Each copy counts its own tries: strict while there is one request and a broker that makes no copies.
-    let copies = if scenario.is_calm() {
-        1
-    } else {
-        facts.copies.get(name).map_or(1, |(_, may_be)| *may_be)
-    };
-    if uses_up && !job.may_flash_again && flashes.len() > job.max_attempts * copies {
+    let copies = if scenario.is_calm() { 1 } else { copies.made };
+    if uses_up && cause.is_none() && flashes.len() > job.max_attempts * copies {
         wrong.push(format!(
             "{name}: {} tried {} times, asked for were {}",
             job.cpe_id,
             flashes.len(),
             job.max_attempts
         ));
+    }
+}
+
+/// Whatever copies there were: long after the deadline nothing is armed for the job, and nothing is run.
+fn until_when(seen: &Seen<'_>, flashes: &[&Flash], wrong: &mut Vec<String>) {
+    let Seen { job, facts, .. } = seen;
+    let name = &job.job_id;
+    if job.leaves_rule {
+        return;
+    }
+    let latest = seen.at_the_latest(job.deadline, outcomes::ENDING_TAKES);
+    let arms = |rules: &[Rule]| rules.iter().any(|rule| rule.arms(&job.cpe_id, &job.file));
+    let then = facts.rules.iter().rfind(|(at, _)| *at <= latest);
+    if then.is_some_and(|(_, rules)| arms(rules)) {
+        wrong.push(format!("{name}: its rule is armed still at {latest}"));
+    }
+    let armed = facts.rules.iter().filter(|(_, rules)| arms(rules));
+    let runs = flashes.iter().map(|flash| flash.started_at);
+    for at in armed.map(|(at, _)| *at).chain(runs) {
+        if at > latest {
+            wrong.push(format!(
+                "{name}: armed or run at {at}, after {latest}, its deadline is {}",
+                job.deadline
+            ));
+        }
     }
 }
 
@@ -216,16 +271,20 @@ pub(crate) fn strangers(scenario: &Scenario, facts: &Facts, wrong: &mut Vec<Stri
             ));
         }
         let may_wake = |job: &JobExpectation| {
-            let skew = scenario.skews.iter().map(|skew| skew.abs()).max();
-            let skew = skew.unwrap_or_default() + SignedDuration::from_secs(1);
+            let skew = scenario.skew_max() + SignedDuration::from_secs(1);
             let last = facts
                 .events
                 .iter()
                 .filter(|event| event.is_final && event.text("job_id") == job.job_id)
                 .map(|event| event.at)
                 .max();
+            // A worker that is cut off goes on, and may die before it says so.
+            let is_cut_off = facts
+                .copies
+                .get(&job.job_id)
+                .is_some_and(|copies| copies.cut_off > 0);
             job.not_before.is_none_or(|time| *at >= time - skew)
-                && last.is_none_or(|last| *at <= last)
+                && (is_cut_off || last.is_none_or(|last| *at <= last))
                 && span_of(&forbidden(scenario, job), *at).is_none()
         };
         if *operation == "connection_request" && !jobs.any(may_wake) {

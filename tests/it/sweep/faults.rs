@@ -41,7 +41,7 @@ pub(crate) struct Faults {
     pub(crate) ack_unreported: f64,
     /// Connections that are lost for a while.
     pub(crate) cuts: Vec<Cut>,
-    /// From when until when continuations are refused.
+    /// From when until when what goes on is refused: continuations, and requests that are given back.
     pub(crate) full: Option<(Timestamp, Timestamp)>,
     /// Workers read the stream of commands again and again from its beginning.
     pub(crate) commands_again: bool,

@@ -134,6 +134,7 @@ impl Parts {
         let Item { delivery, message } = item;
         let ModelToken { tag, job } = delivery.token;
         if !self.broker.is_in_hand(tag) {
+            self.broker.let_go(tag);
             return;
         }
         if self.gate.is_stopping() {

@@ -16,6 +16,8 @@ mod points; // where a worker can die, and the plan that says where it does
 
 mod message; // what the model broker holds
 
+mod copies; // how often a job was there
+
 mod broker; // the model of RabbitMQ: outlives workers, loses nothing, repeats much
 
 mod faults; // what the broker does wrong, by seed
@@ -30,9 +32,12 @@ mod nbi; // the way to the simulator, with a crash point on either side of every
 
 mod run; // one scenario with one plan: processes are born, die and are replaced
 
+mod again; // what may have a device flashed twice
 mod check; // the properties that hold in any run
 mod effects; // what a run did to the NBI and to devices
+mod judged;
 mod outcomes; // what its events must say
+mod verdicts; // what must have happened where one says so // each of these rules, shown a run that breaks it
 
 mod scenarios; // what is run
 

@@ -8,11 +8,11 @@ use nbi_upgrade::simulator::{ReadingRules, Results};
 use super::check::Seen;
 use super::effects;
 use super::history::Published;
-use super::scenarios::Scenario;
+use super::scenarios::Send;
 use crate::support::repeats;
 
 /// From a deadline to the final event, where nothing is in the way: the last calls, each with its repeats.
-const ENDING_TAKES: SignedDuration = SignedDuration::from_mins(15);
+pub(crate) const ENDING_TAKES: SignedDuration = SignedDuration::from_mins(15);
 
 /// How a job ended, by whichever copy: `already_done` is another copy's `upgraded`.
 fn verdict(event: &Published) -> String {
@@ -28,9 +28,13 @@ pub(crate) fn check(seen: &Seen<'_>, wrong: &mut Vec<String>) {
         return;
     };
     let verdicts: BTreeSet<String> = finals.iter().map(|event| verdict(event)).collect();
-    if verdicts.len() > 1 && !(job.may_differ && seen.is_copied) {
+    let may_differ = |event: &Published| job.may_differ && seen.was_copied_by(event.at);
+    let mut differing = finals
+        .iter()
+        .filter(|event| verdict(event) != verdict(first));
+    if !differing.all(|event| may_differ(event)) {
         wrong.push(format!("{name} has two outcomes: {verdicts:?}"));
-    } else if !can_be_explained(seen.scenario, &verdicts) {
+    } else if !can_be_explained(seen, &verdicts) {
         wrong.push(format!("{name} has outcomes that contradict: {verdicts:?}"));
     }
     let kinds: BTreeSet<&str> = finals.iter().map(|event| event.text("outcome")).collect();
@@ -40,6 +44,14 @@ pub(crate) fn check(seen: &Seen<'_>, wrong: &mut Vec<String>) {
         .collect();
     if ids.len() > kinds.len() {
         wrong.push(format!("{name}: one outcome under two ids: {ids:?}"));
+    }
+    let by_delivery: BTreeSet<(u64, &str)> = finals
+        .iter()
+        .map(|event| (event.delivery, event.id.as_str()))
+        .collect();
+    let deliveries: BTreeSet<u64> = finals.iter().map(|event| event.delivery).collect();
+    if by_delivery.len() > deliveries.len() {
+        wrong.push(format!("{name}: one delivery has two outcomes: {ids:?}"));
     }
     for event in finals {
         let verdict = event.verdict();
@@ -65,14 +77,20 @@ pub(crate) fn check(seen: &Seen<'_>, wrong: &mut Vec<String>) {
 
 /// Whether this is the word of a copy that may know less than another one of the job.
 pub(crate) fn may_know_less(seen: &Seen<'_>, event: &Published) -> bool {
-    seen.is_copied && repeats::knows_less(event.text("reason"))
+    seen.was_copied_by(event.at) && repeats::knows_less(event.text("reason"))
 }
 
 /// Whether copies that looked at different moments may have come to each two of these. Success and fault of one job contradict each other,
-/// except where copies cannot tell whose result they see, or since when.
-fn can_be_explained(scenario: &Scenario, verdicts: &BTreeSet<String>) -> bool {
+/// except where copies cannot tell whose result they see, or since when, or where a request that nobody dated came again after a fault, which is
+/// a new order.
+fn can_be_explained(seen: &Seen<'_>, verdicts: &BTreeSet<String>) -> bool {
+    let Seen { scenario, job, .. } = seen;
     let semantics = &scenario.setup.semantics;
-    let is_limited = semantics.reading_rules != ReadingRules::Allowed
+    let sends = scenario.sends.iter();
+    let requests: Vec<_> = sends.filter(|send| send.job == job.job_id).collect();
+    let is_dated = |send: &&Send| send.body["requested_at"].is_string();
+    let is_limited = requests.len() > 1 && !requests.iter().all(is_dated)
+        || semantics.reading_rules != ReadingRules::Allowed
         || semantics.results == Results::RowRewritten
         || scenario.skews.len() > 1;
     let results: Vec<&str> = verdicts

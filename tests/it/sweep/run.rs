@@ -21,25 +21,31 @@ use tokio_util::sync::CancellationToken;
 
 use super::broken;
 use super::broker::Broker;
-use super::check;
+use super::check::{self, Tally};
+use super::copies::Copies;
 use super::driver::{ModelDriver, Parts};
 use super::faults::Cut;
-use super::history::{History, Line, NbiWrite, Published, table};
+use super::history::{Failure, History, Line, NbiWrite, Published, Rule, table};
 use super::nbi::CrashingTransport;
 use super::points::{Life, Plan, Points};
 use super::scenarios::Scenario;
 use crate::support::world::start;
 
 /// What a run left behind.
+#[derive(Clone, Default)]
 pub(crate) struct Facts {
     pub(crate) events: Vec<Published>,
     pub(crate) writes: Vec<NbiWrite>,
+    /// NBI calls, and those of them that had no proper answer.
     pub(crate) calls: usize,
-    pub(crate) copies: BTreeMap<String, (usize, usize)>,
+    pub(crate) failures: Vec<Failure>,
+    pub(crate) copies: BTreeMap<String, Copies>,
     pub(crate) dead: Vec<String>,
     /// Messages that were left when the patience was over.
     pub(crate) left: usize,
-    pub(crate) armed: Vec<String>,
+    /// What stood in the storage of rules, from when on, and what stands there at the end.
+    pub(crate) rules: Vec<(Timestamp, Vec<Rule>)>,
+    pub(crate) at_the_end: Vec<Rule>,
     pub(crate) devices: Vec<DeviceView>,
     pub(crate) crashes: usize,
 }
@@ -54,6 +60,7 @@ pub(crate) struct Run {
     pub(crate) violations: Vec<String>,
     pub(crate) lines: Vec<Line>,
     pub(crate) verdicts: BTreeMap<String, BTreeSet<String>>,
+    pub(crate) tally: Tally,
 }
 
 impl Run {
@@ -157,7 +164,7 @@ impl Stage<'_> {
             inner: InProcessTransport::new(self.simulator.clone(), InProcessSettings::default()),
             life: Arc::clone(&life),
             broker: self.broker.clone(),
-            latency: scenario.setup.latency,
+            latency: scenario.ways[(self.born - 1) % scenario.ways.len()],
         };
         let mut settings = scenario.setup.nbi.clone();
         // The client's jitter is not ours to seed: pauses of nothing have none.
@@ -309,17 +316,19 @@ impl Stage<'_> {
             self.bury(worker).await;
         }
         let (points, crashes) = self.points.counts();
-        let (armed, devices) = self
+        let (rules, devices) = self
             .simulator
-            .with(|simulator, now| (simulator.armed_rules(), simulator.devices(now)));
+            .with(|simulator, now| (simulator.rules(), simulator.devices(now)));
         let facts = Facts {
             events: self.history.events(),
             writes: self.history.writes(),
             calls: self.history.calls(),
+            failures: self.history.failures(),
             copies: self.broker.copies(),
             dead: self.broker.dead(),
             left: self.broker.depth(),
-            armed,
+            rules: self.history.rules(),
+            at_the_end: rules.iter().map(Rule::from_row).collect(),
             devices,
             crashes,
         };
@@ -328,7 +337,7 @@ impl Stage<'_> {
             let job = event.text("job_id").to_owned();
             verdicts.entry(job).or_default().insert(event.verdict());
         }
-        let violations = check::check(self.scenario, &facts);
+        let (violations, tally) = check::check(self.scenario, &facts);
         let mut lines = self.history.lines();
         lines.extend(flashes(&facts.devices));
         lines.sort_by_key(|line| line.at);
@@ -340,6 +349,7 @@ impl Stage<'_> {
             violations,
             lines,
             verdicts,
+            tally,
         }
     }
 }

@@ -1,0 +1,94 @@
+//! What may have a device flashed twice for one job: limits that are known (`docs/reliability.md`), each only where it was there in the run.
+//!
+//! None of them without something done twice: a request that came twice, a copy, or a delivery that came again; of the job, or of another one
+//! of its device.
+
+use jiff::Timestamp;
+use nbi_upgrade::simulator::{Flash, PostOnExisting, Put, ReadingRules, Results};
+
+use super::check::Seen;
+use super::effects;
+use super::history::{Rule, rule_id};
+
+/// Why its device may be flashed again, if it may.
+pub(crate) fn cause(seen: &Seen<'_>, flashes: &[&Flash]) -> Option<&'static str> {
+    let last = flashes.iter().map(|flash| flash.started_at).max();
+    let by = last.unwrap_or(Timestamp::MAX);
+    // Another job's copies are enough for this one.
+    if is_doubled(seen, by) {
+        return Some("two rules of one id");
+    }
+    let causes = [
+        ("rules that no read shows", is_never_shown(seen)),
+        ("copies that read no rule", is_blind(seen, by)),
+        ("a rule that lost its file", has_lost_its_file(seen, by)),
+        ("a result in place of another", is_rewritten(seen, by)),
+        (
+            "a request after a pause",
+            is_paused_and_asked_again(seen, by),
+        ),
+    ];
+    let cause = causes.into_iter().find(|(_, is_there)| *is_there);
+    cause.filter(|_| seen.came_again()).map(|(name, _)| name)
+}
+
+/// Reads show no rule: a delivery that comes again does not see its own.
+fn is_never_shown(seen: &Seen<'_>) -> bool {
+    seen.scenario.setup.semantics.reading_rules == ReadingRules::NeverFound404
+}
+
+/// Rules cannot be read, and there are copies, which cannot see each other's.
+fn is_blind(seen: &Seen<'_>, by: Timestamp) -> bool {
+    match seen.scenario.setup.semantics.reading_rules {
+        ReadingRules::Allowed | ReadingRules::NeverFound404 => false,
+        ReadingRules::Forbidden403
+        | ReadingRules::MethodNotAllowed405
+        | ReadingRules::NotImplemented501 => seen.was_copied_by(by),
+    }
+}
+
+/// The rules of the device that stood there by then, at one time after the other.
+fn rules<'a>(seen: &Seen<'a>, by: Timestamp) -> impl Iterator<Item = Vec<&'a Rule>> {
+    let id = rule_id(&seen.job.cpe_id);
+    let until = seen.facts.rules.iter().filter(move |(at, _)| *at <= by);
+    until.map(move |(_, rules)| rules.iter().filter(|rule| rule.id == id).collect())
+}
+
+/// A PUT that disarms has dropped the file: nothing tells any more whose rule it was.
+fn has_lost_its_file(seen: &Seen<'_>, by: Timestamp) -> bool {
+    seen.scenario.setup.semantics.put == Put::Replace
+        && rules(seen, by).any(|rules| rules.iter().any(|rule| rule.file.is_empty()))
+}
+
+/// A second POST has made a second rule: one is disarmed, the other runs.
+fn is_doubled(seen: &Seen<'_>, by: Timestamp) -> bool {
+    seen.scenario.setup.semantics.post_on_existing == PostOnExisting::Duplicate
+        && rules(seen, by).any(|rules| rules.len() > 1)
+}
+
+/// The one row of the device has become another job's.
+fn is_rewritten(seen: &Seen<'_>, by: Timestamp) -> bool {
+    let flashes = effects::flashes_of_device(seen);
+    seen.scenario.setup.semantics.results == Results::RowRewritten
+        && flashes
+            .iter()
+            .any(|flash| flash.file != seen.job.file && flash.started_at <= by)
+}
+
+/// Without tags nothing tells a request that is sent again after a pause from a new order: it may find what the pause disarmed.
+fn is_paused_and_asked_again(seen: &Seen<'_>, by: Timestamp) -> bool {
+    let Some(paused_at) = effects::ordered_at(seen.scenario, seen.job, "pause") else {
+        return false;
+    };
+    let sends = seen.scenario.sends.iter();
+    let requests = sends.filter(|send| send.job == seen.job.job_id).count();
+    let is_disarmed = |rule: &Rule| {
+        rule.id == rule_id(&seen.job.cpe_id) && rule.file == seen.job.file && !rule.is_armed
+    };
+    let rules = &seen.facts.rules;
+    requests > 1
+        && !seen.scenario.setup.policy.tag_rules
+        && rules
+            .iter()
+            .any(|(at, rules)| *at <= by && *at >= paused_at && rules.iter().any(is_disarmed))
+}
