@@ -98,8 +98,10 @@ pub struct State {
     pub is_in_jeopardy: bool,
     /// How often that changed; numbers the events.
     pub jeopardies: u32,
-    /// Whether a coordinator has said that it is over, and no devices were added since.
+    /// Whether a coordinator has said that it is over, and no devices were added, started or ended since.
     pub is_concluded: bool,
+    /// How often that was said; numbers the events.
+    pub conclusions: u32,
 }
 
 impl State {
@@ -164,7 +166,10 @@ impl State {
                 self.jeopardies += 1;
                 self.is_in_jeopardy = *is_in_jeopardy;
             }
-            Record::Concluded { began_at: of } if *of == began_at => self.is_concluded = true,
+            Record::Concluded { began_at: of } if *of == began_at => {
+                self.is_concluded = true;
+                self.conclusions += 1;
+            }
             // What came before belongs to an earlier campaign of the same name.
             Record::Concluded { .. } => *self = Self::default(),
         }
@@ -198,7 +203,11 @@ impl State {
                 }
                 Some(Place::Silent { since }) => *since = at,
                 Some(Place::Finished) => continue,
-                None => self.take_place(at, device),
+                None => {
+                    // It was added before a coordinator said that all is over, which did not know of it.
+                    self.is_concluded = false;
+                    self.take_place(at, device);
+                }
             }
             self.unsettled
                 .insert(device.cpe_id.clone(), Arc::clone(&coordinator));
@@ -243,6 +252,8 @@ impl State {
             // It was told its outcome without having been started.
             None => None,
         };
+        // What was said before does not count it.
+        self.is_concluded = false;
         self.counts.finish(outcome, failure);
         let says_nothing = since.is_none_or(|since| {
             self.disarmed

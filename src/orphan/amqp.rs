@@ -10,9 +10,6 @@ use crate::job::CampaignId;
 use crate::message::campaign::{Entry, Log};
 use crate::message::past::{self, Told};
 
-/// What AMQP answers where there is no such queue.
-const NOT_FOUND: u16 = 404;
-
 /// The history of one prefix.
 #[derive(Debug)]
 pub struct EventHistory {
@@ -66,10 +63,8 @@ impl Past for EventHistory {
         let settings = self.settings.clone();
         let mut reader = match StreamReader::connect(settings, stream, Start::First).await {
             Ok(reader) => reader,
-            // It is over, or it is no campaign but a name that jobs share. One whose node is away has that code too, and stands.
-            Err(error) if error.code == Some(NOT_FOUND) && error.is_permanent() => {
-                return Ok(Vec::new());
-            }
+            // It is over, or it is no campaign but a name that jobs share.
+            Err(error) if error.is_missing() => return Ok(Vec::new()),
             Err(error) => return Err(failed(error)),
         };
         let end = reader.end().await.map_err(failed)?;

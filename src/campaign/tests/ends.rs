@@ -226,6 +226,44 @@ fn a_campaign_that_an_operator_paused_is_over_when_nothing_is_left() {
     );
 }
 
+/// A coordinator that was superseded says so late, after another one has accepted devices: their end is told as well.
+#[test]
+fn what_was_added_before_a_late_word_that_all_is_over_is_over_when_it_ends() {
+    let accepted = |at| Record::Accepted {
+        at,
+        began_at: noon(),
+    };
+    let over = Record::Concluded { began_at: noon() };
+    let mut campaign = Campaign::new(Plan::default());
+    campaign.release(0..1, at(0));
+    campaign.complete(0..1, at(1));
+    campaign.apply(&accepted(at(8)));
+    campaign.apply(&over);
+    assert!(campaign.state.is_concluded);
+    // Its own devices again: they add nothing to what was said.
+    campaign.release(0..1, at(9));
+    campaign.complete(0..1, at(9));
+    assert!(campaign.state.is_concluded);
+    campaign.release(1..2, at(10));
+    assert!(!campaign.state.is_concluded);
+    campaign.complete(1..2, at(20));
+    assert_eq!(
+        campaign.decide(0, at(21)),
+        Action::Conclude(Conclusion::Completed)
+    );
+    campaign.apply(&over);
+    assert!(campaign.state.is_concluded);
+    // One that is told its outcome without having been started.
+    campaign.apply(&accepted(at(30)));
+    campaign.apply(&over);
+    campaign.finish(2, Outcome::Cancelled, None, at(31));
+    assert!(!campaign.state.is_concluded);
+    assert_eq!(campaign.state.conclusions, 3);
+    // Of an earlier campaign of the same name.
+    campaign.apply(&Record::Concluded { began_at: at(-1) });
+    assert_eq!(campaign.state.conclusions, 0);
+}
+
 #[test]
 fn what_the_deadline_ends_before_its_start_pauses_nothing() {
     let plan = Plan {

@@ -28,7 +28,7 @@ pub(super) async fn follow(connection: Arc<Connection>, shared: Arc<Shared>, end
         loop {
             if let Err(error) = look(&connection, &mut channel, &shared).await {
                 shared.telemetry.queues_unknown(&error.to_string());
-                if error.code == Some(404) && error.is_permanent() {
+                if error.is_missing() {
                     return ending.end(error.to_string());
                 }
             }

@@ -61,6 +61,12 @@ impl BrokerError {
         let is_down = self.cause.contains("down or inaccessible");
         matches!(self.code, Some(403 | 404 | 406 | 530)) && !is_down
     }
+
+    /// Whether what was asked for is not there. What stands on a node that is away is not missing.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        self.code == Some(404) && self.is_permanent()
+    }
 }
 
 /// The reply code inside an error of the client library.
@@ -93,5 +99,28 @@ pub(super) async fn bounded<T>(
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(BrokerError::of(action(), &error)),
         Err(_) => Err(BrokerError::timeout(action(), limit)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_on_a_node_that_is_away_is_not_missing() {
+        let refused = |code, cause: &str| BrokerError {
+            code,
+            ..BrokerError::new("look", cause)
+        };
+        let missing = refused(Some(404), "NOT_FOUND - no queue 'q' in vhost '/'");
+        assert!(missing.is_missing() && missing.is_permanent());
+        let away = "NOT_FOUND - queue 'q' in vhost '/' process is stopped by supervisor, its home node is down or inaccessible";
+        for other in [
+            refused(Some(404), away),
+            refused(Some(403), "ACCESS_REFUSED"),
+            refused(None, "NOT_FOUND"),
+        ] {
+            assert!(!other.is_missing(), "{other}");
+        }
     }
 }

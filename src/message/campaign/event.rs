@@ -299,11 +299,17 @@ impl CampaignEvent<'_> {
             Happened::Jeopardy { .. } => {
                 (EventKind::CampaignJeopardy, state.jeopardies.to_string())
             }
-            Happened::Concluded(Conclusion::Completed) => {
-                (EventKind::CampaignCompleted, String::new())
-            }
-            Happened::Concluded(Conclusion::Cancelled) => {
-                (EventKind::CampaignCancelled, String::new())
+            Happened::Concluded(conclusion) => {
+                let kind = match conclusion {
+                    Conclusion::Completed => EventKind::CampaignCompleted,
+                    Conclusion::Cancelled => EventKind::CampaignCancelled,
+                };
+                // It is over once more where devices were added while another coordinator said so.
+                let before = Some(state.conclusions).filter(|before| *before > 0);
+                (
+                    kind,
+                    before.map(|before| before.to_string()).unwrap_or_default(),
+                )
             }
         }
     }

@@ -181,7 +181,7 @@ impl Log {
         asked_at.as_second() < self.asked_since.as_second()
     }
 
-    /// Reads the next entry.
+    /// Reads the next entry. What nobody can read is [`Entry::Other`]: a log holds what was confirmed and cannot be repaired.
     #[must_use]
     pub fn read(&mut self, body: &[u8], configuration_codes: &BTreeSet<u16>) -> Entry {
         let (entry, asked_at) = decode(body, &self.campaign_id, configuration_codes);
@@ -214,16 +214,6 @@ impl Log {
         }
         entry
     }
-}
-
-/// Reads an entry of a campaign's log. What nobody can read is [`Entry::Other`]: a log holds what was confirmed and cannot be repaired.
-#[must_use]
-pub fn decode_entry(
-    body: &[u8],
-    campaign_id: &CampaignId,
-    configuration_codes: &BTreeSet<u16>,
-) -> Entry {
-    decode(body, campaign_id, configuration_codes).0
 }
 
 /// An entry, and when the job was asked for that it is about, if it says so.

@@ -18,8 +18,7 @@ use crate::job::{CampaignId, CpeId, JobId};
 pub use definition::{Definition, DefinitionError};
 pub use event::{CampaignEvent, Happened, Summary, never_started};
 pub use log::{
-    Entry, Log, decode_entry, encode_asked_since, encode_everything_resumed, encode_marker,
-    encode_release,
+    Entry, Log, encode_asked_since, encode_everything_resumed, encode_marker, encode_release,
 };
 pub use queued::{Asked, DeviceRequest, Waiting};
 pub use request::CampaignRequest;

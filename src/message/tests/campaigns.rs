@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 
 use super::*;
-use crate::campaign::{Device, FailureKind, PauseReason, Record, State};
+use crate::campaign::{Conclusion, Device, FailureKind, PauseReason, Record, State};
 use crate::job::{ArmAgain, CampaignId, CpeId, Outcome};
 use crate::message::campaign::{self, CampaignEvent, Entry, Happened, Log, Waiting};
 use crate::message::{CampaignRequest, Definition, Rejection, unix_seconds};
@@ -430,7 +430,7 @@ fn a_later_request_may_differ_in_devices_and_its_date_alone() {
 fn the_log_gives_back_what_was_written_and_takes_events() {
     let definition = taken(SMALL).definition;
     let codes = BTreeSet::from([9016]);
-    let read = |body: &[u8]| campaign::decode_entry(body, &definition.campaign_id, &codes);
+    let read = |body: &[u8]| Log::of_any(definition.campaign_id.clone()).read(body, &codes);
     assert_eq!(
         read(&campaign::encode_marker("a", noon())),
         Entry::Marker {
@@ -547,10 +547,7 @@ fn the_log_gives_back_what_was_written_and_takes_events() {
             order: "10".to_owned()
         })
     );
-    let over = event(
-        &Happened::Concluded(crate::campaign::Conclusion::Completed),
-        None,
-    );
+    let over = event(&Happened::Concluded(Conclusion::Completed), None);
     assert_eq!(
         read(&over.body),
         Entry::Record(Record::Concluded {
@@ -560,12 +557,44 @@ fn the_log_gives_back_what_was_written_and_takes_events() {
     assert_eq!(read(b"\xff"), Entry::Other);
 }
 
+#[test]
+fn a_campaign_that_is_over_once_more_says_so_under_an_id_of_its_own() {
+    let definition = taken(SMALL).definition;
+    let over = |state: &State, conclusion| {
+        let event = CampaignEvent {
+            definition: &definition,
+            state,
+            waiting: 0,
+            happened: &Happened::Concluded(conclusion),
+            order: None,
+            now: noon(),
+        };
+        event.message(&codec().events)
+    };
+    let mut state = State::default();
+    let first = over(&state, Conclusion::Completed);
+    assert_eq!(first.id, over(&state, Conclusion::Completed).id);
+    // As it was before it was counted: workers of two releases may tell of the same end.
+    assert_eq!(first.id, "f097b255-185e-561c-8e92-da927c56ca80");
+    // Another coordinator had accepted devices before this came into the log.
+    let mut log = Log::of(&definition);
+    let Entry::Record(record) = log.read(&first.body, &BTreeSet::new()) else {
+        panic!("{first:?}")
+    };
+    state.apply(&record, &definition.plan, definition.began_at);
+    for conclusion in [Conclusion::Completed, Conclusion::Cancelled] {
+        let second = over(&state, conclusion);
+        assert_eq!(second.id, over(&state, conclusion).id);
+        assert_ne!(second.id, first.id);
+    }
+}
+
 /// What ends between its publishing and its coming back is told by the next one.
 #[test]
 fn a_progress_event_in_the_log_says_what_it_told() {
     let definition = taken(SMALL).definition;
     let codes = BTreeSet::new();
-    let read = |body: &[u8]| match campaign::decode_entry(body, &definition.campaign_id, &codes) {
+    let read = |body: &[u8]| match Log::of_any(definition.campaign_id.clone()).read(body, &codes) {
         Entry::Record(record) => record,
         other => panic!("{other:?}"),
     };
@@ -680,7 +709,7 @@ fn outcomes_in_the_log_are_those_of_the_campaigns_own_jobs() {
         let body = format!(
             r#"{{"type":"{kind}","time":"2026-11-23T12:00:00Z","data":{{"job_id":"{job_id}","cpe_id":"CPE1"{more}}}}}"#
         );
-        campaign::decode_entry(body.as_bytes(), &id, &codes)
+        Log::of_any(id.clone()).read(body.as_bytes(), &codes)
     };
     let finished = |outcome, failure| {
         Entry::Record(Record::Finished {

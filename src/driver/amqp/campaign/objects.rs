@@ -17,9 +17,6 @@ pub(in super::super) const NEVER_DROPPED: i64 = 1_000_000;
 /// A log is read as a whole and trimmed never; smaller segments would only mean more files.
 const LOG_SEGMENT_BYTES: i64 = 50_000_000;
 
-/// What AMQP answers where there is no such queue.
-const NOT_FOUND: u16 = 404;
-
 /// The events that a campaign's log is bound to, before the campaign's id.
 const LOGGED: [&str; 5] = [
     "upgrade.completed",
@@ -111,7 +108,7 @@ pub(super) async fn is_in_use(connection: &Connection, queue: &str) -> Result<bo
     connection::close_channel(&channel).await;
     match found {
         Ok((ready, consumers)) => Ok(ready > 0 || consumers > 0),
-        Err(error) if error.code == Some(NOT_FOUND) && error.is_permanent() => Ok(false),
+        Err(error) if error.is_missing() => Ok(false),
         Err(error) => Err(error),
     }
 }
