@@ -26,7 +26,7 @@ async fn a_memory_alarm_pauses_the_intake_and_costs_only_time() {
     let bench = Bench::with(
         &vhost,
         AmqpSettings {
-            heartbeat: Duration::from_secs(2),
+            heartbeat: Duration::from_secs(3),
             publish_timeout: Duration::from_secs(2),
             prefetch_requests: 2,
             ..settings(&vhost.url())

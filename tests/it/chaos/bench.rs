@@ -114,6 +114,11 @@ impl Bench {
         until(name, PATIENCE, async || self.metric(name) == expected).await;
     }
 
+    /// Waits until a counter has come so far. Whether it goes further shows when nothing more can come.
+    pub(super) async fn metric_reaches(&self, name: &str, expected: f64) {
+        until(name, PATIENCE, async || self.metric(name) >= expected).await;
+    }
+
     /// Waits until the ready messages of a queue are as many, as confirms and acknowledgements take their time.
     pub(super) async fn settles_at(&self, queue: &str, expected: u32) {
         settles_at(&self.client, queue, expected).await;

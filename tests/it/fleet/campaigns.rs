@@ -16,7 +16,7 @@ use nbi_upgrade::job::CampaignId;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
-use crate::support::processes::until;
+use crate::support::processes::{LOOK_AGAIN, until};
 use crate::support::site::{PATIENCE, PREFIX, Plan, Site, is_long};
 
 /// A campaign's request for these devices, with more fields. It is dated, so that the requests of its devices have the time of their start
@@ -278,16 +278,24 @@ fn span(times: &BTreeSet<Timestamp>) -> Duration {
     span.unwrap_or_default().unsigned_abs()
 }
 
-/// When each entry of the campaign's log was written that says that devices are started, until all are.
-async fn releases(site: &Site, devices: usize) -> BTreeSet<Timestamp> {
+/// When each entry of the campaign's log was written that says that devices are started, until all are. The log, which is gone with the
+/// campaign, is opened as soon as it stands.
+async fn releases(url: String, devices: usize) -> BTreeSet<Timestamp> {
     let settings = AmqpSettings {
-        urls: vec![SecretString::from(site.vhost.url())],
+        urls: vec![SecretString::from(url)],
         prefix: PREFIX.to_owned(),
         ..AmqpSettings::default()
     };
     let spring = CampaignId::parse("spring").expect("a name");
-    let log = StreamReader::connect(settings, Stream::CampaignLog(spring), Start::First);
-    let mut log = log.await.expect("the log stands");
+    let deadline = Instant::now() + PATIENCE;
+    let mut log = loop {
+        let stream = Stream::CampaignLog(spring.clone());
+        match StreamReader::connect(settings.clone(), stream, Start::First).await {
+            Ok(log) => break log,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    };
     let (mut entries, mut started) = (BTreeSet::new(), 0);
     while started < devices {
         let next = tokio::time::timeout(PATIENCE, log.next()).await;
@@ -319,9 +327,10 @@ async fn devices_that_may_start_at_once_are_started_and_ended_together() {
     )
     .await;
     let observer = Observer::begin(&site.vhost.url()).await;
+    let entries = tokio::spawn(releases(site.vhost.url(), devices));
     site.submit(&[campaign(1..=devices, json!({}))]).await;
     event(&mut site, "upgrade.campaign.accepted", 1).await;
-    let entries = releases(&site, devices).await;
+    let entries = entries.await.expect("the log is read");
     eprintln!(
         "{devices} devices started with {} entries of the log, within {:.1?}",
         entries.len(),

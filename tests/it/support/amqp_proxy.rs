@@ -1,5 +1,6 @@
 //! A TCP proxy in front of a broker that knows AMQP's frames: it can cut a connection or fall silent at an exact moment.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -63,6 +64,7 @@ struct Way {
 struct Shared {
     way: watch::Sender<Way>,
     planned: Mutex<Option<(When, Fate)>>,
+    accepted: AtomicU32,
 }
 
 /// The proxy; connections end with it.
@@ -80,6 +82,7 @@ impl AmqpProxy {
         let shared = Arc::new(Shared {
             way: watch::Sender::default(),
             planned: Mutex::default(),
+            accepted: AtomicU32::new(0),
         });
         let serving = tokio::spawn(serve(listener, target, Arc::clone(&shared)));
         Self {
@@ -117,6 +120,11 @@ impl AmqpProxy {
     /// Whether what was planned has happened.
     pub(crate) fn has_struck(&self) -> bool {
         self.shared.planned.lock().expect("short").is_none()
+    }
+
+    /// How many connections have come in so far.
+    pub(crate) fn accepted(&self) -> u32 {
+        self.shared.accepted.load(Ordering::Relaxed)
     }
 
     /// Lets every connection that stands now fall silent for good, as if its host were gone; new ones are let through.
@@ -187,6 +195,7 @@ fn method_of(frame: &[u8]) -> Option<(u16, u16)> {
 async fn serve(listener: TcpListener, target: String, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
+        shared.accepted.fetch_add(1, Ordering::Relaxed);
         let (target, shared) = (target.clone(), Arc::clone(&shared));
         connections.spawn(async move {
             let Ok(broker) = TcpStream::connect(&target).await else {
