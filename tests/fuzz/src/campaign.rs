@@ -6,14 +6,16 @@
 use std::collections::BTreeSet;
 
 use jiff::SignedDuration;
-use nbi_upgrade::job::CampaignId;
 use nbi_upgrade::message::campaign::{
-    BODY_MAX, CampaignRequest, DEVICES_MAX, Definition, Entry, KEY_MAX, Waiting, decode_entry,
+    BODY_MAX, CampaignRequest, DEVICES_MAX, Definition, Entry, KEY_MAX, Log, Waiting,
     encode_asked_since, encode_marker, encode_release, job_id,
 };
 use nbi_upgrade::message::{Incoming, unix_seconds};
 
-use super::{EVENT_MAX, check_event, check_request, codec, is_one_line, now};
+use super::{Accepted, EVENT_MAX, check_event, check_request, codec, is_one_line, now};
+
+const SPRING: &[u8] =
+    br#"{"campaign_id":"spring","devices":["CPE1"],"firmware_url":"https://files.example/fw.bin"}"#;
 
 fn check_definition(definition: &Definition) {
     let kept = definition.encode();
@@ -78,12 +80,24 @@ fn check_accepted(request: &CampaignRequest, is_strict: bool) {
     }
 }
 
-/// One input.
+/// A campaign whose queue and log an input may stand in.
+fn spring() -> Definition {
+    let incoming = Incoming {
+        body: SPRING,
+        ..Incoming::default()
+    };
+    let decoded = codec(true).decode_campaign(&incoming, now());
+    let request = decoded.expect("it has devices").expect("it is valid");
+    request.definition
+}
+
+/// One input; as what it was accepted.
 ///
 /// # Panics
 ///
 /// When a promise is broken.
-pub fn play(body: &[u8]) {
+pub fn play(body: &[u8]) -> Accepted {
+    let mut accepted = Accepted::new();
     for is_strict in [true, false] {
         let codec = codec(is_strict);
         let incoming = Incoming {
@@ -95,6 +109,7 @@ pub fn play(body: &[u8]) {
             Some(Ok(request)) => {
                 assert!(body.len() <= BODY_MAX);
                 check_accepted(&request, is_strict);
+                accepted.push(if is_strict { "strict" } else { "permissive" });
             }
             Some(Err(rejection)) => {
                 assert!(!rejection.faults.is_empty());
@@ -111,17 +126,21 @@ pub fn play(body: &[u8]) {
     }
     if let Ok(definition) = Definition::decode(body) {
         check_definition(&definition);
-        if let Some(waiting) = definition.decode_waiting(body) {
-            let queued = definition.encode_waiting(&waiting);
-            assert_eq!(definition.decode_waiting(&queued), Some(waiting));
-        }
+        accepted.push("definition");
     }
-    let campaign_id = CampaignId::parse("spring").expect("an id");
+    let spring = spring();
+    if let Some(waiting) = spring.decode_waiting(body) {
+        let queued = spring.encode_waiting(&waiting);
+        assert_eq!(spring.decode_waiting(&queued), Some(waiting));
+        accepted.push("device");
+    }
     let codes = BTreeSet::from([9016]);
-    match decode_entry(body, &campaign_id, &codes) {
+    let read = |body: &[u8]| Log::of_any(spring.campaign_id.clone()).read(body, &codes);
+    match read(body) {
         Entry::Marker { coordinator } => {
-            let again = decode_entry(&encode_marker(&coordinator, now()), &campaign_id, &codes);
+            let again = read(&encode_marker(&coordinator, now()));
             assert_eq!(again, Entry::Marker { coordinator });
+            accepted.push("marker");
         }
         Entry::Record(nbi_upgrade::campaign::Record::Released {
             coordinator,
@@ -129,18 +148,22 @@ pub fn play(body: &[u8]) {
             devices,
         }) if !devices.is_empty() => {
             let again = encode_release(&coordinator, at, &devices);
-            let read = decode_entry(&again, &campaign_id, &codes);
+            let read = read(&again);
             let released = nbi_upgrade::campaign::Record::Released {
                 coordinator,
                 at,
                 devices,
             };
             assert_eq!(read, Entry::Record(released));
+            accepted.push("release");
         }
         Entry::AskedSince { at } => {
-            let again = decode_entry(&encode_asked_since(now(), at), &campaign_id, &codes);
+            let again = read(&encode_asked_since(now(), at));
             assert_eq!(again, Entry::AskedSince { at });
+            accepted.push("asked_since");
         }
-        Entry::Record(_) | Entry::Other => {}
+        Entry::Record(_) => accepted.push("record"),
+        Entry::Other => {}
     }
+    accepted
 }

@@ -11,7 +11,7 @@ use nbi_upgrade::job::{CampaignId, JobId, Standing};
 use nbi_upgrade::message::Incoming;
 use nbi_upgrade::message::control::{Answer, AnswerReason, BODY_MAX, Command, Orders, Scope, Verb};
 
-use super::{EVENT_MAX, check_event, codec, is_one_line, now};
+use super::{Accepted, EVENT_MAX, check_event, codec, is_one_line, now};
 
 /// What stands, as one would do it without a thought for memory.
 #[derive(Default)]
@@ -55,12 +55,13 @@ fn order(job_id: &str, campaign_id: Option<&str>) -> Option<Order> {
     Some(codec(true).decode_request(&incoming, now()).ok()?.job.order)
 }
 
-/// One input.
+/// One input; as what it was accepted.
 ///
 /// # Panics
 ///
 /// When a promise is broken.
-pub fn play(bytes: &[u8]) {
+pub fn play(bytes: &[u8]) -> Accepted {
+    let mut accepted = Accepted::new();
     let codec = codec(true);
     let orders = Orders::new(SignedDuration::from_hours(24));
     let mut naive = Naive::default();
@@ -100,6 +101,11 @@ pub fn play(bytes: &[u8]) {
         let event = codec.answer_event(&answer, now());
         check_event(&event, EVENT_MAX);
         let Some(command) = command else { continue };
+        accepted.push(match command.verb {
+            Verb::Cancel => "cancel",
+            Verb::Pause => "pause",
+            Verb::Resume => "resume",
+        });
         let at = now() + SignedDuration::from_secs(i64::try_from(number).unwrap_or(0));
         orders.apply(command, at, at);
         naive.apply(command);
@@ -129,4 +135,5 @@ pub fn play(bytes: &[u8]) {
             .any(|scope| naive.was_paused.contains_key(scope));
         assert!(was_paused || !matches!(standing, Standing::Resumed { .. }));
     }
+    accepted
 }

@@ -12,7 +12,7 @@ use nbi_upgrade::message::{Carried, Work};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{check_event, check_round_trip, codec};
+use super::{Accepted, check_event, check_round_trip, codec};
 
 /// A job that is over.
 #[derive(Debug, Arbitrary)]
@@ -51,14 +51,14 @@ struct Record<'a> {
     error: Option<&'a str>,
 }
 
-/// One input; bytes that make none are passed over.
+/// One input, and as what it was accepted; bytes that make none are passed over.
 ///
 /// # Panics
 ///
 /// When a promise is broken.
-pub fn play(bytes: &[u8]) {
+pub fn play(bytes: &[u8]) -> Accepted {
     let Ok(over) = Over::arbitrary_take_rest(Unstructured::new(bytes)) else {
-        return;
+        return Accepted::new();
     };
     let time = |seconds: i64| {
         Timestamp::from_second(seconds)
@@ -204,4 +204,5 @@ pub fn play(bytes: &[u8]) {
             .all(|(a, b)| a.id == b.id && a.body == b.body)
     );
     check_round_trip(&codec, &work);
+    vec![ending.outcome.name()]
 }

@@ -12,7 +12,7 @@ use nbi_upgrade::nbi::RawAnswer;
 use nbi_upgrade::nbi::answer::judge;
 use serde_json::Value;
 
-use super::{EVENT_MAX, check_event, check_round_trip, codec, is_one_line};
+use super::{Accepted, EVENT_MAX, check_event, check_round_trip, codec, is_one_line};
 
 const REQUEST: &[u8] = br#"{"job_id":"j","cpe_id":"c","firmware_url":"https://files.example/fw"}"#;
 const NO_ROW: &[u8] = br#"{"code":404,"message":"Not found","details":""}"#;
@@ -34,23 +34,25 @@ struct Carried<'a> {
     is_valid: bool,
 }
 
-/// One input; bytes that make none are passed over.
+/// One input, and as what it was accepted; bytes that make none are passed over.
 ///
 /// # Panics
 ///
 /// When a promise is broken.
-pub fn play(bytes: &[u8]) {
+pub fn play(bytes: &[u8]) -> Accepted {
+    let mut accepted = Accepted::new();
     let Ok(input) = Carried::arbitrary_take_rest(Unstructured::new(bytes)) else {
-        return;
+        return accepted;
     };
     let now = Timestamp::from_second(input.now)
         .or_else(|_| Timestamp::from_second(input.now % 200_000_000_000))
         .unwrap_or(Timestamp::MIN);
-    answer(&input, now);
-    message(&input, now);
+    answer(&input, now, &mut accepted);
+    message(&input, now, &mut accepted);
+    accepted
 }
 
-fn answer(input: &Carried<'_>, now: Timestamp) {
+fn answer(input: &Carried<'_>, now: Timestamp, accepted: &mut Accepted) {
     let rule_id = RuleId::parse("UPGRADE_x").expect("an id");
     let cpe_id = CpeId::parse("x").expect("an id");
     let call = NbiCall::ReadResults { rule_id, cpe_id };
@@ -65,6 +67,9 @@ fn answer(input: &Carried<'_>, now: Timestamp) {
         Err(NbiFailure::Transient { retry_after, .. }) => {
             let asked = retry_after.unwrap_or_default();
             assert!(!asked.is_negative() && asked <= SignedDuration::from_hours(1));
+            if retry_after.is_some() {
+                accepted.push("retry_after");
+            }
         }
         other => panic!("503 is {other:?}"),
     }
@@ -74,7 +79,7 @@ fn answer(input: &Carried<'_>, now: Timestamp) {
     }
 }
 
-fn message(input: &Carried<'_>, now: Timestamp) {
+fn message(input: &Carried<'_>, now: Timestamp, accepted: &mut Accepted) {
     let incoming = Incoming {
         body: if input.is_valid { REQUEST } else { b"{}" },
         content_type: input.content_type,
@@ -88,6 +93,10 @@ fn message(input: &Carried<'_>, now: Timestamp) {
     match codec.decode_request(&incoming, now) {
         Ok(work) => {
             assert!(work.job.order.deadline >= work.job.order.requested_at);
+            accepted.push("request");
+            if work.carried.traceparent.is_some() {
+                accepted.push("traceparent");
+            }
             check_round_trip(&codec, &work);
             for event in codec.published_events(&work, &[JobEvent::Accepted], now) {
                 check_attributes(&check_event(&event, EVENT_MAX));

@@ -18,8 +18,11 @@ pub mod nbi_answer;
 pub mod request;
 pub mod step;
 
+/// As what an input was accepted, by each way in; none: it was refused everywhere.
+pub type Accepted = Vec<&'static str>;
+
 /// Plays one input.
-pub type Play = fn(&[u8]);
+pub type Play = fn(&[u8]) -> Accepted;
 
 /// Each target by its name, which is also its folder's in `corpus/`.
 pub const TARGETS: [(&str, Play); 7] = [

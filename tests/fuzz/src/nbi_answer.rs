@@ -10,20 +10,20 @@ use nbi_upgrade::nbi::RawAnswer;
 use nbi_upgrade::nbi::answer::judge;
 use serde_json::Value;
 
-use super::{is_one_line, now};
+use super::{Accepted, is_one_line, now};
 
 const STATUSES: [u16; 16] = [
     200, 200, 200, 200, 201, 204, 301, 400, 401, 403, 404, 405, 409, 429, 500, 503,
 ];
 
-/// One input.
+/// One input; as what it was accepted.
 ///
 /// # Panics
 ///
 /// When a promise is broken.
-pub fn play(data: &[u8]) {
+pub fn play(data: &[u8]) -> Accepted {
     let Some(([status, kind, headers, extra], body)) = data.split_first_chunk::<4>() else {
-        return;
+        return Accepted::new();
     };
     let status = match STATUSES.get(usize::from(*status)) {
         Some(status) => *status,
@@ -79,6 +79,7 @@ pub fn play(data: &[u8]) {
         &["A.Version".to_owned(), "B.Version".to_owned()],
         now(),
     );
+    let accepted = accepted(&judged.outcome);
     match judged.outcome {
         Ok(NbiAnswer::Results { rows, .. }) => {
             assert!(matches!(call, NbiCall::ReadResults { .. }));
@@ -129,6 +130,22 @@ pub fn play(data: &[u8]) {
                 text.chars().count()
             );
         }
+    }
+    accepted
+}
+
+/// As what an answer counts: rows where there are some, and what says something without any.
+fn accepted(outcome: &Result<NbiAnswer, NbiFailure>) -> Accepted {
+    match outcome {
+        Ok(NbiAnswer::Results { rows, .. }) if !rows.is_empty() => vec!["results"],
+        Ok(NbiAnswer::Rules { rows, .. }) if !rows.is_empty() => vec!["rules"],
+        Ok(NbiAnswer::RuleList(rows)) if !rows.is_empty() => vec!["list"],
+        Ok(NbiAnswer::RulesUnreadable) => vec!["unreadable"],
+        Ok(NbiAnswer::RuleExists) => vec!["exists"],
+        Ok(NbiAnswer::NoSuchRule) => vec!["no rule"],
+        Ok(NbiAnswer::Version(_)) => vec!["version"],
+        Ok(NbiAnswer::Done) => vec!["done"],
+        Ok(_) | Err(_) => Accepted::new(),
     }
 }
 

@@ -6,14 +6,17 @@
 use nbi_upgrade::job::JobEvent;
 use nbi_upgrade::message::{DeadLetter, Incoming, step};
 
-use super::{EVENT_MAX, check_event, check_request, check_round_trip, codec, is_one_line, now};
+use super::{
+    Accepted, EVENT_MAX, check_event, check_request, check_round_trip, codec, is_one_line, now,
+};
 
-/// One input.
+/// One input; as what it was accepted.
 ///
 /// # Panics
 ///
 /// When a promise is broken.
-pub fn play(body: &[u8]) {
+pub fn play(body: &[u8]) -> Accepted {
+    let mut accepted = Accepted::new();
     for content_type in [None, Some("application/cloudevents+json; charset=utf-8")] {
         for is_strict in [true, false] {
             let codec = codec(is_strict);
@@ -25,6 +28,12 @@ pub fn play(body: &[u8]) {
             match codec.decode_request(&incoming, now()) {
                 Ok(work) => {
                     check_request(&work);
+                    accepted.push(match (content_type, is_strict) {
+                        (None, true) => "strict",
+                        (None, false) => "permissive",
+                        (Some(_), true) => "strict CloudEvent",
+                        (Some(_), false) => "permissive CloudEvent",
+                    });
                     let order = &work.job.order;
                     assert!(body.len() <= 64 * 1024);
                     let url = url::Url::parse(order.firmware_url.as_str()).expect("a URL");
@@ -54,4 +63,5 @@ pub fn play(body: &[u8]) {
             }
         }
     }
+    accepted
 }

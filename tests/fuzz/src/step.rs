@@ -8,8 +8,8 @@ use nbi_upgrade::job::{self, Inputs, JobEvent, Next, Policy, Standing};
 use nbi_upgrade::message::{Codec, DeadLetter, Incoming, StepError, Work, step};
 
 use super::{
-    Choices, EVENT_MAX, answer, calm_answer, check_event, check_ids, check_round_trip, codec,
-    is_one_line, now, policy,
+    Accepted, Choices, EVENT_MAX, answer, calm_answer, check_event, check_ids, check_round_trip,
+    codec, is_one_line, now, policy,
 };
 
 /// Deliveries under random answers.
@@ -17,12 +17,12 @@ const WILD_MAX: usize = 40;
 /// Deliveries in which a job must end once nothing goes wrong any more.
 const CALM_MAX: usize = 12;
 
-/// One input.
+/// One input; as what it was accepted.
 ///
 /// # Panics
 ///
 /// When a promise is broken.
-pub fn play(data: &[u8]) {
+pub fn play(data: &[u8]) -> Accepted {
     let (body, choices) = match data.iter().position(|byte| *byte == 0) {
         Some(at) => (&data[..at], &data[at + 1..]),
         None => (data, &[][..]),
@@ -35,24 +35,30 @@ pub fn play(data: &[u8]) {
         Ok(work) => work,
         Err(StepError::NewerVersion { found, known }) => {
             assert!(found > known);
-            return;
+            return vec!["newer version"];
         }
         Err(StepError::NewerName { name, .. }) => {
             assert!((1..=64).contains(&name.len()) && is_one_line(&name));
-            return;
+            return vec!["newer name"];
         }
         Err(StepError::Malformed(error)) => {
             let letter = DeadLetter::malformed_step(&error);
             assert!(letter.error.chars().count() <= DeadLetter::ERROR_MAX + 1);
             assert!(is_one_line(&letter.error), "{:?}", letter.error);
-            return;
+            return Accepted::new();
         }
     };
     check_ids(&work);
     let first = check_round_trip(&codec, &work);
     // What is near the limit was not written by a worker.
-    if first.len() <= step::BODY_MAX / 2 {
-        run(&codec, work, &mut Choices::new(choices));
+    if first.len() > step::BODY_MAX / 2 {
+        return vec!["large"];
+    }
+    run(&codec, work, &mut Choices::new(choices));
+    if choices.is_empty() {
+        vec!["calm"]
+    } else {
+        vec!["wild"]
     }
 }
 
