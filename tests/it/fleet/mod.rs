@@ -1,6 +1,6 @@
-//! Fleets of devices upgraded by the built program, with real parts: processes, HTTP, RabbitMQ.
+//! The built program with real parts: processes, HTTP, RabbitMQ. Mostly fleets of devices; and `acknowledgements`, the driver alone.
 
-mod acknowledgements; // given in the last moment
+mod acknowledgements; // given in the last moment, by a driver in the tests' own process
 mod bad_input; // requests and steps that cannot be read
 mod broker_away; // lost connections, a broker killed, a broker that comes late
 mod campaign_limits; // windows, keys, deadlines, pauses, the emergency stop
@@ -17,7 +17,7 @@ mod nbi_away; // an NBI that is down, and one that refuses the password
 mod one_device; // two jobs for one device, at the same moment at two workers
 mod orders; // cancel, pause, resume, the emergency stop
 mod orphans; // rules that no job owns
-mod refusals; // what the broker refuses to one, and what others' queues do
+mod refusals; // what the broker refuses to one campaign
 mod restarts; // workers killed and rolled
 mod switches; // every answer to the vendor's open questions
 mod whole; // many jobs from end to end

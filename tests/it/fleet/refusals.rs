@@ -1,4 +1,4 @@
-//! What the broker refuses: it costs those who need it, and nobody else.
+//! What the broker refuses to one campaign: that costs nobody else anything.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,5 @@
-//! The files in `deploy/` are what this folder makes, and neither they nor the rules and the runbook name anything that is not there.
+//! The dashboards in `deploy/` are what this folder makes, the chart has copies of them, and neither they nor the rules and the runbook name
+//! anything that is not there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Stories: worker, local driver and simulator in virtual time. Each says what happens to one device, or a few.
+//! Stories: worker, local driver and simulator in virtual time. Each says what happens to one device, a few, or a small fleet.
 
 mod deadlines; // what is said before a deadline passes
 mod devices; // what devices do

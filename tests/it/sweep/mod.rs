@@ -4,7 +4,8 @@
 //! by the numbers of the crash points at which the worker in question dies; the same name gives the same run, event for event.
 //!
 //! - `NBI_UPGRADE_REPLAY=scenario:point[:point]` runs one case and prints its history.
-//! - `NBI_UPGRADE_SWEEP_PAIRS=all` crashes at every pair of points (some hours), a number at so many sampled pairs a scenario.
+//! - `NBI_UPGRADE_SWEEP_PAIRS=all` crashes at every pair of points (some hours), a number at so many sampled pairs a scenario; with
+//!   either, late redeliveries are tried at every point too.
 //! - `NBI_UPGRADE_SWEEP_ONLY=text` takes the scenarios whose name contains it.
 //! - `NBI_UPGRADE_SWEEP_PART=2/8` takes the second, tenth, eighteenth … scenario, for processes that share the work.
 //! - `NBI_UPGRADE_SWEEP_SEED=S` draws other jitter (0 in the default run).
