@@ -43,12 +43,12 @@ async fn every_switch_in_every_position_ends_in_the_same_state() {
 async fn fleet(flags: &[&str]) {
     let mut simulator = flags.to_vec();
     simulator.extend(["--devices", "40"]);
-    // A device that keeps its execution tries again by itself when it calls in before the rule is put away. The second try of its job begins
-    // after that, as it does with the pause of ten minutes that is the default.
-    let environment: &[_] = if flags.contains(&"keeps-execution") {
-        &[("NBI_UPGRADE_JOB__ATTEMPT_PAUSE", "12s")]
+    // A device that keeps its execution tries again by itself when it calls in before the rule is put away, which it does late here. The
+    // second try of its job begins after that, as it does with the pause of ten minutes that is the default.
+    let (environment, inform_interval): (&[_], _) = if flags.contains(&"keeps-execution") {
+        (&[("NBI_UPGRADE_JOB__ATTEMPT_PAUSE", "12s")], 30)
     } else {
-        &[]
+        (&[], 3)
     };
     let mut site = Site::begin(
         1,
@@ -65,7 +65,7 @@ async fn fleet(flags: &[&str]) {
         } else {
             json!([fault(9018)])
         };
-        json!({"cpe_id": format!("CPE{:06}", QUICK + number), "attempts": attempts, "inform_interval_seconds": 3,
+        json!({"cpe_id": format!("CPE{:06}", QUICK + number), "attempts": attempts, "inform_interval_seconds": inform_interval,
             "session_delay_seconds": 0, "download_seconds": 1, "reboot_seconds": 1})
     };
     let faulty: Vec<Value> = (1..=FLAKY + BROKEN).map(faulty).collect();
