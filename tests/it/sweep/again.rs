@@ -23,6 +23,7 @@ pub(crate) fn cause(seen: &Seen<'_>, flashes: &[&Flash]) -> Option<&'static str>
         ("copies that read no rule", is_blind(seen, by)),
         ("a rule that lost its file", has_lost_its_file(seen, by)),
         ("a result in place of another", is_rewritten(seen, by)),
+        ("a clock that is wrong", is_skewed(seen)),
         (
             "a request after a pause",
             is_paused_and_asked_again(seen, by),
@@ -73,6 +74,13 @@ fn is_rewritten(seen: &Seen<'_>, by: Timestamp) -> bool {
         && flashes
             .iter()
             .any(|flash| flash.file != seen.job.file && flash.started_at <= by)
+}
+
+/// Of a rule that is deleted only times tell, and a worker whose clock is wrong takes the NBI's for wrong.
+fn is_skewed(seen: &Seen<'_>) -> bool {
+    let mut sends = seen.scenario.sends.iter();
+    let deletes = sends.any(|send| send.job == seen.job.job_id && send.body["cleanup"] == "delete");
+    deletes && !seen.scenario.skew_max().is_zero()
 }
 
 /// Without tags nothing tells a request that is sent again after a pause from a new order: it may find what the pause disarmed.

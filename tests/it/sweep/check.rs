@@ -19,7 +19,7 @@ use super::scenarios::{JobExpectation, Scenario};
 use super::{again, effects, outcomes, verdicts};
 
 /// NBI calls that a delivery which comes again may cost.
-const OF_A_REPEAT: usize = 16;
+const OF_A_REPEAT: usize = 24;
 
 /// A job with what became of it.
 pub(crate) struct Seen<'a> {
@@ -75,6 +75,8 @@ pub(crate) struct Tally {
     pub(crate) completed: usize,
     /// Jobs of which copies have told two outcomes.
     pub(crate) differing: usize,
+    /// Jobs whose rule a copy has armed after their first final event.
+    pub(crate) armed_late: usize,
     /// Jobs with a cause for a second flash, and those with a second flash, by the cause.
     pub(crate) excusable: BTreeMap<&'static str, usize>,
     pub(crate) excused: BTreeMap<&'static str, usize>,
@@ -90,6 +92,7 @@ impl Tally {
         self.jobs += other.jobs;
         self.completed += other.completed;
         self.differing += other.differing;
+        self.armed_late += other.armed_late;
         add(&mut self.excusable, &other.excusable);
         add(&mut self.excused, &other.excused);
         add(&mut self.verdicts, &other.verdicts);
@@ -102,6 +105,7 @@ impl Tally {
         self.jobs += 1;
         self.completed += usize::from(outcomes.contains("completed"));
         self.differing += usize::from(outcomes.len() > 1);
+        self.armed_late += usize::from(effects::is_armed_after_the_end(seen));
         if let Some(cause) = again::cause(seen, &flashes) {
             *self.excusable.entry(cause).or_default() += 1;
             if effects::written(&flashes) > 1 {

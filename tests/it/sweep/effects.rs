@@ -50,6 +50,9 @@ pub(crate) fn ordered_at(
         .min()
 }
 
+/// A connection request under way when an order comes is sent again at once where it hangs, for 10 s each.
+const WAKING_TAKES: SignedDuration = SignedDuration::from_secs(30);
+
 /// From when until when nothing may be armed for a job, as operators have ordered; with what an order takes to be known, and a call.
 fn forbidden(scenario: &Scenario, job: &JobExpectation) -> Vec<Span> {
     let mut closed = Vec::new();
@@ -127,25 +130,32 @@ pub(crate) fn check(seen: &Seen<'_>, wrong: &mut Vec<String>) {
     let over_at = finals.first().map(|event| event.at);
     let may_overlap = over_at.is_some_and(|at| seen.was_copied_by(at))
         && (job.may_differ || !seen.scenario.commands.is_empty());
-    let is_of_device =
-        |write: &&NbiWrite| write.cpe_id == job.cpe_id && write.operation != "connection_request";
-    let last = seen
-        .facts
-        .writes
-        .iter()
-        .filter(is_of_device)
-        .rfind(|write| over_at.is_some_and(|over_at| write.at <= over_at));
-    if let (Some(last), Some(first)) = (last, finals.first())
-        && last.file.as_ref() == Some(&job.file)
+    let rules = seen.facts.rules.iter();
+    let then = over_at.and_then(|over_at| rules.rev().find(|(at, _)| *at <= over_at));
+    if let (Some((at, rules)), Some(first)) = (then, finals.first())
+        && rules.iter().any(|rule| rule.arms(&job.cpe_id, &job.file))
         && !job.leaves_rule
         && !may_overlap
         && first.body["data"]["rule"]["state"] != "cleanup_failed"
     {
         wrong.push(format!(
-            "{name}: {} at {} was the last write before the final event",
-            last.operation, last.at
+            "{name}: its rule, as written at {at}, is armed at the final event"
         ));
     }
+}
+
+/// Writes that arm the job's file on its device.
+fn armings<'a>(seen: &Seen<'a>) -> impl Iterator<Item = &'a NbiWrite> + Clone {
+    let (facts, job) = (seen.facts, seen.job);
+    facts.writes.iter().filter(move |write| {
+        write.cpe_id == job.cpe_id && write.file.as_deref() == Some(job.file.as_str())
+    })
+}
+
+/// Whether a copy has armed its rule after the job's first final event.
+pub(crate) fn is_armed_after_the_end(seen: &Seen<'_>) -> bool {
+    let first = seen.finals.first();
+    first.is_some_and(|first| armings(seen).any(|write| write.at > first.at))
 }
 
 /// Nothing before its time, after the end, or against an order.
@@ -154,17 +164,12 @@ fn when(seen: &Seen<'_>, flashes: &[&Flash], wrong: &mut Vec<String>) {
         scenario,
         job,
         finals,
-        facts,
         ..
     } = seen;
     let name = &job.job_id;
     let over_at = finals.iter().map(|event| event.at).min();
     let begins_at = job.not_before.map(|time| time - seen.skew());
-    let armings = facts
-        .writes
-        .iter()
-        .filter(|write| write.file.as_deref() == Some(job.file.as_str()))
-        .map(|write| (write.at, write.operation));
+    let armings = armings(seen).map(|write| (write.at, write.operation));
     let begun = flashes.iter().map(|flash| (flash.started_at, "flash"));
     let closed = forbidden(scenario, job);
     // A job that waits hears of an order when its time comes.
@@ -285,7 +290,9 @@ pub(crate) fn strangers(scenario: &Scenario, facts: &Facts, wrong: &mut Vec<Stri
                 .is_some_and(|copies| copies.cut_off > 0);
             job.not_before.is_none_or(|time| *at >= time - skew)
                 && (is_cut_off || last.is_none_or(|last| *at <= last))
-                && span_of(&forbidden(scenario, job), *at).is_none()
+                && !forbidden(scenario, job)
+                    .iter()
+                    .any(|(from, until)| *at > *from + WAKING_TAKES && *at < *until)
         };
         if *operation == "connection_request" && !jobs.any(may_wake) {
             wrong.push(format!(

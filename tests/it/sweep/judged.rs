@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use nbi_upgrade::simulator::{
-    AttemptResult, DeviceState, DeviceView, Flash, PostOnExisting, Put, ReadingRules, Results,
+    AttemptResult, DeviceState, DeviceView, FailedAttempt, Flash, PostOnExisting, Put,
+    ReadingRules, Results,
 };
 use serde_json::{Value, json};
 
@@ -232,6 +233,22 @@ fn a_job_that_times_out_beside_a_device_that_is_done_is_found() {
         timed_out(AttemptResult::Silent, 1_000),
     );
     tells_apart(what, timed_out(SUCCESS, 3_200), timed_out(SUCCESS, 3_300));
+    let rewritten = |results| {
+        let case = timed_out(SUCCESS, 1_000).beside_another();
+        case.with(|scenario, _| scenario.setup.semantics.results = results)
+    };
+    tells_apart(
+        what,
+        rewritten(Results::RowPerAttempt),
+        rewritten(Results::RowRewritten),
+    );
+    let before_its_time = |secs| {
+        timed_out(SUCCESS, 1_000).with(|scenario, _| {
+            scenario.jobs[0].not_before = Some(at(10));
+            scenario.skews = vec![SignedDuration::from_secs(secs)];
+        })
+    };
+    tells_apart(what, before_its_time(0), before_its_time(60));
 }
 
 #[test]
@@ -380,6 +397,14 @@ fn two_outcomes_are_found_unless_copies_may_have_told_them() {
         })
     };
     tells_apart("contradict", undated(false), undated(true));
+    let trying = |failed_attempt| {
+        contradicting(false).with(|s, _| s.setup.semantics.failed_attempt = failed_attempt)
+    };
+    tells_apart(
+        "contradict",
+        trying(FailedAttempt::UsesUpExecution),
+        trying(FailedAttempt::KeepsExecution),
+    );
     let repeat = |member: &str, value: &str| {
         let case = Case::upgraded().told(152, "completed/upgraded", "applied");
         case.saying(member, json!(value))
@@ -475,6 +500,15 @@ fn a_second_flash_is_found_unless_a_cause_was_there() {
         rewritten(Results::RowPerAttempt),
         rewritten(Results::RowRewritten),
     );
+    let skewed = |cleanup: &str, secs| {
+        let cleanup = json!(cleanup);
+        twice().with(|scenario, _| {
+            scenario.skews = vec![SignedDuration::from_secs(secs)];
+            scenario.sends[0].body["cleanup"] = cleanup;
+        })
+    };
+    tells_apart(what, skewed("delete", 0), skewed("delete", 60));
+    tells_apart(what, skewed("deactivate", 60), skewed("delete", 60));
     let paused = |secs| {
         let stop = json!({"command": "pause", "all": true});
         let go = json!({"command": "resume", "all": true});
@@ -529,6 +563,17 @@ fn what_is_done_at_the_wrong_time_is_found() {
     tells_apart("which no job of it may do", woken(152), woken(15));
     let cut_off = woken(152).with(|_, facts| facts.copies.get_mut(JOB).unwrap().cut_off = 1);
     tells_apart("which no job of it may do", woken(152), cut_off);
+    let woken_in_a_pause = |secs| {
+        let stop = json!({"command": "pause", "all": true});
+        let go = json!({"command": "resume", "all": true});
+        let case = Case::upgraded().ordered(40, &stop).ordered(140, &go);
+        case.written(secs, "connection_request", None)
+    };
+    tells_apart(
+        "which no job of it may do",
+        woken_in_a_pause(75),
+        woken_in_a_pause(74),
+    );
     let file = |file| {
         let case = Case::upgraded().written(15, "create_rule", Some(file));
         case.written(16, "disarm_rule", None)
@@ -542,7 +587,8 @@ fn what_is_armed_for_too_long_is_found() {
     let disarmed_at = |secs| {
         let case = Case::new().armed(10).disarmed(secs);
         case.told(3_601, "failed/timed_out", "possible")
-            .with(|_, facts| facts.writes.truncate(0))
+            .copied(2, 0, Some(5))
+            .with(|scenario, _| scenario.jobs[0].may_differ = true)
     };
     let late = deadline_and_the_rest + 1;
     tells_apart(
@@ -577,13 +623,13 @@ fn what_is_armed_for_too_long_is_found() {
         left(true, OTHER_FILE),
         left(true, FILE),
     );
-    let last_write = |secs| {
+    let disarmed_late = |secs| {
         let case = Case::new().armed(10).flash(20, 140, SUCCESS);
-        let case = case.rules(145, &[(FILE, false)]);
-        case.written(secs, "disarm_rule", None)
+        case.disarmed(secs)
             .told(151, "completed/upgraded", "applied")
     };
-    tells_apart("was the last write", last_write(152), last_write(150));
+    let what = "is armed at the final event";
+    tells_apart(what, disarmed_late(152), disarmed_late(151));
 }
 
 #[test]
@@ -625,9 +671,9 @@ fn more_calls_and_copies_than_there_may_be_are_found() {
             facts.copies.get_mut(JOB).unwrap().of_the_dead = of_the_dead;
         })
     };
-    tells_apart(what, again(37, 1, 0, 1), again(36, 1, 0, 1));
-    tells_apart(what, again(73, 1, 1, 0), again(72, 1, 1, 0));
-    tells_apart(what, again(73, 2, 0, 0), again(72, 2, 0, 0));
+    tells_apart(what, again(45, 1, 0, 1), again(44, 1, 0, 1));
+    tells_apart(what, again(89, 1, 1, 0), again(88, 1, 1, 0));
+    tells_apart(what, again(89, 2, 0, 0), again(88, 2, 0, 0));
     let copies = |most, crashes| {
         let case = Case::upgraded().copied(1, 5, None);
         case.with(|_, facts| {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
-use nbi_upgrade::simulator::{ReadingRules, Results};
+use nbi_upgrade::simulator::{FailedAttempt, ReadingRules, Results};
 
 use super::check::Seen;
 use super::effects;
@@ -81,8 +81,8 @@ pub(crate) fn may_know_less(seen: &Seen<'_>, event: &Published) -> bool {
 }
 
 /// Whether copies that looked at different moments may have come to each two of these. Success and fault of one job contradict each other,
-/// except where copies cannot tell whose result they see, or since when, or where a request that nobody dated came again after a fault, which is
-/// a new order.
+/// except where copies cannot tell whose result they see, or since when, where a device tries again by itself, or where a request that nobody
+/// dated came again after a fault, which is a new order.
 fn can_be_explained(seen: &Seen<'_>, verdicts: &BTreeSet<String>) -> bool {
     let Seen { scenario, job, .. } = seen;
     let semantics = &scenario.setup.semantics;
@@ -90,6 +90,7 @@ fn can_be_explained(seen: &Seen<'_>, verdicts: &BTreeSet<String>) -> bool {
     let requests: Vec<_> = sends.filter(|send| send.job == job.job_id).collect();
     let is_dated = |send: &&Send| send.body["requested_at"].is_string();
     let is_limited = requests.len() > 1 && !requests.iter().all(is_dated)
+        || semantics.failed_attempt == FailedAttempt::KeepsExecution
         || semantics.reading_rules != ReadingRules::Allowed
         || semantics.results == Results::RowRewritten
         || scenario.skews.len() > 1;

@@ -270,7 +270,7 @@ struct Share {
 }
 
 /// Each case can be explained; many of them would be a worker that cannot judge or gives up, or checks that excuse too much.
-const SHARES: [Share; 4] = [
+const SHARES: [Share; 5] = [
     Share {
         what: "have completed",
         count: |tally| tally.completed,
@@ -279,6 +279,11 @@ const SHARES: [Share; 4] = [
     Share {
         what: "were judged in two ways",
         count: |tally| tally.differing,
+        may_be: 0..=3,
+    },
+    Share {
+        what: "were armed after their end",
+        count: |tally| tally.armed_late,
         may_be: 0..=3,
     },
     Share {
@@ -372,18 +377,20 @@ fn storms() {
 
 #[test]
 fn a_share_at_its_bound_may_be_and_one_beyond_may_not() {
-    let tally = |per_mille: [usize; 4]| Tally {
+    let tally = |per_mille: [usize; 5]| Tally {
         jobs: 1_000,
         completed: per_mille[0],
         differing: per_mille[1],
-        excusable: [("a cause", per_mille[2])].into(),
-        excused: [("a cause", per_mille[3])].into(),
+        armed_late: per_mille[2],
+        excusable: [("a cause", per_mille[3])].into(),
+        excused: [("a cause", per_mille[4])].into(),
         ..Tally::default()
     };
-    let [completed, differing, excusable, excused] = SHARES.map(|share| share.may_be);
+    let [completed, differing, armed_late, excusable, excused] = SHARES.map(|share| share.may_be);
     let at = [
         completed.start() * 10,
         differing.end() * 10,
+        armed_late.end() * 10,
         excusable.end() * 10,
         excused.end() * 10,
     ];

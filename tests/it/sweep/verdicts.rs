@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use nbi_upgrade::job::policy::{OnBusy, OnConnectionRequestFailure};
-use nbi_upgrade::simulator::{AttemptResult, Flash, ReadingRules};
+use nbi_upgrade::simulator::{AttemptResult, Flash, ReadingRules, Results};
 
 use super::check::Seen;
 use super::effects;
@@ -121,7 +121,11 @@ fn missed(seen: &Seen<'_>, at: Timestamp) -> Option<String> {
         let sent_at = start() + SignedDuration::try_from(send.after).unwrap();
         send.job == seen.job.job_id && sent_at + seen.skew() >= seen.job.deadline
     };
-    if sends.any(is_late) {
+    // A copy that looks when the one row has become another job's, or that takes the result for one of before its time, sees nothing.
+    let is_rewritten = seen.scenario.setup.semantics.results == Results::RowRewritten
+        && seen.others().next().is_some();
+    let is_before_its_time = seen.job.not_before.is_some() && !seen.scenario.skew_max().is_zero();
+    if sends.any(is_late) || is_rewritten || is_before_its_time {
         return None;
     }
     let flashes = effects::flashes(seen);
@@ -156,7 +160,8 @@ fn cannot_see_whose(seen: &Seen<'_>, by: Timestamp) -> bool {
 fn has_failed_for_long(seen: &Seen<'_>, by: Timestamp) -> bool {
     let long = seen.scenario.setup.policy.retry_max_elapsed;
     let first = seen.facts.failures.first();
-    first.is_some_and(|first| first.at + long <= by + seen.skew())
+    // Begun by one clock, and ended by another.
+    first.is_some_and(|first| first.at + long <= by + seen.skew() * 2)
 }
 
 fn was_unintelligible(seen: &Seen<'_>, by: Timestamp) -> usize {
