@@ -4,7 +4,7 @@
 default:
     @just --list --unsorted
 
-# Everything that must pass before a push: format, clippy, docs, tests, deny.
+# Everything that must pass before a push: format, clippy, docs, tests, checks.
 check:
     bash .ci/run
 
@@ -12,7 +12,7 @@ check:
 test *filter:
     bash tests/run {{ filter }}
 
-# Checks images, manifests, dashboards, rules, schemas and examples, or only the named one.
+# Checks images, manifests, dashboards, rules, schemas, examples and dependencies, or only the named one.
 artefacts *name:
     bash tests/checks/run {{ name }}
 

@@ -23,8 +23,17 @@ apt_install() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends "$@" >&2
 }
 
-# Installs packages without starting the services in them: the answer 101 of policy-rc.d means "not allowed".
+# Installs packages, one script at a time.
 install_packages() {
+    mkdir -p "$TOOLS"
+    (
+        flock 8
+        install_packages_alone "$@"
+    ) 8>"$TOOLS/.installing"
+}
+
+# Without starting the services in them: the answer 101 of policy-rc.d means "not allowed".
+install_packages_alone() {
     if ! command -v apt-get >/dev/null; then
         say "missing here: $*"
         say "this script can install packages on Debian and Ubuntu alone. On another system install"
@@ -65,6 +74,15 @@ need() {
     if [ "${#missing[@]}" -gt 0 ]; then
         install_packages "${missing[@]}"
     fi
+}
+
+# program: prints the path of the program as the tests build it, or of the copy of it that the caller was given.
+program() {
+    if [ -z "${CHECKED_PROGRAM:-}" ]; then
+        cargo build --locked --quiet
+        CHECKED_PROGRAM=$ROOT/target/debug/nbi-upgrade
+    fi
+    printf '%s\n' "$CHECKED_PROGRAM"
 }
 
 # npm_tool NAME@VERSION MORE@VERSION...: installs the packages together below target/tools and prints the folder of their commands.

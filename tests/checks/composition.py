@@ -1,6 +1,6 @@
-"""Runs docker-compose.yml without containers: composition.py CONFIG FOLDER, where CONFIG is what `docker compose config` makes of it.
+"""Runs docker-compose.yml without containers: composition.py PROGRAM CONFIG FOLDER; CONFIG is what `docker compose config` makes of it.
 
-With a third word, a device, it stops once that one device is upgraded, and looks at nothing else.
+With a fourth word, a device, it stops once that one device is upgraded, and looks at nothing else.
 
 Each service is a process in a file system of its own: the composition's mounts and secrets stand where a container would see them, and
 nothing else of it does. All share one network, which is apart from the machine's, with the services' names in /etc/hosts. Users,
@@ -23,7 +23,7 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
-PROGRAM = Path("target/debug/nbi-upgrade").resolve()
+PROGRAM = Path(sys.argv[1]).resolve()
 # What the image does without a command.
 BY_DEFAULT = json.loads(re.findall(r"^CMD (.*)$", Path("Dockerfile").read_text(), re.MULTILINE)[-1])
 WITHIN = 180
@@ -179,7 +179,7 @@ def value(query):
 
 def main():
     global SECRETS, HOSTS
-    composition, folder = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
+    composition, folder = json.loads(Path(sys.argv[2]).read_text()), Path(sys.argv[3])
     described, SECRETS = composition["services"], composition["secrets"]
     HOSTS = folder / "hosts"
     HOSTS.write_text("127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for name, address in ADDRESSES.items()))
@@ -240,19 +240,19 @@ def main():
             running[name].append(service)
         print(f"started {name}", flush=True)
 
-    if len(sys.argv) > 3:
-        arguments = ["submit", "--cpe-id", sys.argv[3], "--firmware-url", "https://files.example/fw-2.bin"]
+    if len(sys.argv) > 4:
+        arguments = ["submit", "--cpe-id", sys.argv[4], "--firmware-url", "https://files.example/fw-2.bin"]
         described["load"]["command"] = [*arguments, "--wait", "--wait-timeout", "2m"]
         started("load")
         (load,) = running["load"]
-        until(f"{sys.argv[3]} to be upgraded", lambda: load.process.poll() == 0, running["load"])
+        until(f"{sys.argv[4]} to be upgraded", lambda: load.process.poll() == 0, running["load"])
         stranger = Service("stranger", described["load"], folder)
         for key in ("CERT", "KEY"):
             del stranger.environment[f"NBI_UPGRADE_AMQP__CLIENT_{key}_FILE"]
         stranger.start()
         if stranger.process.wait(timeout=WITHIN) != 1 or "failed to connect to amqps:" not in stranger.log.read_text():
             fail(f"without a certificate: {stranger.process.returncode}\n{stranger.tail()}")
-        print(f"{sys.argv[3]} is upgraded; without a certificate nobody is let in")
+        print(f"{sys.argv[4]} is upgraded; without a certificate nobody is let in")
         return
 
     started("load")

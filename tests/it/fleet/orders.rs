@@ -13,7 +13,7 @@ const ABSENT: usize = 6;
 async fn site(workers: usize) -> Site {
     let environment = [
         ("NBI_UPGRADE_JOB__TIMEOUT", "20m"),
-        ("NBI_UPGRADE_JOB__FLASH_TIME_MAX", "1m"),
+        ("NBI_UPGRADE_JOB__FLASH_TIME_MAX", "15s"),
     ];
     let site = Site::begin(
         workers,
