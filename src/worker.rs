@@ -4,13 +4,14 @@
 //! task of its own, whose panic is caught and costs the job one of the broker's delivery counts.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use jiff::SignedDuration;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use crate::clock::Clock;
 use crate::driver::{Delivery, Destination, Driver, HandOver};
@@ -185,6 +186,9 @@ impl<N: Nbi, D: Driver> Parts<N, D> {
     ) -> (HandOver, (job::Job, Vec<JobEvent>)) {
         let Work { job, carried, .. } = work;
         let mut happened = Vec::new();
+        // Registered once, not for each call.
+        let hurry = self.hurry.cancelled();
+        tokio::pin!(hurry);
         let inputs = self.inputs(&job, redelivered);
         let mut decision = job::begin(job, inputs, &self.policy);
         let mut steps = 0;
@@ -198,7 +202,7 @@ impl<N: Nbi, D: Driver> Parts<N, D> {
             let answer = if steps > self.policy.steps_max {
                 Err(endless(steps))
             } else {
-                self.ask(&call).await
+                self.ask(&call, hurry.as_mut()).await
             };
             let inputs = self.inputs(&decision.job, redelivered);
             decision = job::decide(decision.job, step, answer, inputs, &self.policy);
@@ -225,7 +229,11 @@ impl<N: Nbi, D: Driver> Parts<N, D> {
         (HandOver { work, to, events }, (job, happened))
     }
 
-    async fn ask(&self, call: &NbiCall) -> Result<NbiAnswer, NbiFailure> {
+    async fn ask(
+        &self,
+        call: &NbiCall,
+        hurry: Pin<&mut WaitForCancellationFuture<'_>>,
+    ) -> Result<NbiAnswer, NbiFailure> {
         const MESSAGE: &str = "the worker stops";
         let not_sent = || NbiFailure::NotSent {
             message: MESSAGE.to_owned(),
@@ -237,7 +245,7 @@ impl<N: Nbi, D: Driver> Parts<N, D> {
         tokio::select! {
             biased;
             answer = self.nbi.call(call) => answer,
-            () = self.hurry.cancelled() => Err(if call.is_repeatable() {
+            () = hurry => Err(if call.is_repeatable() {
                 not_sent()
             } else {
                 // How far it came nobody knows: it may have armed the rule, and must not be sent as if it had not been.

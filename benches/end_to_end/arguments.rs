@@ -6,6 +6,7 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scenario {
     Throughput,
+    Beside,
     Latency,
     Hops,
     Delays,
@@ -14,8 +15,9 @@ pub(crate) enum Scenario {
     Growth,
 }
 
-const NAMES: [(&str, Scenario); 7] = [
+const NAMES: [(&str, Scenario); 8] = [
     ("throughput", Scenario::Throughput),
+    ("beside", Scenario::Beside),
     ("latency", Scenario::Latency),
     ("hops", Scenario::Hops),
     ("delays", Scenario::Delays),
@@ -25,7 +27,7 @@ const NAMES: [(&str, Scenario); 7] = [
 ];
 
 /// Those that take minutes are run by name only.
-const USUAL: usize = 5;
+const USUAL: usize = 6;
 
 /// What to measure, and how much of it.
 #[derive(Debug)]

@@ -143,6 +143,70 @@ async fn round(site: &Site, floor: Option<&str>, settings: &Settings, jobs: usiz
     ]
 }
 
+/// Worker and floor at the same time, each with an NBI and a virtual host of its own: what slows the machine down slows both, so that the
+/// ratio is steadier than that of rounds in turn. It counts until one of them has done its jobs.
+pub(crate) async fn beside(site: &Site, arguments: &Arguments, report: &mut Report) {
+    let mut rows = Vec::new();
+    for pair in ALL[..4].chunks(2) {
+        let mut rounds = Vec::new();
+        for _ in 0..arguments.rounds {
+            rounds.push(both(site, [pair[0], pair[1]], arguments.jobs).await);
+        }
+        let ratios = rounds.iter().map(|[own, other]| own / other);
+        let ratio = median(ratios.clone().collect());
+        let name = pair[0].0;
+        report.target(
+            format!("{name}: processor time per job / durable floor beside it"),
+            ratio,
+            Bound::AtMost(1.25),
+        );
+        let values = vec![
+            median(rounds.iter().map(|[own, _]| *own).collect()),
+            median(rounds.iter().map(|[_, other]| *other).collect()),
+            ratio,
+            ratios.clone().fold(f64::INFINITY, f64::min),
+            ratios.fold(0.0, f64::max),
+        ];
+        rows.push((name.to_owned(), values));
+    }
+    let title = format!(
+        "beside: worker and durable floor at the same time, {} jobs a round, medians of {} rounds; processor seconds per 1,000 jobs",
+        arguments.jobs, arguments.rounds
+    );
+    report.table(title, &["worker", "floor", "ratio", "least", "most"], rows);
+}
+
+/// What a thousand jobs of each cost.
+async fn both(site: &Site, pair: [(&str, Option<&str>, &Settings); 2], jobs: usize) -> [f64; 2] {
+    let rooms = [site.room(), site.room()];
+    let mut loads = [
+        Load::on(&rooms[0].vhost.url()).await,
+        Load::on(&rooms[1].vhost.url()).await,
+    ];
+    let contenders = [0, 1].map(|at| contender(&rooms[at], pair[at].1, pair[at].2));
+    for load in &mut loads {
+        load.publish(WARM_UP).await;
+        load.take(WARM_UP).await;
+    }
+    for (load, contender) in loads.iter_mut().zip(&contenders) {
+        contender.process.hold();
+        load.publish(jobs).await;
+    }
+    let before = [0, 1].map(|at| contenders[at].cpu());
+    for contender in &contenders {
+        contender.process.release();
+    }
+    let mut done = [0; 2];
+    let [first, second] = &mut loads;
+    while done.iter().all(|done| *done < jobs) {
+        tokio::select! {
+            () = first.take(1) => done[0] += 1,
+            () = second.take(1) => done[1] += 1,
+        }
+    }
+    [0, 1].map(|at| (contenders[at].cpu() - before[at]) * 1_000.0 / done[at] as f64)
+}
+
 /// Publish to final event, with a request every 20 ms.
 pub(crate) async fn latency(site: &Site, arguments: &Arguments, report: &mut Report) {
     let mut rows = Vec::new();

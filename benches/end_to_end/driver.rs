@@ -228,7 +228,7 @@ async fn carry_out(driver: Arc<AmqpDriver>, delivery: Delivery<Token>, to: Desti
     work.job.progress.seq += 1;
     // A time that somebody asked for is kept to the second instead of being rounded to two hops.
     if let Destination::At(due) = to {
-        work.job.order.not_before = Some(due);
+        work.job.order_mut().not_before = Some(due);
     }
     let hand_over = HandOver {
         work,

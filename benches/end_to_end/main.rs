@@ -7,6 +7,7 @@
 //! | scenario | measures |
 //! | --- | --- |
 //! | `throughput` | jobs per second, CPU of worker, broker and NBI, peak memory, calls: against the floors |
+//! | `beside` | processor time per job: worker and floor at the same time |
 //! | `latency` | publish to outcome at light load |
 //! | `hops` | continuations through the AMQP driver per second |
 //! | `delays` | lateness of delayed steps, idle and in a burst |
@@ -14,7 +15,7 @@
 //! | `waiting` | memory while 100,000 and 200,000 jobs wait (minutes) |
 //! | `growth` | jobs per second beside 1,000 to 500,000 waiting jobs, bursts of growing size (long) |
 //!
-//! Without names: the first five. The same program plays NBI, floors and driver: it starts itself with a role as first word.
+//! Without names: the first six. The same program plays NBI, floors and driver: it starts itself with a role as first word.
 
 #![expect(clippy::print_stdout, reason = "tables are its purpose")]
 
@@ -71,6 +72,7 @@ async fn measure(arguments: &Arguments) {
     for scenario in &arguments.scenarios {
         match scenario {
             Scenario::Throughput => contenders::throughput(&site, arguments, &mut report).await,
+            Scenario::Beside => contenders::beside(&site, arguments, &mut report).await,
             Scenario::Latency => contenders::latency(&site, arguments, &mut report).await,
             Scenario::Hops => driver::hops(&site, arguments, &mut report).await,
             Scenario::Delays => driver::delays(&site, arguments, &mut report).await,

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -261,13 +262,13 @@ pub struct Order {
     pub force: bool,
 }
 
-/// A job: the order and how far it has come.
+/// A job: the order and how far it has come. Small, as it is handed from decision to decision by value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Job {
     /// What was asked for.
-    pub order: Order,
+    pub order: Arc<Order>,
     /// How far it has come.
-    pub progress: Progress,
+    pub progress: Box<Progress>,
 }
 
 impl Job {
@@ -275,9 +276,14 @@ impl Job {
     #[must_use]
     pub fn new(order: Order) -> Self {
         Self {
-            order,
-            progress: Progress::default(),
+            order: Arc::new(order),
+            progress: Box::default(),
         }
+    }
+
+    /// To change the order of this copy of the job alone. Only what is known of its dates ever changes.
+    pub fn order_mut(&mut self) -> &mut Order {
+        Arc::make_mut(&mut self.order)
     }
 
     /// Whether a device may have been told to upgrade by this job.

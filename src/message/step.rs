@@ -11,6 +11,9 @@
 //!
 //! `tests/fixtures/messages/v1` holds what was ever written, and `the_members_of_a_version_are_these` every member with what its loss does.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -72,32 +75,38 @@ struct VersionOnly {
 }
 
 #[derive(Serialize, Deserialize)]
-struct StepV1 {
+struct StepV1<'a> {
     v: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     not_due_before: Option<Timestamp>,
-    order: OrderV1,
-    progress: ProgressV1,
+    #[serde(borrow)]
+    order: OrderV1<'a>,
+    #[serde(borrow)]
+    progress: ProgressV1<'a>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     context: Option<Box<RawValue>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    correlation_id: Option<String>,
+    correlation_id: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    reply_to: Option<String>,
+    reply_to: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    traceparent: Option<String>,
+    traceparent: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    tracestate: Option<String>,
+    tracestate: Option<Cow<'a, str>>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct OrderV1 {
-    job_id: String,
-    cpe_id: String,
-    firmware_url: String,
-    rule_id: String,
+struct OrderV1<'a> {
+    #[serde(borrow)]
+    job_id: Cow<'a, str>,
+    #[serde(borrow)]
+    cpe_id: Cow<'a, str>,
+    #[serde(borrow)]
+    firmware_url: Cow<'a, str>,
+    #[serde(borrow)]
+    rule_id: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    campaign_id: Option<String>,
+    campaign_id: Option<Cow<'a, str>>,
     requested_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     repeats_since: Option<Timestamp>,
@@ -106,20 +115,22 @@ struct OrderV1 {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     not_before: Option<Timestamp>,
     deadline: Timestamp,
-    cleanup: String,
+    #[serde(borrow)]
+    cleanup: Cow<'a, str>,
     priority: u32,
     executions: u32,
     max_attempts: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    expected_version: Option<String>,
+    expected_version: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "is_false")]
     force: bool,
 }
 
 #[derive(Serialize, Deserialize)]
-struct ProgressV1 {
+struct ProgressV1<'a> {
     seq: u64,
-    stage: String,
+    #[serde(borrow)]
+    stage: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "is_zero")]
     failures: u32,
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -142,7 +153,8 @@ struct ProgressV1 {
     may_have_twin: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     looked_alike: bool,
-    rule: String,
+    #[serde(borrow)]
+    rule: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rests_until: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -153,49 +165,58 @@ struct ProgressV1 {
     in_jeopardy: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     connection_requested_at: Option<Timestamp>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    ending: Option<EndingV1>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    tries_again_after: Option<FaultV1>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    ending: Option<EndingV1<'a>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    tries_again_after: Option<FaultV1<'a>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     started_at: Option<Timestamp>,
-    stages: Vec<StageRecordV1>,
+    #[serde(borrow)]
+    stages: Vec<StageRecordV1<'a>>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct EndingV1 {
-    outcome: String,
-    reason: String,
-    impact: String,
-    message: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    result: Option<ResultV1>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    fault: Option<FaultV1>,
+struct EndingV1<'a> {
+    #[serde(borrow)]
+    outcome: Cow<'a, str>,
+    #[serde(borrow)]
+    reason: Cow<'a, str>,
+    #[serde(borrow)]
+    impact: Cow<'a, str>,
+    #[serde(borrow)]
+    message: Cow<'a, str>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    result: Option<ResultV1<'a>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    fault: Option<FaultV1<'a>>,
     decided_at: Timestamp,
 }
 
 #[derive(Serialize, Deserialize)]
-struct ResultV1 {
-    id: String,
+struct ResultV1<'a> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
     ts: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     code: Option<i64>,
-    message: String,
+    #[serde(borrow)]
+    message: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    rule_description: Option<String>,
+    rule_description: Option<Cow<'a, str>>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct FaultV1 {
+struct FaultV1<'a> {
     code: u16,
-    message: String,
+    #[serde(borrow)]
+    message: Cow<'a, str>,
     transient: bool,
 }
 
 #[derive(Serialize, Deserialize)]
-struct StageRecordV1 {
-    stage: String,
+struct StageRecordV1<'a> {
+    #[serde(borrow)]
+    stage: Cow<'a, str>,
     attempts: u32,
     started_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -203,7 +224,7 @@ struct StageRecordV1 {
     #[serde(default, skip_serializing_if = "is_false")]
     failed: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    last_error: Option<String>,
+    last_error: Option<Cow<'a, str>>,
 }
 
 #[expect(
@@ -231,7 +252,7 @@ pub(super) fn decode(incoming: &Incoming<'_>) -> Result<Work, StepError> {
         )));
     }
     // One pass for what this release wrote; the version is looked at only where that fails.
-    match serde_json::from_slice::<StepV1>(incoming.body) {
+    match serde_json::from_slice::<StepV1<'_>>(incoming.body) {
         Ok(step) if step.v == VERSION => work_of(step),
         Ok(StepV1 { v, .. }) => Err(of_version(v)),
         Err(error) => match serde_json::from_slice(incoming.body) {
@@ -253,22 +274,22 @@ fn of_version(found: u64) -> StepError {
 }
 
 pub(super) fn encode(work: &Work) -> Vec<u8> {
-    let carried = work.carried.clone();
+    let carried = &work.carried;
     let step = StepV1 {
         v: VERSION,
         not_due_before: work.not_due_before,
         order: order_to_wire(&work.job),
         progress: progress_to_wire(&work.job.progress),
-        context: carried.context,
-        correlation_id: carried.correlation_id,
-        reply_to: carried.reply_to,
-        traceparent: carried.traceparent,
-        tracestate: carried.tracestate,
+        context: carried.context.clone(),
+        correlation_id: borrowed(carried.correlation_id.as_ref()),
+        reply_to: borrowed(carried.reply_to.as_ref()),
+        traceparent: borrowed(carried.traceparent.as_ref()),
+        tracestate: borrowed(carried.tracestate.as_ref()),
     };
     serde_json::to_vec(&step).unwrap_or_default()
 }
 
-fn work_of(step: StepV1) -> Result<Work, StepError> {
+fn work_of(step: StepV1<'_>) -> Result<Work, StepError> {
     let StepV1 {
         v: _,
         not_due_before,
@@ -281,20 +302,24 @@ fn work_of(step: StepV1) -> Result<Work, StepError> {
         tracestate,
     } = step;
     let job = Job {
-        order: order_of(order)?,
-        progress: progress_of(progress)?,
+        order: Arc::new(order_of(order)?),
+        progress: Box::new(progress_of(progress)?),
     };
     Ok(Work {
         job,
         carried: Carried {
             context,
-            correlation_id,
-            reply_to,
-            traceparent,
-            tracestate,
+            correlation_id: correlation_id.map(Cow::into_owned),
+            reply_to: reply_to.map(Cow::into_owned),
+            traceparent: traceparent.map(Cow::into_owned),
+            tracestate: tracestate.map(Cow::into_owned),
         },
         not_due_before,
     })
+}
+
+fn borrowed(text: Option<&String>) -> Option<Cow<'_, str>> {
+    text.map(|text| Cow::Borrowed(text.as_str()))
 }
 
 fn named<T>(field: &'static str, name: &str, value: Option<T>) -> Result<T, StepError> {
@@ -315,30 +340,30 @@ fn parsed<T, E: std::fmt::Display>(field: &str, value: Result<T, E>) -> Result<T
     value.map_err(|error| StepError::Malformed(format!("{field} {error}")))
 }
 
-fn order_to_wire(job: &Job) -> OrderV1 {
+fn order_to_wire(job: &Job) -> OrderV1<'_> {
     let order = &job.order;
     OrderV1 {
-        job_id: order.job_id.to_string(),
-        cpe_id: order.cpe_id.to_string(),
-        firmware_url: order.firmware_url.to_string(),
-        rule_id: order.rule_id.to_string(),
-        campaign_id: order.campaign_id.as_ref().map(ToString::to_string),
+        job_id: order.job_id.as_str().into(),
+        cpe_id: order.cpe_id.as_str().into(),
+        firmware_url: order.firmware_url.as_str().into(),
+        rule_id: order.rule_id.as_str().into(),
+        campaign_id: order.campaign_id.as_ref().map(|id| id.as_str().into()),
         requested_at: order.requested_at,
         repeats_since: (order.repeats_since != order.requested_at).then_some(order.repeats_since),
         // From here on the date stays: it says little only of a copy, which may have come before.
         dated_on_arrival: order.is_dated_on_arrival && job.progress.may_have_twin,
         not_before: order.not_before,
         deadline: order.deadline,
-        cleanup: order.cleanup.name().to_owned(),
+        cleanup: order.cleanup.name().into(),
         priority: order.priority,
         executions: order.executions,
         max_attempts: order.max_attempts,
-        expected_version: order.expected_version.clone(),
+        expected_version: borrowed(order.expected_version.as_ref()),
         force: order.force,
     }
 }
 
-fn order_of(wire: OrderV1) -> Result<Order, StepError> {
+fn order_of(wire: OrderV1<'_>) -> Result<Order, StepError> {
     Ok(Order {
         job_id: parsed("job_id", JobId::parse(wire.job_id))?,
         cpe_id: parsed("cpe_id", CpeId::parse(wire.cpe_id))?,
@@ -357,12 +382,12 @@ fn order_of(wire: OrderV1) -> Result<Order, StepError> {
         priority: wire.priority,
         executions: wire.executions,
         max_attempts: wire.max_attempts,
-        expected_version: wire.expected_version,
+        expected_version: wire.expected_version.map(Cow::into_owned),
         force: wire.force,
     })
 }
 
-fn progress_to_wire(progress: &Progress) -> ProgressV1 {
+fn progress_to_wire(progress: &Progress) -> ProgressV1<'_> {
     let (known, older_than) = progress.baseline.parts();
     let (ending, tries_again_after) = match &progress.exit {
         None => (None, None),
@@ -371,7 +396,7 @@ fn progress_to_wire(progress: &Progress) -> ProgressV1 {
     };
     ProgressV1 {
         seq: progress.seq,
-        stage: progress.stage.name().to_owned(),
+        stage: progress.stage.name().into(),
         failures: progress.retries.failures,
         unintelligible: progress.retries.unintelligible,
         failing_since: progress.retries.since,
@@ -384,7 +409,7 @@ fn progress_to_wire(progress: &Progress) -> ProgressV1 {
         arming: progress.arming,
         may_have_twin: progress.may_have_twin,
         looked_alike: progress.looked_alike,
-        rule: progress.rule.name().to_owned(),
+        rule: progress.rule.name().into(),
         rests_until: progress.rests_until,
         disarmed_at: progress.disarmed_at,
         watched_until: progress.watched_until,
@@ -397,7 +422,7 @@ fn progress_to_wire(progress: &Progress) -> ProgressV1 {
     }
 }
 
-fn progress_of(wire: ProgressV1) -> Result<Progress, StepError> {
+fn progress_of(wire: ProgressV1<'_>) -> Result<Progress, StepError> {
     let exit = match (wire.ending, wire.tries_again_after) {
         (Some(ending), _) => Some(Exit::End(ending_of(ending)?)),
         (None, Some(fault)) => Some(Exit::TryAgain(fault_of(fault))),
@@ -437,77 +462,77 @@ fn progress_of(wire: ProgressV1) -> Result<Progress, StepError> {
     })
 }
 
-fn ending_to_wire(ending: &Ending) -> EndingV1 {
+fn ending_to_wire(ending: &Ending) -> EndingV1<'_> {
     EndingV1 {
-        outcome: ending.outcome.name().to_owned(),
-        reason: ending.reason.name().to_owned(),
-        impact: ending.impact.name().to_owned(),
-        message: ending.message.clone(),
+        outcome: ending.outcome.name().into(),
+        reason: ending.reason.name().into(),
+        impact: ending.impact.name().into(),
+        message: ending.message.as_str().into(),
         result: ending.result.as_ref().map(|row| ResultV1 {
-            id: row.id.clone(),
+            id: row.id.as_str().into(),
             ts: row.ts,
             code: row.code,
-            message: row.message.clone(),
-            rule_description: row.rule_description.clone(),
+            message: row.message.as_str().into(),
+            rule_description: borrowed(row.rule_description.as_ref()),
         }),
         fault: ending.fault.as_ref().map(fault_to_wire),
         decided_at: ending.decided_at,
     }
 }
 
-fn ending_of(wire: EndingV1) -> Result<Ending, StepError> {
+fn ending_of(wire: EndingV1<'_>) -> Result<Ending, StepError> {
     Ok(Ending {
         outcome: named("outcome", &wire.outcome, Outcome::from_name(&wire.outcome))?,
         reason: named("reason", &wire.reason, Reason::from_name(&wire.reason))?,
         impact: named("impact", &wire.impact, Impact::from_name(&wire.impact))?,
-        message: wire.message,
+        message: wire.message.into_owned(),
         result: wire.result.map(|row| ResultRow {
-            id: row.id,
+            id: row.id.into_owned(),
             ts: row.ts,
             code: row.code,
-            message: row.message,
-            rule_description: row.rule_description,
+            message: row.message.into_owned(),
+            rule_description: row.rule_description.map(Cow::into_owned),
         }),
         fault: wire.fault.map(fault_of),
         decided_at: wire.decided_at,
     })
 }
 
-fn fault_to_wire(fault: &fault::Fault) -> FaultV1 {
+fn fault_to_wire(fault: &fault::Fault) -> FaultV1<'_> {
     FaultV1 {
         code: fault.code,
-        message: fault.message.clone(),
+        message: fault.message.as_str().into(),
         transient: fault.transient,
     }
 }
 
-fn fault_of(wire: FaultV1) -> fault::Fault {
+fn fault_of(wire: FaultV1<'_>) -> fault::Fault {
     fault::Fault {
         code: wire.code,
         name: fault::name(wire.code),
-        message: wire.message,
+        message: wire.message.into_owned(),
         transient: wire.transient,
     }
 }
 
-fn record_to_wire(record: &StageRecord) -> StageRecordV1 {
+fn record_to_wire(record: &StageRecord) -> StageRecordV1<'_> {
     StageRecordV1 {
-        stage: record.stage.name().to_owned(),
+        stage: record.stage.name().into(),
         attempts: record.attempts,
         started_at: record.started_at,
         finished_at: record.finished_at,
         failed: record.failed,
-        last_error: record.last_error.clone(),
+        last_error: borrowed(record.last_error.as_ref()),
     }
 }
 
-fn record_of(wire: StageRecordV1) -> Result<StageRecord, StepError> {
+fn record_of(wire: StageRecordV1<'_>) -> Result<StageRecord, StepError> {
     Ok(StageRecord {
         stage: named("stage", &wire.stage, Stage::from_name(&wire.stage))?,
         attempts: wire.attempts,
         started_at: wire.started_at,
         finished_at: wire.finished_at,
         failed: wire.failed,
-        last_error: wire.last_error,
+        last_error: wire.last_error.map(Cow::into_owned),
     })
 }

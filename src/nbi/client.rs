@@ -237,17 +237,18 @@ impl<T: Transport> NbiClient<T> {
 
     /// Sends once.
     async fn once(&self, call: &NbiCall, request: &Request) -> Result<Reply, NbiFailure> {
-        // Before the limiter, so that calls that will be turned away do not use up its moments.
-        self.gate.check(request.operation)?;
         let asked = Instant::now();
+        // Before the limiter, so that calls that will be turned away do not use up its moments.
+        self.gate.check(request.operation, asked)?;
         let class = CallClass::of(call);
         let turn = self.limiter.turn(class).await;
-        self.telemetry.nbi_waited(class.name(), asked.elapsed());
-
-        let admission = self.gate.admit(request.operation)?;
         let begun = Instant::now();
+        self.telemetry.nbi_waited(class.name(), begun - asked);
+
+        let admission = self.gate.admit(request.operation, begun)?;
         let sent = self.transport.send(request).await;
-        let took = begun.elapsed();
+        let ended = Instant::now();
+        let took = ended - begun;
         let under_way = turn.under_way();
         drop(turn);
         let judged = match &sent {
@@ -263,7 +264,7 @@ impl<T: Transport> NbiClient<T> {
         self.telemetry
             .nbi_answered(request.operation, &status, took);
         self.telemetry.nbi_sent(&request.span(&status), took);
-        admission.record(&judged);
+        admission.record(&judged, ended);
         let seen = Seen {
             operation: request.operation,
             begun,
@@ -271,7 +272,7 @@ impl<T: Transport> NbiClient<T> {
             under_way,
             end: end(call, judged.sign),
         };
-        if let Some(limit) = self.limiter.learn(&seen) {
+        if let Some(limit) = self.limiter.learn(&seen, ended) {
             self.telemetry.nbi_concurrency_limit(limit);
         }
         let filter_ignored = judged.filter_ignored;

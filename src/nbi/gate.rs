@@ -42,25 +42,29 @@ impl Gate {
 
     /// Whether a request would be turned away now. Changes nothing.
     pub(crate) fn turns_away(&self) -> bool {
-        self.wait().is_some()
+        self.wait(Instant::now()).is_some()
     }
 
-    /// Fails if a request would be turned away now. Changes nothing.
-    pub(crate) fn check(&self, operation: &'static str) -> Result<(), NbiFailure> {
-        self.wait()
+    /// Fails if a request would be turned away `now`. Changes nothing.
+    pub(crate) fn check(&self, operation: &'static str, now: Instant) -> Result<(), NbiFailure> {
+        self.wait(now)
             .map_or(Ok(()), |wait| Err(not_sent(operation, wait)))
     }
 
-    fn wait(&self) -> Option<Duration> {
+    fn wait(&self, now: Instant) -> Option<Duration> {
         self.circuit
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .turned_away_for(Instant::now())
+            .turned_away_for(now)
     }
 
-    /// Lets a request through.
-    pub(crate) fn admit(&self, operation: &'static str) -> Result<Admission<'_>, NbiFailure> {
-        let ticket = self.change("", |circuit| circuit.admit(Instant::now()));
+    /// Lets a request through that is sent `now`.
+    pub(crate) fn admit(
+        &self,
+        operation: &'static str,
+        now: Instant,
+    ) -> Result<Admission<'_>, NbiFailure> {
+        let ticket = self.change("", |circuit| circuit.admit(now));
         let ticket = ticket.map_err(|wait| not_sent(operation, wait))?;
         Ok(Admission {
             gate: self,
@@ -96,8 +100,8 @@ pub(crate) struct Admission<'a> {
 }
 
 impl Admission<'_> {
-    /// Tells the circuit what came of the request.
-    pub(crate) fn record(mut self, judged: &Judged) {
+    /// Tells the circuit what came of the request, which ended at `now`.
+    pub(crate) fn record(mut self, judged: &Judged, now: Instant) {
         let reason = judged
             .outcome
             .as_ref()
@@ -108,9 +112,8 @@ impl Admission<'_> {
             self.gate.telemetry.nbi_refused();
         }
         if let Some(ticket) = self.ticket.take() {
-            self.gate.change(&reason, |circuit| {
-                circuit.record(ticket, judged.sign, Instant::now())
-            });
+            self.gate
+                .change(&reason, |circuit| circuit.record(ticket, judged.sign, now));
         }
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 use reqwest::header::{
-    AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, LOCATION, RETRY_AFTER,
+    AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
 };
 use reqwest::{Method, Response, StatusCode};
 
@@ -130,19 +130,15 @@ impl HttpTransport {
         };
         let address = self.addresses.of(request);
         let address = address.map_err(|error| TransportError::Connect(error.to_string()))?;
-        let mut outgoing = access
-            .client
-            .request(method, address)
-            .header(AUTHORIZATION, access.authorization.clone());
-        if let Some(timeout) = request.timeout {
-            outgoing = outgoing.timeout(timeout);
-        }
+        let mut outgoing = reqwest::Request::new(method, address);
+        *outgoing.timeout_mut() = request.timeout;
+        let headers = outgoing.headers_mut();
+        headers.insert(AUTHORIZATION, access.authorization.clone());
         if let Some(body) = &request.body {
-            outgoing = outgoing
-                .header(CONTENT_TYPE, "application/json")
-                .body(body.clone());
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            *outgoing.body_mut() = Some(body.clone().into());
         }
-        let sent = outgoing.send().await;
+        let sent = access.client.execute(outgoing).await;
         let mut response = sent.map_err(|error| transport_error(error, self.settings.peer()))?;
         let status = response.status().as_u16();
         let retry_after = header(response.headers(), &RETRY_AFTER);

@@ -118,14 +118,14 @@ impl Limiter {
         }
     }
 
-    /// Takes note of what a request showed of the NBI's load, and says the limit if that changed it.
-    pub fn learn(&self, seen: &Seen) -> Option<usize> {
+    /// Takes note of what a request that ended at `now` showed of the NBI's load, and says the limit if that changed it.
+    pub fn learn(&self, seen: &Seen, now: Instant) -> Option<usize> {
         let mut pace = self
             .pace
             .as_ref()?
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let limit = pace.record(seen, Instant::now())?;
+        let limit = pace.record(seen, now)?;
         // Still under the lock, so that of two changes the later one stays.
         self.places.set_limit(limit);
         Some(limit)

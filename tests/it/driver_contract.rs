@@ -169,7 +169,7 @@ async fn a_job_handed_on_comes_again_as_it_was(bench: &impl Bench) {
     work.job.progress.polls = 7;
     let mut expected = work.job.clone();
     // Nobody said when it was asked for; from the hand-over on its date stays.
-    expected.order.is_dated_on_arrival = false;
+    expected.order_mut().is_dated_on_arrival = false;
     bench
         .driver()
         .carry_out(first.token, to(work, Destination::Now))

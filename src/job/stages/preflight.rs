@@ -169,7 +169,7 @@ fn wait_for_copy(mut turn: Turn<'_>, is_copy: bool) -> Decision {
     if is_copy && !turn.job.progress.may_have_twin {
         turn.job.progress.may_have_twin = true;
         // This delivery has the date of the first one, if it is the first one: it is kept from here on.
-        turn.job.order.is_dated_on_arrival = false;
+        turn.job.order_mut().is_dated_on_arrival = false;
     }
     let polls = turn.job.progress.polls;
     let delay = turn.policy.busy_interval.delay(polls, turn.inputs.jitter);

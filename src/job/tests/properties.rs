@@ -48,7 +48,7 @@ proptest! {
     ) {
         let policy = Policy::default();
         let mut job = Job::new(order());
-        job.order.max_attempts = max_attempts;
+        job.order_mut().max_attempts = max_attempts;
         let mut now = noon();
         let mut answers = answers.into_iter().cycle();
         let mut deliveries = 0;

@@ -149,8 +149,8 @@ fn what_a_pause_disarmed_is_armed_again_spread_over_the_time_that_the_resume_say
     // How long after the resume the rule of a job is armed again that may rest until its own time.
     let armed_after = |job_id: &str, over: i64, rests_until: Timestamp| {
         let mut rests = job(Stage::AwaitResult);
-        rests.order.job_id = JobId::parse(job_id).unwrap();
-        rests.order.deadline = at(100_000);
+        rests.order_mut().job_id = JobId::parse(job_id).unwrap();
+        rests.order_mut().deadline = at(100_000);
         rests.progress.rule = RuleState::Deactivated;
         rests.progress.rests_until = Some(rests_until);
         rests.progress.disarmed_at = Some(at(0));
@@ -482,7 +482,7 @@ fn a_result_is_not_judged_while_a_copy_of_this_job_holds_the_rule() {
     assert!(decision.job.progress.may_have_twin);
     // A rule that is kept stays armed for good.
     let mut kept = job(Stage::Preflight);
-    kept.order.cleanup = Cleanup::Keep;
+    kept.order_mut().cleanup = Cleanup::Keep;
     let decision = decide(kept, step(), rules(&[our_rule(true)]), inputs(60), &policy);
     expect_step(&decision, "ReadRuleBeforeDisarming");
 }
@@ -492,7 +492,7 @@ fn a_request_that_may_be_a_repeat_is_not_carried_out_again_within_the_window() {
     let policy = Policy::default();
     let undated = || {
         let mut job = job(Stage::Preflight);
-        job.order.repeats_since = at(-86_400);
+        job.order_mut().repeats_since = at(-86_400);
         job
     };
     let look = |row: ResultRow| {
@@ -537,8 +537,8 @@ fn a_request_that_may_be_a_repeat_is_not_carried_out_again_within_the_window() {
             (false, true, !force),
         ] {
             let mut job = undated();
-            job.order.force = force;
-            job.order.is_dated_on_arrival = is_dated_on_arrival;
+            job.order_mut().force = force;
+            job.order_mut().is_dated_on_arrival = is_dated_on_arrival;
             job.progress.may_have_twin = redelivered;
             let next = |row| {
                 let step = Step::ReadOldResults;
@@ -679,7 +679,7 @@ fn a_new_result_keeps_the_rule_from_being_armed_again() {
     }
     // Where no rule stands: if a copy of this job may have deleted it, or have come from before.
     let mut deletes = job(Stage::CreateRule);
-    deletes.order.cleanup = Cleanup::Delete;
+    deletes.order_mut().cleanup = Cleanup::Delete;
     let mut twin = job(Stage::CreateRule);
     twin.progress.may_have_twin = true;
     for job in [deletes, twin] {
@@ -753,7 +753,7 @@ fn rows_of_others_and_none_of_ours_are_not_taken_for_no_rule() {
     expect_step(&armed, "CreateRule");
     // Whatever is armed is disarmed, and not deleted: a DELETE could hit every rule.
     let mut deleting = job(Stage::DeactivateRule);
-    deleting.order.cleanup = Cleanup::Delete;
+    deleting.order_mut().cleanup = Cleanup::Delete;
     let step = Step::ReadRuleBeforeDisarming;
     let decision = decide(deleting, step, others(), inputs(60), &policy);
     expect_step(&decision, "DisarmRule");
@@ -1253,7 +1253,7 @@ fn a_success_code_with_a_fault_in_its_text_is_a_fault() {
 fn a_transient_fault_is_disarmed_then_tried_again_with_a_new_baseline() {
     let policy = Policy::default();
     let mut awaiting = job(Stage::AwaitResult);
-    awaiting.order.max_attempts = 2;
+    awaiting.order_mut().max_attempts = 2;
     let faulted_once = decide(
         awaiting,
         Step::ReadResults,
@@ -1385,7 +1385,7 @@ fn a_rule_that_a_copy_left_armed_is_disarmed_at_the_deadline() {
 #[test]
 fn nothing_happens_before_not_before() {
     let mut early = Job::new(order());
-    early.order.not_before = Some(at(600));
+    early.order_mut().not_before = Some(at(600));
     let decision = begin(early, inputs(0), &Policy::default());
     assert_eq!(decision.next, Next::Wait { until: at(600) });
 }
@@ -1394,7 +1394,7 @@ fn nothing_happens_before_not_before() {
 #[test]
 fn a_job_that_comes_right_before_not_before_is_not_brought_again_at_once() {
     let mut early = Job::new(order());
-    early.order.not_before = Some(at(600));
+    early.order_mut().not_before = Some(at(600));
     let mut inputs = inputs(599);
     inputs.now += SignedDuration::from_millis(600);
     let decision = begin(early, inputs, &Policy::default());
@@ -1492,7 +1492,7 @@ fn a_result_with_this_jobs_tag_is_this_jobs_whoever_has_the_device_now() {
 fn a_delete_that_finds_no_rule_is_followed_by_a_disarm() {
     let policy = Policy::default();
     let mut deleting = job(Stage::DeactivateRule);
-    deleting.order.cleanup = Cleanup::Delete;
+    deleting.order_mut().cleanup = Cleanup::Delete;
     let gone = || Ok(NbiAnswer::NoSuchRule);
     let decision = decide(deleting, Step::DeleteRule, gone(), inputs(700), &policy);
     expect_step(&decision, "DisarmRule");
@@ -1504,7 +1504,7 @@ fn a_delete_that_finds_no_rule_is_followed_by_a_disarm() {
 #[test]
 fn a_delete_whose_filter_is_ignored_becomes_a_disarm() {
     let mut deleting = job(Stage::DeactivateRule);
-    deleting.order.cleanup = Cleanup::Delete;
+    deleting.order_mut().cleanup = Cleanup::Delete;
     let safe = decide(
         deleting.clone(),
         Step::ReadRuleBeforeDisarming,
@@ -1608,7 +1608,7 @@ fn a_version_that_is_current_ends_the_job_untouched() {
         ..Policy::default()
     };
     let mut wanted = Job::new(order());
-    wanted.order.expected_version = Some("2.0".to_owned());
+    wanted.order_mut().expected_version = Some("2.0".to_owned());
     let looks = begin(wanted, inputs(0), &policy);
     expect_step(&looks, "ReadOldResults");
     let old = [success(-60)];

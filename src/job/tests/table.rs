@@ -118,7 +118,7 @@ fn every_answer_to_every_step() {
         let mut verdicts: Vec<(String, Vec<&str>)> = Vec::new();
         for (name, answer) in answers() {
             let mut job = job(stage);
-            job.order.expected_version = Some("2.0".to_owned());
+            job.order_mut().expected_version = Some("2.0".to_owned());
             let verdict = describe(
                 &decide(job, step.clone(), answer, inputs(120), &policy),
                 at(120),

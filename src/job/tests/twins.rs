@@ -126,10 +126,10 @@ fn a_request_dated_anew_waits_for_the_device_that_is_at_it() {
     let policy = Policy::default();
     let anew = |force| {
         let mut job = Job::new(order());
-        job.order.requested_at = at(120);
-        job.order.is_dated_on_arrival = true;
-        job.order.repeats_since = at(-86_400);
-        job.order.force = force;
+        job.order_mut().requested_at = at(120);
+        job.order_mut().is_dated_on_arrival = true;
+        job.order_mut().repeats_since = at(-86_400);
+        job.order_mut().force = force;
         job
     };
     let redelivered = Inputs {
@@ -156,8 +156,8 @@ fn a_verified_job_stays_so_though_another_has_the_rule_by_then() {
         ..Policy::default()
     };
     let mut job = Job::new(order());
-    job.order.expected_version = Some("2.0".to_owned());
-    job.order.cleanup = Cleanup::Delete;
+    job.order_mut().expected_version = Some("2.0".to_owned());
+    job.order_mut().cleanup = Cleanup::Delete;
     job.progress.stage = Stage::AwaitResult;
     job.progress.rule = RuleState::Armed;
     let mut nbi = Nbi::new(&[success(60)], &[our_rule(true)]);
@@ -192,7 +192,7 @@ fn a_row_without_a_verdict_under_another_jobs_file_is_that_jobs() {
 fn a_device_that_tries_again_by_itself_while_its_fault_is_read_is_not_armed_again() {
     let policy = Policy::default();
     let mut job = job(Stage::AwaitResult);
-    job.order.max_attempts = 2;
+    job.order_mut().max_attempts = 2;
     let fault = faulted(60, 9017);
     let by_itself = row("row-2", 90, 500, "in progress");
     let nbi = Nbi::new(&[fault.clone(), by_itself.clone()], &[our_rule(true)]);
@@ -233,7 +233,7 @@ fn a_cancelled_request_that_was_sent_twice_looks_before_it_says_anything() {
     // What stands there disarmed may be an earlier job's of this file, or a copy's: it is left alone.
     let nbi = Nbi::new(&[], &[our_rule(false)]);
     let mut job = Job::new(order());
-    job.order.cleanup = Cleanup::Delete;
+    job.order_mut().cleanup = Cleanup::Delete;
     let (over, calls) = deliver(job, cancelled(300), &policy, &nbi);
     assert_eq!(
         verdict(&over),
@@ -279,7 +279,7 @@ fn a_copy_does_not_take_the_version_for_one_from_before() {
     };
     let copy = || {
         let mut job = Job::new(order());
-        job.order.expected_version = Some("2.0".to_owned());
+        job.order_mut().expected_version = Some("2.0".to_owned());
         job
     };
     let done = Nbi::new(&[success(180)], &[our_rule(false)]);

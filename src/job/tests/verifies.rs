@@ -11,7 +11,7 @@ fn policy() -> Policy {
 
 fn verified() -> Job {
     let mut job = job(Stage::Verify);
-    job.order.expected_version = Some("2.0".to_owned());
+    job.order_mut().expected_version = Some("2.0".to_owned());
     job
 }
 
@@ -92,7 +92,7 @@ fn the_version_is_not_waited_for_past_the_deadline_and_to_it_where_nobody_says_h
  {
     let armed = rules(&[our_rule(true)]);
     let mut brief = verified();
-    brief.order.deadline = at(700);
+    brief.order_mut().deadline = at(700);
     let (waits, _) = deliver(brief, inputs(690), &policy(), &version("1.0"), &armed);
     assert_eq!(waits.next, Next::Wait { until: at(700) });
     let (over, _) = deliver(waits.job, inputs(700), &policy(), &version("1.0"), &armed);
@@ -113,7 +113,7 @@ fn a_rule_that_is_not_ours_or_is_kept_is_left_alone_while_the_version_is_waited_
     assert!(waits_for_the_version(&waits), "{:?}", waits.next);
     assert_eq!(calls, ["read_version", "read_rule"]);
     let mut kept = verified();
-    kept.order.cleanup = Cleanup::Keep;
+    kept.order_mut().cleanup = Cleanup::Keep;
     let armed = rules(&[our_rule(true)]);
     let (waits, calls) = deliver(kept, inputs(620), &policy(), &version("1.0"), &armed);
     assert!(waits_for_the_version(&waits), "{:?}", waits.next);
@@ -133,7 +133,7 @@ fn a_rule_that_is_not_ours_or_is_kept_is_left_alone_while_the_version_is_waited_
 #[test]
 fn a_rule_that_shall_be_deleted_is_deleted_once_the_version_is_seen() {
     let mut job = verified();
-    job.order.cleanup = Cleanup::Delete;
+    job.order_mut().cleanup = Cleanup::Delete;
     let armed = rules(&[our_rule(true)]);
     let (waits, _) = deliver(job, inputs(620), &policy(), &version("1.0"), &armed);
     let disarmed = rules(&[our_rule(false)]);

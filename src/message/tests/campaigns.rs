@@ -262,8 +262,8 @@ fn a_definition_survives_its_way_and_makes_the_same_requests() {
     let work = started(&again, &waiting);
     let order = work.job.order;
     assert_eq!(
-        (order.job_id, order.campaign_id),
-        (job_id, Some(CampaignId::parse("spring-26").unwrap()))
+        (&order.job_id, &order.campaign_id),
+        (&job_id, &Some(CampaignId::parse("spring-26").unwrap()))
     );
     assert_eq!(order.requested_at, "2026-11-23T10:00:00Z".parse().unwrap());
     assert_eq!((order.deadline, order.max_attempts), (noon() + hour, 2));

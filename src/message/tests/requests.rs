@@ -359,7 +359,7 @@ fn times_at_the_edges_are_taken_or_refused() {
             ..Incoming::default()
         };
         let mut expected = work.job;
-        expected.order.is_dated_on_arrival = false;
+        expected.order_mut().is_dated_on_arrival = false;
         assert_eq!(codec().decode_step(&incoming).unwrap().job, expected);
     }
     for time in [

@@ -1,6 +1,7 @@
 //! Continuations: what was ever written is read, and nothing is lost on the way.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use jiff::SignedDuration;
 use proptest::prelude::*;
@@ -72,7 +73,7 @@ fn whole() -> Work {
     let text = || Some("x".to_owned());
     Work {
         job: Job {
-            order: Order {
+            order: Arc::new(Order {
                 job_id: JobId::parse("job-1".to_owned()).unwrap(),
                 cpe_id: CpeId::parse("CPE1".to_owned()).unwrap(),
                 firmware_url: FirmwareUrl::checked("https://files.example/fw.bin".to_owned())
@@ -90,8 +91,8 @@ fn whole() -> Work {
                 max_attempts: 2,
                 expected_version: text(),
                 force: true,
-            },
-            progress: Progress {
+            }),
+            progress: Box::new(Progress {
                 seq: 7,
                 stage: Stage::AwaitResult,
                 retries: Retries {
@@ -137,7 +138,7 @@ fn whole() -> Work {
                     failed: true,
                     last_error: text(),
                 }],
-            },
+            }),
         },
         carried: Carried {
             context: Some(RawValue::from_string("7".to_owned()).unwrap()),
@@ -300,7 +301,7 @@ fn any_work() -> impl Strategy<Value = Work> {
             |(stage, rule, reason, known, (polls, seq, flag, ends), text)| {
                 let mut work = decode(MINIMAL).unwrap();
                 // Written only where a copy may have come before.
-                work.job.order.is_dated_on_arrival = !flag;
+                work.job.order_mut().is_dated_on_arrival = !flag;
                 let progress = &mut work.job.progress;
                 (progress.stage, progress.rule, progress.polls, progress.seq) =
                     (stage, rule, polls, seq);
@@ -388,7 +389,7 @@ fn a_continuation_with_everything_at_its_longest_is_read() {
         // The worst that JSON makes of a byte.
         *field = Some("\u{1}".repeat(512));
     }
-    let order = &mut work.job.order;
+    let order = work.job.order_mut();
     order.job_id = JobId::parse("j".repeat(128)).unwrap();
     order.firmware_url = FirmwareUrl::checked("h".repeat(2_048)).unwrap();
     order.expected_version = Some(wide(256));

@@ -117,7 +117,7 @@ fn a_line_about_a_job_has_its_ids_at_the_top_level() {
 #[test]
 fn a_job_without_a_campaign_has_no_such_field() {
     let mut job = job();
-    job.order.campaign_id = None;
+    job.order_mut().campaign_id = None;
     let lines = json_lines("info", |telemetry| {
         telemetry.job(&job, &[JobEvent::Accepted])
     });

@@ -511,13 +511,13 @@ fn a_job_that_is_put_to_wait_shows_its_age() {
     let accepted = [JobEvent::Accepted];
     telemetry.job(&job, &accepted);
     assert_eq!(age(), 0.0);
-    job.order.requested_at = Timestamp::now() - SignedDuration::from_hours(2);
+    job.order_mut().requested_at = Timestamp::now() - SignedDuration::from_hours(2);
     telemetry.job(&job, std::slice::from_ref(&waits));
     let hours = |age: f64| (age / 3_600.0).floor();
     assert_eq!(hours(age()), 2.0);
     // What may begin later is no older than that.
-    job.order.requested_at = Timestamp::now() - SignedDuration::from_hours(9);
-    job.order.not_before = Some(Timestamp::now() + SignedDuration::from_hours(1));
+    job.order_mut().requested_at = Timestamp::now() - SignedDuration::from_hours(9);
+    job.order_mut().not_before = Some(Timestamp::now() + SignedDuration::from_hours(1));
     telemetry.job(&job, &[waits]);
     assert_eq!(hours(age()), 2.0);
 }
@@ -602,11 +602,11 @@ fn a_hundred_thousand_devices_make_as_many_series_as_a_thousand() {
     let mut series_after = |devices: u32| {
         while told < devices {
             told += 1;
-            job.order.cpe_id = CpeId::parse(format!("CPE{told:06}")).unwrap();
-            job.order.job_id = JobId::parse(format!("job-{told}")).unwrap();
-            job.order.rule_id = RuleId::parse(format!("UPGRADE_CPE{told:06}")).unwrap();
-            job.order.campaign_id = Some(CampaignId::parse(format!("c-{told}")).unwrap());
-            job.order.firmware_url =
+            job.order_mut().cpe_id = CpeId::parse(format!("CPE{told:06}")).unwrap();
+            job.order_mut().job_id = JobId::parse(format!("job-{told}")).unwrap();
+            job.order_mut().rule_id = RuleId::parse(format!("UPGRADE_CPE{told:06}")).unwrap();
+            job.order_mut().campaign_id = Some(CampaignId::parse(format!("c-{told}")).unwrap());
+            job.order_mut().firmware_url =
                 FirmwareUrl::checked(format!("https://files.example.com/{told}.bin")).unwrap();
             let fault = FaultPolicy::default()
                 .fault_in(&format!("FaultCode {}: file {told}", 9_000 + told % 25))

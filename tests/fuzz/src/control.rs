@@ -52,7 +52,8 @@ fn order(job_id: &str, campaign_id: Option<&str>) -> Option<Order> {
         body: body.as_bytes(),
         ..Incoming::default()
     };
-    Some(codec(true).decode_request(&incoming, now()).ok()?.job.order)
+    let job = codec(true).decode_request(&incoming, now()).ok()?.job;
+    Some(Order::clone(&job.order))
 }
 
 /// One input; as what it was accepted.
