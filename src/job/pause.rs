@@ -50,27 +50,38 @@ pub fn wait_for_resume(mut turn: Turn<'_>) -> Decision {
 }
 
 /// The rule that stands when a pause is noticed before this job has armed one for certain: what is armed with its file is disarmed, and the
-/// job rests like one that armed it. What stands there otherwise is looked at after the resume.
-fn on_rule_before_arming(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Decision {
+/// job rests like one that armed it. So it does where the rule is found disarmed: a look before this one may have done that, and died, or had
+/// no answer. What stands there otherwise is looked at after the resume.
+fn on_rule_before_arming(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Decision {
     let progress = &turn.job.progress;
+    let is_paused = turn.inputs.standing == Standing::Paused;
     let is_written = progress.rule == RuleState::Armed || progress.arming;
     let may_stand = match answer {
         Ok(NbiAnswer::Rules { rows, .. }) => match turn.owner_of_all(&rows) {
-            Some(Owner::Ours) => rows.iter().any(RuleRow::is_armed),
-            Some(Owner::Other | Owner::Unknown) => false,
+            Some(Owner::Ours) if rows.iter().any(RuleRow::is_armed) => {
+                turn.job.progress.rule = RuleState::Armed;
+                true
+            }
+            // What looked alike before the write may be the rule of a job before.
+            Some(Owner::Ours)
+                if is_paused && (progress.may_have_twin || !progress.looked_alike) =>
+            {
+                turn.job.progress.rule = RuleState::Deactivated;
+                let now = turn.inputs.now;
+                return rest(turn, now);
+            }
+            Some(Owner::Ours | Owner::Other | Owner::Unknown) => false,
             None => is_written,
         },
         Ok(NbiAnswer::RulesUnreadable) => is_written,
         // The next look comes.
         Ok(_) | Err(_) => false,
     };
-    match (may_stand, turn.inputs.standing) {
-        (true, Standing::Paused) => turn.step(Step::DisarmToPause),
-        (false, Standing::Paused) => wait_for_resume(turn),
+    match (is_paused, may_stand) {
+        (true, true) => turn.step(Step::DisarmToPause),
+        (true, false) => wait_for_resume(turn),
         // It has just been resumed.
-        (_, Standing::Clear | Standing::Resumed { .. } | Standing::Cancelled { .. }) => {
-            turn.step(Step::ReadResultsBeforeArming)
-        }
+        (false, _) => turn.step(Step::ReadResultsBeforeArming),
     }
 }
 

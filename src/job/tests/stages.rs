@@ -94,8 +94,24 @@ fn a_pause_disarms_what_a_delivery_that_died_has_armed() {
     assert_eq!(progress.stage, Stage::AwaitResult);
     assert_eq!(progress.rule, RuleState::Deactivated);
     assert!(progress.rests_until.is_some() && progress.may_have_twin);
+    // A look before this one may have disarmed it, and died before it said so, or had no answer.
+    let unanswered = disarmed(&disarms.job, Err(transient()));
+    assert!(matches!(unanswered.next, Next::Wait { .. }));
+    assert_eq!(unanswered.job.progress.rule, RuleState::Armed);
+    let mut alone = unanswered.job.clone();
+    alone.progress.may_have_twin = false;
+    for job in [&looks, &unanswered.job, &alone] {
+        let rests = saw(job, rules(&[our_rule(false)]));
+        expect_step(&rests, "ReadResults");
+        let progress = &rests.job.progress;
+        assert_eq!(progress.stage, Stage::AwaitResult);
+        assert_eq!(progress.rule, RuleState::Deactivated);
+        assert!(progress.rests_until.is_some());
+    }
+    let mut alike = alone;
+    alike.progress.looked_alike = true;
     for waits in [
-        saw(&looks, rules(&[our_rule(false)])),
+        saw(&alike, rules(&[our_rule(false)])),
         saw(&looks, rules(&[other_rule(true)])),
         saw(&looks, rules(&[])),
         saw(&looks, Ok(NbiAnswer::RulesUnreadable)),
