@@ -41,7 +41,7 @@ macro_rules! identifier {
     ($(#[$doc:meta])* $name:ident, $max:expr, $allowed:literal, $is_allowed:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Longest value, in characters.
@@ -52,7 +52,7 @@ macro_rules! identifier {
             /// # Errors
             ///
             /// [`IdError`] says what is wrong and what is allowed.
-            pub fn parse(text: impl Into<String>) -> Result<Self, IdError> {
+            pub fn parse(text: impl Into<Arc<str>>) -> Result<Self, IdError> {
                 let text = text.into();
                 let length = text.chars().count();
                 if length == 0 || length > $max {
@@ -108,7 +108,7 @@ identifier!(
 
 /// Where the device loads the firmware from. Parsed by `message::request`; the core only compares and passes it on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct FirmwareUrl(String);
+pub struct FirmwareUrl(Arc<str>);
 
 impl FirmwareUrl {
     /// Longest value, in bytes.
@@ -119,7 +119,7 @@ impl FirmwareUrl {
     /// # Errors
     ///
     /// [`IdError::Length`] when empty or longer than [`FirmwareUrl::MAX`].
-    pub fn checked(text: impl Into<String>) -> Result<Self, IdError> {
+    pub fn checked(text: impl Into<Arc<str>>) -> Result<Self, IdError> {
         let text = text.into();
         if text.is_empty() || text.len() > Self::MAX {
             return Err(IdError::Length {

@@ -153,7 +153,7 @@ impl Command {
     }
 }
 
-fn read(fields: &mut Fields) -> Option<Command> {
+fn read(fields: &mut Fields<'_>) -> Option<Command> {
     let verb = fields.required("command", |text| {
         Verb::ALL
             .into_iter()

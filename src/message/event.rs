@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::control::{Answer, AnswerReason, Command, Scope};
 use super::request::{carried, traced};
 use super::time::Rfc3339;
-use super::{Incoming, Rejection, Work};
+use super::{Incoming, Rejection, Work, json};
 use crate::job::event::WaitingFor;
 use crate::job::outcome::{Ending, RuleState};
 use crate::job::state::{Stage, StageRecord, elapsed};
@@ -186,6 +186,9 @@ pub struct EventMessage {
 /// Names the space of event ids: version 5 UUID of the DNS name `nbi-upgrade.event.v1`, which need not be hashed for each event.
 pub(super) const EVENT_NAMESPACE: Uuid = Uuid::from_u128(0x49a3_980c_37d2_5d13_aef0_5b43_1e31_f09c);
 
+/// What most events fit in, in bytes.
+const SIZE: usize = 2_048;
+
 /// The schema of `data`, with its version.
 pub const DATA_SCHEMA: &str = "urn:nbi-upgrade:event:v1";
 
@@ -206,8 +209,7 @@ pub(super) struct CloudEvent<'a, D> {
     #[serde(skip_serializing_if = "Option::is_none")]
     subject: Option<&'a str>,
     /// When it happened.
-    #[schemars(with = "Rfc3339")]
-    time: Timestamp,
+    time: Rfc3339,
     #[schemars(extend("const" = "application/json"))]
     datacontenttype: &'static str,
     #[schemars(extend("const" = DATA_SCHEMA))]
@@ -272,27 +274,22 @@ pub(super) struct Data<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     attempts: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Rfc3339")]
-    requested_at: Option<Timestamp>,
+    requested_at: Option<Rfc3339>,
     /// Of `upgrade.accepted` and `upgrade.jeopardy`: the job ends then, whatever the device does.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Rfc3339")]
-    deadline: Option<Timestamp>,
+    deadline: Option<Rfc3339>,
     /// Of `upgrade.jeopardy`: what the job waits for; `nbi` is the management system.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = waits()))]
     waiting_for: Option<&'static str>,
     /// Of `upgrade.jeopardy`: when the job is looked at next.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Rfc3339")]
-    next_look_at: Option<Timestamp>,
+    next_look_at: Option<Rfc3339>,
     /// When a worker took it up.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Rfc3339")]
-    started_at: Option<Timestamp>,
+    started_at: Option<Rfc3339>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Rfc3339")]
-    finished_at: Option<Timestamp>,
+    finished_at: Option<Rfc3339>,
     /// From `requested_at` to `finished_at`, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     duration_ms: Option<u64>,
@@ -349,11 +346,9 @@ struct StageData<'a> {
     stage: &'static str,
     /// Tries: failed ones and the one that ended it; waits do not count.
     attempts: u32,
-    #[schemars(with = "Rfc3339")]
-    started_at: Timestamp,
+    started_at: Rfc3339,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Rfc3339")]
-    finished_at: Option<Timestamp>,
+    finished_at: Option<Rfc3339>,
     #[schemars(extend("enum" = STAGE_OUTCOMES))]
     outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -431,7 +426,7 @@ fn of_job(
             id_of(EventKind::Accepted, ""),
             now,
             Data {
-                deadline: Some(job.order.deadline),
+                deadline: Some(Rfc3339(job.order.deadline)),
                 ..job_data(work)
             },
         ),
@@ -446,9 +441,9 @@ fn of_job(
         } => {
             let data = Data {
                 message: Some("less time is left at the next look than a device takes"),
-                deadline: Some(job.order.deadline),
+                deadline: Some(Rfc3339(job.order.deadline)),
                 waiting_for: Some(waiting_for.map_or(NBI, WaitingFor::name)),
-                next_look_at: Some(*next_look_at),
+                next_look_at: Some(Rfc3339(*next_look_at)),
                 ..progress_data(work, *stage)
             };
             (
@@ -522,7 +517,7 @@ pub(super) fn rejected(
         reason: Some(Reason::InvalidRequest.name()),
         impact: Some(Impact::None.name()),
         message: Some("the request is not valid and was not carried out"),
-        finished_at: Some(now),
+        finished_at: Some(Rfc3339(now)),
         errors,
         ..Data::default()
     };
@@ -620,17 +615,17 @@ impl Envelope<'_> {
             source: &settings.source,
             event_type,
             subject: self.subject,
-            time: self.time,
+            time: Rfc3339(self.time),
             datacontenttype: "application/json",
             dataschema: DATA_SCHEMA,
             traceparent: self.traceparent,
             tracestate: self.tracestate,
             data,
         };
-        let body = serde_json::to_vec(&event).unwrap_or_default();
+        let body = json::written(&event, SIZE);
         EventMessage {
             kind: self.kind,
-            routing_key: format!("{event_type}.{}", self.campaign),
+            routing_key: [event_type, ".", self.campaign].concat(),
             event_type,
             time: self.time,
             body,
@@ -678,8 +673,8 @@ fn job_data(work: &Work) -> Data<'_> {
         cpe_id: Some(order.cpe_id.as_str()),
         campaign_id: order.campaign_id.as_ref().map(|campaign| campaign.as_str()),
         firmware_url: Some(order.firmware_url.as_str()),
-        requested_at: Some(order.requested_at),
-        started_at: progress.started_at,
+        requested_at: Some(Rfc3339(order.requested_at)),
+        started_at: progress.started_at.map(Rfc3339),
         context: work.carried.context.as_deref(),
         ..Data::default()
     }
@@ -720,7 +715,7 @@ fn final_data<'a>(work: &'a Work, ending: &'a Ending) -> Data<'a> {
         }),
         stages: stages_data(&progress.stages),
         attempts: Some(progress.attempt),
-        finished_at: Some(ending.decided_at),
+        finished_at: Some(Rfc3339(ending.decided_at)),
         duration_ms: u64::try_from(took.as_millis()).ok(),
         ..job_data(work)
     }
@@ -741,8 +736,8 @@ fn stages_data(records: &[StageRecord]) -> Vec<StageData<'_>> {
         .map(|record| StageData {
             stage: record.stage.name(),
             attempts: record.attempts,
-            started_at: record.started_at,
-            finished_at: record.finished_at,
+            started_at: Rfc3339(record.started_at),
+            finished_at: record.finished_at.map(Rfc3339),
             outcome: match (record.finished_at.is_some(), record.failed) {
                 (true, false) => STAGE_OUTCOMES[0],
                 (true, true) => STAGE_OUTCOMES[1],

@@ -1,11 +1,13 @@
 //! The fields of a JSON object, taken one by one, with every fault collected on the way.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::headers::{one_line, truncate};
+use super::json::Text;
 use super::request::FieldFault;
 
 /// Longest value shown in a fault, in characters.
@@ -19,26 +21,24 @@ const FAULTS_MAX: usize = 50;
 
 /// A JSON object's fields in order, and what is wrong with them.
 #[derive(Debug, Default)]
-pub(super) struct Fields {
-    entries: Vec<(String, Box<RawValue>)>,
+pub(super) struct Fields<'a> {
+    entries: Vec<(Cow<'a, str>, &'a RawValue)>,
     /// What is wrong so far.
     pub(super) faults: Vec<FieldFault>,
 }
 
-impl Fields {
+impl<'a> Fields<'a> {
     /// The fields of the object in `text`; repeated names are faults.
-    pub(super) fn parse(text: &str) -> Result<Self, serde_json::Error> {
+    pub(super) fn parse(text: &'a str) -> Result<Self, serde_json::Error> {
         let Entries(entries) = serde_json::from_str(text)?;
         let mut fields = Self {
             entries,
             faults: Vec::new(),
         };
         for index in 1..fields.entries.len() {
-            let name = fields.entries[index].0.clone();
-            if fields.entries[..index]
-                .iter()
-                .any(|(earlier, _)| *earlier == name)
-            {
+            let (before, rest) = fields.entries.split_at(index);
+            if before.iter().any(|(earlier, _)| *earlier == rest[0].0) {
+                let name = rest[0].0.clone();
                 fields.fault(&name, "is given twice; leave one");
             }
         }
@@ -67,17 +67,17 @@ impl Fields {
     }
 
     /// The field as it stands in the message.
-    pub(super) fn raw(&self, name: &str) -> Option<&str> {
+    pub(super) fn raw(&self, name: &str) -> Option<&'a str> {
         self.entries
             .iter()
             .find(|(key, _)| key == name)
             .map(|(_, value)| value.get())
     }
 
-    /// The field as it stands in the message, moved out; its name still counts as known.
-    pub(super) fn take_raw(&mut self, name: &str) -> Option<Box<RawValue>> {
-        let (_, value) = self.entries.iter_mut().find(|(key, _)| key == name)?;
-        Some(value.clone())
+    /// The field as it stands in the message, to be kept.
+    pub(super) fn kept(&self, name: &str) -> Option<Box<RawValue>> {
+        let (_, value) = self.entries.iter().find(|(key, _)| key == name)?;
+        Some((*value).to_owned())
     }
 
     /// The field if it is a string, as one line cut at `max` characters; no fault otherwise.
@@ -117,7 +117,7 @@ impl Fields {
         check: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
         let raw = self.raw(name)?;
-        let Ok(text) = serde_json::from_str::<String>(raw) else {
+        let Ok(Text(text)) = serde_json::from_str(raw) else {
             let message = format!("must be a string, is {}", shown(raw));
             self.fault(name, message);
             return None;
@@ -205,10 +205,10 @@ impl Fields {
 
     /// As [`Fields::refuse_unknown`], in other words.
     pub(super) fn refuse_others(&mut self, known: &[&str], message: &str) {
-        let unknown: Vec<String> = self
+        let unknown: Vec<_> = self
             .entries
             .iter()
-            .filter(|(name, _)| !known.contains(&name.as_str()))
+            .filter(|(name, _)| !known.contains(&name.as_ref()))
             .map(|(name, _)| name.clone())
             .collect();
         for name in unknown {
@@ -230,28 +230,28 @@ pub(super) fn shown(value: &str) -> String {
 }
 
 /// The entries of an object in order, repeated names and all.
-struct Entries(Vec<(String, Box<RawValue>)>);
+struct Entries<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
-impl<'de> Deserialize<'de> for Entries {
+impl<'de> Deserialize<'de> for Entries<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct EntriesVisitor;
 
         impl<'de> Visitor<'de> for EntriesVisitor {
-            type Value = Entries;
+            type Value = Entries<'de>;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter.write_str("a JSON object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries<'de>, A::Error> {
                 let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
+                while let Some((Text(name), value)) = map.next_entry()? {
                     if entries.len() == FIELDS_MAX {
                         return Err(A::Error::custom(format_args!(
                             "it has more than {FIELDS_MAX} fields"
                         )));
                     }
-                    entries.push(entry);
+                    entries.push((name, value));
                 }
                 Ok(Entries(entries))
             }

@@ -16,13 +16,14 @@ mod fields;
 mod firmware;
 pub mod headers;
 pub mod journal;
+mod json;
 pub mod named;
 pub mod orders;
 pub mod past;
 pub mod request;
 pub mod schema;
 pub mod step;
-mod time;
+pub(crate) mod time;
 
 pub use campaign::{CampaignRequest, Definition};
 pub use control::{Answer, Command, Orders, Scope, Verb};

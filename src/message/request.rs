@@ -182,7 +182,7 @@ pub(super) fn carried_of(incoming: &Incoming<'_>, context: Option<Box<RawValue>>
 }
 
 /// The fields of the request, out of plain JSON or of a CloudEvent.
-pub(super) fn open(incoming: &Incoming<'_>, max: usize) -> Result<Fields, Rejection> {
+pub(super) fn open<'a>(incoming: &Incoming<'a>, max: usize) -> Result<Fields<'a>, Rejection> {
     let length = incoming.body.len();
     if length > max {
         return Err(Rejection::of_body(format!(
@@ -214,7 +214,7 @@ pub(super) fn open(incoming: &Incoming<'_>, max: usize) -> Result<Fields, Reject
     }
 }
 
-fn open_cloud_event(event: &Fields) -> Result<Fields, Rejection> {
+fn open_cloud_event<'a>(event: &Fields<'a>) -> Result<Fields<'a>, Rejection> {
     if event.peek_string("specversion", 16).as_deref() != Some("1.0") {
         return Err(Rejection::of_body(
             "is no CloudEvent 1.0: `specversion` must be \"1.0\"",
@@ -287,7 +287,7 @@ fn dated(said: Option<Timestamp>, incoming: &Incoming<'_>, now: Timestamp) -> (T
 
 /// Reads what a single request and a campaign have in common; faults are noted in `fields`.
 pub(super) fn read_common(
-    fields: &mut Fields,
+    fields: &mut Fields<'_>,
     incoming: &Incoming<'_>,
     settings: &RequestSettings,
     now: Timestamp,
@@ -348,7 +348,7 @@ pub(super) fn read_common(
 }
 
 fn read_order(
-    fields: &mut Fields,
+    fields: &mut Fields<'_>,
     incoming: &Incoming<'_>,
     settings: &RequestSettings,
     now: Timestamp,
@@ -421,11 +421,9 @@ pub(super) fn cpe_id(text: &str) -> Result<CpeId, String> {
     }
 }
 
-pub(super) fn read_context(fields: &mut Fields) -> Option<Box<RawValue>> {
+pub(super) fn read_context(fields: &mut Fields<'_>) -> Option<Box<RawValue>> {
     // `null` counts as absent here as elsewhere: a continuation does not tell them apart, so events would differ.
-    let raw = fields
-        .take_raw("context")
-        .filter(|raw| raw.get() != "null")?;
+    let raw = fields.kept("context").filter(|raw| raw.get() != "null")?;
     let length = raw.get().len();
     if length > CONTEXT_MAX {
         fields.fault(

@@ -18,7 +18,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Carried, Incoming, Work};
+use super::time::Rfc3339;
+use super::{Carried, Incoming, Work, json};
 use crate::job::fault;
 use crate::job::outcome::{Ending, Impact, Outcome, Reason, RuleState};
 use crate::job::retry::Retries;
@@ -30,6 +31,9 @@ pub const VERSION: u64 = 1;
 
 /// Largest continuation read, in bytes: a request's `context`, a full baseline and every text at its longest fit in well below.
 pub const BODY_MAX: usize = 256 * 1024;
+
+/// What most continuations fit in, in bytes.
+const SIZE: usize = 2_048;
 
 /// Longest name of a stage, a state or a reason that any release writes, in bytes.
 const NAME_MAX: usize = 64;
@@ -78,7 +82,7 @@ struct VersionOnly {
 struct StepV1<'a> {
     v: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    not_due_before: Option<Timestamp>,
+    not_due_before: Option<Rfc3339>,
     #[serde(borrow)]
     order: OrderV1<'a>,
     #[serde(borrow)]
@@ -107,14 +111,14 @@ struct OrderV1<'a> {
     rule_id: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     campaign_id: Option<Cow<'a, str>>,
-    requested_at: Timestamp,
+    requested_at: Rfc3339,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    repeats_since: Option<Timestamp>,
+    repeats_since: Option<Rfc3339>,
     #[serde(default, skip_serializing_if = "is_false")]
     dated_on_arrival: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    not_before: Option<Timestamp>,
-    deadline: Timestamp,
+    not_before: Option<Rfc3339>,
+    deadline: Rfc3339,
     #[serde(borrow)]
     cleanup: Cow<'a, str>,
     priority: u32,
@@ -136,7 +140,7 @@ struct ProgressV1<'a> {
     #[serde(default, skip_serializing_if = "is_zero")]
     unintelligible: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    failing_since: Option<Timestamp>,
+    failing_since: Option<Rfc3339>,
     #[serde(default, skip_serializing_if = "is_zero")]
     polls: u32,
     attempt: u32,
@@ -156,21 +160,21 @@ struct ProgressV1<'a> {
     #[serde(borrow)]
     rule: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    rests_until: Option<Timestamp>,
+    rests_until: Option<Rfc3339>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    disarmed_at: Option<Timestamp>,
+    disarmed_at: Option<Rfc3339>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    watched_until: Option<Timestamp>,
+    watched_until: Option<Rfc3339>,
     #[serde(default, skip_serializing_if = "is_false")]
     in_jeopardy: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    connection_requested_at: Option<Timestamp>,
+    connection_requested_at: Option<Rfc3339>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     ending: Option<EndingV1<'a>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     tries_again_after: Option<FaultV1<'a>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    started_at: Option<Timestamp>,
+    started_at: Option<Rfc3339>,
     #[serde(borrow)]
     stages: Vec<StageRecordV1<'a>>,
 }
@@ -189,7 +193,7 @@ struct EndingV1<'a> {
     result: Option<ResultV1<'a>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     fault: Option<FaultV1<'a>>,
-    decided_at: Timestamp,
+    decided_at: Rfc3339,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -218,9 +222,9 @@ struct StageRecordV1<'a> {
     #[serde(borrow)]
     stage: Cow<'a, str>,
     attempts: u32,
-    started_at: Timestamp,
+    started_at: Rfc3339,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    finished_at: Option<Timestamp>,
+    finished_at: Option<Rfc3339>,
     #[serde(default, skip_serializing_if = "is_false")]
     failed: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -252,7 +256,7 @@ pub(super) fn decode(incoming: &Incoming<'_>) -> Result<Work, StepError> {
         )));
     }
     // One pass for what this release wrote; the version is looked at only where that fails.
-    match serde_json::from_slice::<StepV1<'_>>(incoming.body) {
+    match json::read::<StepV1<'_>>(incoming.body) {
         Ok(step) if step.v == VERSION => work_of(step),
         Ok(StepV1 { v, .. }) => Err(of_version(v)),
         Err(error) => match serde_json::from_slice(incoming.body) {
@@ -277,7 +281,7 @@ pub(super) fn encode(work: &Work) -> Vec<u8> {
     let carried = &work.carried;
     let step = StepV1 {
         v: VERSION,
-        not_due_before: work.not_due_before,
+        not_due_before: work.not_due_before.map(Rfc3339),
         order: order_to_wire(&work.job),
         progress: progress_to_wire(&work.job.progress),
         context: carried.context.clone(),
@@ -286,7 +290,7 @@ pub(super) fn encode(work: &Work) -> Vec<u8> {
         traceparent: borrowed(carried.traceparent.as_ref()),
         tracestate: borrowed(carried.tracestate.as_ref()),
     };
-    serde_json::to_vec(&step).unwrap_or_default()
+    json::written(&step, SIZE)
 }
 
 fn work_of(step: StepV1<'_>) -> Result<Work, StepError> {
@@ -314,12 +318,16 @@ fn work_of(step: StepV1<'_>) -> Result<Work, StepError> {
             traceparent: traceparent.map(Cow::into_owned),
             tracestate: tracestate.map(Cow::into_owned),
         },
-        not_due_before,
+        not_due_before: time(not_due_before),
     })
 }
 
 fn borrowed(text: Option<&String>) -> Option<Cow<'_, str>> {
     text.map(|text| Cow::Borrowed(text.as_str()))
+}
+
+fn time(wire: Option<Rfc3339>) -> Option<Timestamp> {
+    wire.map(|time| time.0)
 }
 
 fn named<T>(field: &'static str, name: &str, value: Option<T>) -> Result<T, StepError> {
@@ -348,12 +356,14 @@ fn order_to_wire(job: &Job) -> OrderV1<'_> {
         firmware_url: order.firmware_url.as_str().into(),
         rule_id: order.rule_id.as_str().into(),
         campaign_id: order.campaign_id.as_ref().map(|id| id.as_str().into()),
-        requested_at: order.requested_at,
-        repeats_since: (order.repeats_since != order.requested_at).then_some(order.repeats_since),
+        requested_at: Rfc3339(order.requested_at),
+        repeats_since: Some(order.repeats_since)
+            .filter(|since| *since != order.requested_at)
+            .map(Rfc3339),
         // From here on the date stays: it says little only of a copy, which may have come before.
         dated_on_arrival: order.is_dated_on_arrival && job.progress.may_have_twin,
-        not_before: order.not_before,
-        deadline: order.deadline,
+        not_before: order.not_before.map(Rfc3339),
+        deadline: Rfc3339(order.deadline),
         cleanup: order.cleanup.name().into(),
         priority: order.priority,
         executions: order.executions,
@@ -373,11 +383,11 @@ fn order_of(wire: OrderV1<'_>) -> Result<Order, StepError> {
             .campaign_id
             .map(|id| parsed("campaign_id", CampaignId::parse(id)))
             .transpose()?,
-        requested_at: wire.requested_at,
-        repeats_since: wire.repeats_since.unwrap_or(wire.requested_at),
+        requested_at: wire.requested_at.0,
+        repeats_since: wire.repeats_since.unwrap_or(wire.requested_at).0,
         is_dated_on_arrival: wire.dated_on_arrival,
-        not_before: wire.not_before,
-        deadline: wire.deadline,
+        not_before: time(wire.not_before),
+        deadline: wire.deadline.0,
         cleanup: named("cleanup", &wire.cleanup, Cleanup::from_name(&wire.cleanup))?,
         priority: wire.priority,
         executions: wire.executions,
@@ -399,7 +409,7 @@ fn progress_to_wire(progress: &Progress) -> ProgressV1<'_> {
         stage: progress.stage.name().into(),
         failures: progress.retries.failures,
         unintelligible: progress.retries.unintelligible,
-        failing_since: progress.retries.since,
+        failing_since: progress.retries.since.map(Rfc3339),
         polls: progress.polls,
         attempt: progress.attempt,
         announced: progress.announced,
@@ -410,14 +420,14 @@ fn progress_to_wire(progress: &Progress) -> ProgressV1<'_> {
         may_have_twin: progress.may_have_twin,
         looked_alike: progress.looked_alike,
         rule: progress.rule.name().into(),
-        rests_until: progress.rests_until,
-        disarmed_at: progress.disarmed_at,
-        watched_until: progress.watched_until,
+        rests_until: progress.rests_until.map(Rfc3339),
+        disarmed_at: progress.disarmed_at.map(Rfc3339),
+        watched_until: progress.watched_until.map(Rfc3339),
         in_jeopardy: progress.in_jeopardy,
-        connection_requested_at: progress.connection_requested_at,
+        connection_requested_at: progress.connection_requested_at.map(Rfc3339),
         ending,
         tries_again_after,
-        started_at: progress.started_at,
+        started_at: progress.started_at.map(Rfc3339),
         stages: progress.stages.iter().map(record_to_wire).collect(),
     }
 }
@@ -440,7 +450,7 @@ fn progress_of(wire: ProgressV1<'_>) -> Result<Progress, StepError> {
         retries: Retries {
             failures: wire.failures,
             unintelligible: wire.unintelligible,
-            since: wire.failing_since,
+            since: time(wire.failing_since),
         },
         polls: wire.polls,
         attempt: wire.attempt.max(1),
@@ -451,13 +461,13 @@ fn progress_of(wire: ProgressV1<'_>) -> Result<Progress, StepError> {
         may_have_twin: wire.may_have_twin,
         looked_alike: wire.looked_alike,
         rule: named("rule", &wire.rule, RuleState::from_name(&wire.rule))?,
-        rests_until: wire.rests_until,
-        disarmed_at: wire.disarmed_at,
-        watched_until: wire.watched_until,
+        rests_until: time(wire.rests_until),
+        disarmed_at: time(wire.disarmed_at),
+        watched_until: time(wire.watched_until),
         in_jeopardy: wire.in_jeopardy,
-        connection_requested_at: wire.connection_requested_at,
+        connection_requested_at: time(wire.connection_requested_at),
         exit,
-        started_at: wire.started_at,
+        started_at: time(wire.started_at),
         stages: stages?,
     })
 }
@@ -476,7 +486,7 @@ fn ending_to_wire(ending: &Ending) -> EndingV1<'_> {
             rule_description: borrowed(row.rule_description.as_ref()),
         }),
         fault: ending.fault.as_ref().map(fault_to_wire),
-        decided_at: ending.decided_at,
+        decided_at: Rfc3339(ending.decided_at),
     }
 }
 
@@ -494,7 +504,7 @@ fn ending_of(wire: EndingV1<'_>) -> Result<Ending, StepError> {
             rule_description: row.rule_description.map(Cow::into_owned),
         }),
         fault: wire.fault.map(fault_of),
-        decided_at: wire.decided_at,
+        decided_at: wire.decided_at.0,
     })
 }
 
@@ -519,8 +529,8 @@ fn record_to_wire(record: &StageRecord) -> StageRecordV1<'_> {
     StageRecordV1 {
         stage: record.stage.name().into(),
         attempts: record.attempts,
-        started_at: record.started_at,
-        finished_at: record.finished_at,
+        started_at: Rfc3339(record.started_at),
+        finished_at: record.finished_at.map(Rfc3339),
         failed: record.failed,
         last_error: borrowed(record.last_error.as_ref()),
     }
@@ -530,8 +540,8 @@ fn record_of(wire: StageRecordV1<'_>) -> Result<StageRecord, StepError> {
     Ok(StageRecord {
         stage: named("stage", &wire.stage, Stage::from_name(&wire.stage))?,
         attempts: wire.attempts,
-        started_at: wire.started_at,
-        finished_at: wire.finished_at,
+        started_at: wire.started_at.0,
+        finished_at: time(wire.finished_at),
         failed: wire.failed,
         last_error: wire.last_error.map(Cow::into_owned),
     })

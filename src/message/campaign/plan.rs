@@ -17,7 +17,7 @@ const IN_FLIGHT_TIMEOUT_MIN: jiff::SignedDuration = jiff::SignedDuration::from_s
 /// Where the ramp says no bound: so many times the first rate.
 const RAMP_MAX: u32 = 10;
 
-pub(super) fn read_pace(fields: &mut Fields) -> Option<Pace> {
+pub(super) fn read_pace(fields: &mut Fields<'_>) -> Option<Pace> {
     let known = [
         "starts_per_minute",
         "max_in_flight",
@@ -76,7 +76,7 @@ pub(super) fn read_pace(fields: &mut Fields) -> Option<Pace> {
     })
 }
 
-pub(super) fn read_window(fields: &mut Fields) -> Option<Window> {
+pub(super) fn read_window(fields: &mut Fields<'_>) -> Option<Window> {
     let known = ["start", "end", "time_zone", "days"];
     let read = fields.object("window", &known, |window| {
         let start = window.required("start", time);
@@ -157,7 +157,7 @@ pub(super) fn weekday(name: &str) -> Option<Weekday> {
         .find_map(|(known, day)| (known == name).then_some(day))
 }
 
-pub(super) fn read_abort(fields: &mut Fields) -> Vec<Abort> {
+pub(super) fn read_abort(fields: &mut Fields<'_>) -> Vec<Abort> {
     let Some(items) = fields.items("abort") else {
         return Vec::new();
     };

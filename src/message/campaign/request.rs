@@ -72,7 +72,7 @@ pub(in crate::message) fn decode(
 }
 
 fn read(
-    fields: &mut Fields,
+    fields: &mut Fields<'_>,
     incoming: &Incoming<'_>,
     settings: &RequestSettings,
     now: Timestamp,
@@ -111,13 +111,10 @@ fn read(
     }
     let template: Vec<(String, Box<RawValue>)> = TEMPLATE_FIELDS
         .iter()
-        .filter_map(|name| Some(((*name).to_owned(), fields.take_raw(name)?)))
+        .filter_map(|name| Some(((*name).to_owned(), fields.kept(name)?)))
         .filter(|(_, raw)| raw.get() != "null")
         .collect();
-    for name in ["job_id", "cpe_id"] {
-        // Known, as their fault is told already.
-        drop(fields.take_raw(name));
-    }
+    // The last two are known, as their fault is told already.
     let known: Vec<&str> = FIELDS.into_iter().chain(["job_id", "cpe_id"]).collect();
     fields.refuse_unknown(&known);
     let asked = Asked::new(common.requested_at, common.is_dated_by_itself());
@@ -151,7 +148,7 @@ fn read(
 
 /// The devices; one that is named twice with the same key counts once.
 fn read_devices(
-    fields: &mut Fields,
+    fields: &mut Fields<'_>,
     campaign_id: &CampaignId,
     settings: &RequestSettings,
 ) -> Vec<Device> {

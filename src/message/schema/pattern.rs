@@ -8,17 +8,20 @@ pub(super) const NO_CONTROL: &str = "^[^\\u0000-\\u001F\\u007F-\\u009F]*$";
 
 /// A job's id.
 pub(super) fn job_id() -> String {
-    whole(&characters(|c| JobId::parse(c).is_ok(), "+"))
+    whole(&characters(|c| JobId::parse(c.to_string()).is_ok(), "+"))
 }
 
 /// A device's id, but that it must have a letter or digit.
 pub(super) fn cpe_id() -> String {
-    whole(&characters(|c| CpeId::parse(c).is_ok(), "+"))
+    whole(&characters(|c| CpeId::parse(c.to_string()).is_ok(), "+"))
 }
 
 /// A campaign's id.
 pub(super) fn campaign_id() -> String {
-    whole(&characters(|c| CampaignId::parse(c).is_ok(), "+"))
+    whole(&characters(
+        |c| CampaignId::parse(c.to_string()).is_ok(),
+        "+",
+    ))
 }
 
 /// Where firmware lies.
