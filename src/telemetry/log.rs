@@ -13,6 +13,7 @@ use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
+use super::json_line::JsonLine;
 use super::lines::Lines;
 
 /// Why log lines could not be set up.
@@ -88,11 +89,7 @@ where
 {
     let filter: Targets = level.parse()?;
     let lines = fmt::layer().with_writer(writer).with_ansi(false);
-    let lines = lines
-        .json()
-        .flatten_event(true)
-        .with_current_span(false)
-        .with_span_list(false);
+    let lines = lines.event_format(JsonLine);
     let lines = tracing_subscriber::registry().with(lines);
     Ok(lines.with(filter).with(of_libraries(level)))
 }

@@ -9,6 +9,7 @@ mod observe;
 
 pub mod health;
 pub mod http;
+mod json_line;
 mod labels;
 mod lines;
 pub mod log;

@@ -5,10 +5,13 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
+use tracing_subscriber::layer::SubscriberExt;
+
 use super::{events, job, tell_everything};
 use crate::job::fault::FaultPolicy;
 use crate::job::{JobEvent, Stage};
 use crate::message::{FieldFault, Named, Rejection};
+use crate::telemetry::json_line::JsonLine;
 use crate::telemetry::{Telemetry, Trace, log};
 
 pub(super) const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -61,6 +64,65 @@ fn json_lines(level: &str, tell: impl FnOnce(&Telemetry)) -> Vec<serde_json::Val
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect()
+}
+
+/// A line without the time at its beginning.
+fn without_time(line: &str) -> &str {
+    const TIME: &str = "{\"timestamp\":\"2026-06-01T02:07:15.123456Z\",";
+    assert!(
+        line.starts_with(&TIME[..14]) && line.len() > TIME.len(),
+        "{line}"
+    );
+    &line[TIME.len()..]
+}
+
+/// Something whose text is of others.
+fn evil_fields() {
+    let evil = "\u{0}\u{7}\u{8}\t\n\u{b}\u{c}\r\u{1b}\u{1f} \"\\/\u{7f}\u{9b}é\u{2028}💡";
+    tracing::info!(target: "nbi_upgrade", evil, shown = %evil, debugged = ?evil, none = None::<&str>, some = Some(evil), "evil {evil}");
+    let error: &(dyn std::error::Error + 'static) = &io::Error::other(evil);
+    tracing::warn!(target: "other", error, yes = true, no = false, "");
+    tracing::debug!(target: "nbi_upgrade", most = u64::MAX, least = i64::MIN, ?evil, "numbers");
+    for number in [
+        0.0,
+        -0.0,
+        1.0,
+        0.1,
+        1.5e-9,
+        1e15,
+        123_456.789,
+        f64::NAN,
+        f64::INFINITY,
+        f64::EPSILON,
+    ] {
+        tracing::trace!(target: "nbi_upgrade", number, "a number");
+    }
+}
+
+#[test]
+fn a_line_is_what_the_library_would_write() {
+    want_everything();
+    let (ours, theirs) = (Buffer::default(), Buffer::default());
+    let (our_writer, their_writer) = (ours.clone(), theirs.clone());
+    let library = tracing_subscriber::fmt::layer()
+        .with_writer(move || their_writer.clone())
+        .json()
+        .flatten_event(true)
+        .with_current_span(false)
+        .with_span_list(false);
+    let own = tracing_subscriber::fmt::layer().with_writer(move || our_writer.clone());
+    let subscriber = tracing_subscriber::registry().with(own.event_format(JsonLine));
+    let subscriber = subscriber.with(library);
+    tracing::subscriber::with_default(subscriber, || {
+        tell_everything(&Telemetry::default());
+        evil_fields();
+    });
+    let (ours, theirs) = (ours.text(), theirs.text());
+    assert!(ours.lines().count() > 60, "{ours}");
+    assert_eq!(ours.lines().count(), theirs.lines().count());
+    for (ours, theirs) in ours.lines().zip(theirs.lines()) {
+        assert_eq!(without_time(ours), without_time(theirs));
+    }
 }
 
 #[test]
