@@ -3,7 +3,6 @@
 //! A path is parsed once, when it is first asked for: there are four of them, and parsing costs more than all else that is done to an
 //! address. The path goes out as it stands in the vendor's page: `/.*` is legal in a path and survives the parser.
 
-use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
 use percent_encoding::utf8_percent_encode;
@@ -17,7 +16,7 @@ use super::wire::Request;
 pub(super) struct Addresses {
     /// Without a slash at its end.
     pub(super) base: String,
-    parsed: RwLock<HashMap<&'static str, Url>>,
+    parsed: RwLock<Vec<(&'static str, Url)>>,
 }
 
 impl Addresses {
@@ -54,13 +53,13 @@ impl Addresses {
 
     fn of_path(&self, path: &'static str) -> Result<Url, url::ParseError> {
         let parsed = self.parsed.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(address) = parsed.get(path) {
+        if let Some((_, address)) = parsed.iter().find(|(known, _)| *known == path) {
             return Ok(address.clone());
         }
         drop(parsed);
         let address = Url::parse(&format!("{}{path}", self.base))?;
         let mut parsed = self.parsed.write().unwrap_or_else(PoisonError::into_inner);
-        parsed.insert(path, address.clone());
+        parsed.push((path, address.clone()));
         Ok(address)
     }
 }

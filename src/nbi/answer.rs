@@ -100,7 +100,7 @@ pub fn judge(
     version_parameters: &[String],
     now: Timestamp,
 ) -> Judged {
-    let value = serde_json::from_slice::<Json<'_>>(&raw.body).ok();
+    let value = Json::of(&raw.body);
     let value = value.as_ref();
     let envelope = value.and_then(Envelope::read);
     let case = Case {

@@ -131,7 +131,10 @@ impl HttpTransport {
         let address = self.addresses.of(request);
         let address = address.map_err(|error| TransportError::Connect(error.to_string()))?;
         let mut outgoing = reqwest::Request::new(method, address);
-        *outgoing.timeout_mut() = request.timeout;
+        // It makes room for a limit even where there is none.
+        if request.timeout.is_some() {
+            *outgoing.timeout_mut() = request.timeout;
+        }
         let headers = outgoing.headers_mut();
         headers.insert(AUTHORIZATION, access.authorization.clone());
         if let Some(body) = &request.body {

@@ -55,8 +55,17 @@ impl Places {
     ///
     /// Dropping the future gives the place back, or leaves the queue.
     pub(crate) async fn take(self: &Arc<Self>, class: CallClass) -> Option<Place> {
-        let (sender, receiver) = oneshot::channel();
-        self.lock().waiting[class.index()].push_back(sender);
+        let receiver = {
+            let mut room = self.lock();
+            if room.taken < room.limit && room.waiting.iter().all(VecDeque::is_empty) {
+                room.next = (class.index() + 1) % CallClass::COUNT;
+                room.taken += 1;
+                return Some(self.place(room.taken));
+            }
+            let (sender, receiver) = oneshot::channel();
+            room.waiting[class.index()].push_back(sender);
+            receiver
+        };
         self.hand_out();
         // The sender is dropped unused only with the places themselves.
         receiver.await.ok()
@@ -74,16 +83,20 @@ impl Places {
             let Some((sender, under_way)) = self.lock().next_waiting() else {
                 return;
             };
-            let place = Place {
-                places: Arc::clone(self),
-                under_way,
-                is_taken: true,
-            };
+            let place = self.place(under_way);
             // Outside the lock, as whoever gave up in between makes the place come back here.
             if let Err(mut refused) = sender.send(place) {
                 refused.is_taken = false;
                 self.lock().taken -= 1;
             }
+        }
+    }
+
+    fn place(self: &Arc<Self>, under_way: usize) -> Place {
+        Place {
+            places: Arc::clone(self),
+            under_way,
+            is_taken: true,
         }
     }
 
