@@ -50,12 +50,14 @@ impl AmqpDriver {
         clock: Clock,
     ) -> Self {
         let orders = Orders::new(settings.control_kept_for);
+        let unacknowledged =
+            usize::from(settings.prefetch) + usize::from(settings.prefetch_requests);
         let shared = Arc::new(Shared {
             settings,
             codec,
             telemetry,
             clock,
-            ledger: Ledger::new(),
+            ledger: Ledger::of(unacknowledged),
             inbox: Inbox::new(),
             link: watch::Sender::new(None),
             wanted: watch::Sender::new(Wanted {

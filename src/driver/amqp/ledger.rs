@@ -17,11 +17,12 @@ use crate::message::StepKey;
 /// A continuation.
 pub(super) type Key = StepKey;
 
-/// Written acknowledgements kept in view: as many as can be unacknowledged at a time (`amqp.prefetch` and `amqp.prefetch_requests` at
-/// their highest), and so as many as one connection can lose.
-const IN_VIEW: usize = 20_000;
-/// Lost acknowledgements remembered.
-const REMEMBERED: NonZeroUsize = NonZeroUsize::new(IN_VIEW).expect("20,000 is not 0");
+/// Written acknowledgements are kept in view as many times as there can be unacknowledged deliveries: one connection loses no more than once,
+/// and that for each prefetch that followed another shortly before its end. No more than that, as they are memory that is passed over
+/// again and again.
+const TIMES_IN_VIEW: usize = 4;
+/// Lost acknowledgements remembered: what one connection loses with both prefetches at their highest.
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(20_000).expect("20,000 is not 0");
 /// A lost acknowledgement is answered by a redelivery soon, or by another worker. Later the same key may be a new life of the job.
 const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 
@@ -46,6 +47,8 @@ struct Entries {
 #[derive(Debug)]
 pub(super) struct Ledger {
     entries: Mutex<Entries>,
+    /// Most written acknowledgements kept.
+    in_view: usize,
 }
 
 /// Whether a delivery may be worked on.
@@ -60,8 +63,10 @@ pub(super) enum Admission {
 }
 
 impl Ledger {
-    pub(super) fn new() -> Arc<Self> {
+    /// For at most so many unacknowledged deliveries at a time.
+    pub(super) fn of(unacknowledged: usize) -> Arc<Self> {
         Arc::new(Self {
+            in_view: unacknowledged * TIMES_IN_VIEW,
             entries: Mutex::new(Entries {
                 in_hand: HashMap::new(),
                 lost_acks: LruCache::new(REMEMBERED),
@@ -107,7 +112,7 @@ impl Ledger {
     pub(super) fn acknowledged(&self, key: Key, generation: usize) {
         let mut entries = self.entries();
         entries.lost_acks.pop(&key);
-        if entries.written_acks.len() >= IN_VIEW {
+        if entries.written_acks.len() >= self.in_view {
             entries.written_acks.pop_front();
         }
         entries
@@ -189,7 +194,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_copy_waits_and_is_dropped_when_the_first_was_replaced() {
-        let ledger = Ledger::new();
+        let ledger = Ledger::of(10);
         let Admission::Claimed(claim) = ledger.admit(&key(1), false) else {
             panic!("nobody else has it")
         };
@@ -202,7 +207,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_copy_is_worked_on_when_the_first_was_let_go() {
-        let ledger = Ledger::new();
+        let ledger = Ledger::of(10);
         let Admission::Claimed(claim) = ledger.admit(&key(1), false) else {
             panic!("nobody else has it")
         };
@@ -216,7 +221,7 @@ mod tests {
 
     #[test]
     fn only_the_redelivery_of_a_lost_acknowledgement_is_dropped() {
-        let ledger = Ledger::new();
+        let ledger = Ledger::of(10);
         ledger.remember(key(1));
         assert!(matches!(ledger.admit(&key(2), true), Admission::Claimed(_)));
         assert!(matches!(
@@ -230,8 +235,12 @@ mod tests {
 
     #[test]
     fn all_that_one_connection_can_lose_is_remembered() {
-        let ledger = Ledger::new();
         let most = 2 * 10_000;
+        let ledger = Ledger::of(20_000);
+        // Those before have arrived long ago.
+        for seq in most..5 * most {
+            ledger.acknowledged(key(seq), 1);
+        }
         for seq in 0..most {
             ledger.acknowledged(key(seq), 1);
         }
@@ -246,7 +255,7 @@ mod tests {
 
     #[test]
     fn an_acknowledgement_written_shortly_before_the_end_counts_as_lost() {
-        let ledger = Ledger::new();
+        let ledger = Ledger::of(10);
         ledger.acknowledged(key(1), 1);
         ledger.generation_ended(1, Duration::ZERO);
         assert!(matches!(ledger.admit(&key(1), true), Admission::Claimed(_)));

@@ -38,16 +38,17 @@ pub(super) enum Target {
 impl Target {
     /// Exchange and routing key.
     pub(super) fn address(&self, prefix: &str) -> (String, String) {
+        let object = |name: &str| [prefix, ".", name].concat();
         match self {
-            Self::Results(key) => (format!("{prefix}.results"), key.clone()),
-            Self::Requests => (format!("{prefix}.requests"), "request".to_owned()),
-            Self::RequestsQueue => (String::new(), format!("{prefix}.requests")),
-            Self::Steps => (String::new(), format!("{prefix}.steps")),
+            Self::Results(key) => (object("results"), key.clone()),
+            Self::Requests => (object("requests"), "request".to_owned()),
+            Self::RequestsQueue => (String::new(), object("requests")),
+            Self::Steps => (String::new(), object("steps")),
             Self::Delay(rung) => (String::new(), rung.queue(prefix)),
-            Self::Dead => (format!("{prefix}.dead"), String::new()),
-            Self::DeadQueue => (String::new(), format!("{prefix}.dead")),
-            Self::Control => (format!("{prefix}.control"), String::new()),
-            Self::ControlStream => (String::new(), format!("{prefix}.control")),
+            Self::Dead => (object("dead"), String::new()),
+            Self::DeadQueue => (String::new(), object("dead")),
+            Self::Control => (object("control"), String::new()),
+            Self::ControlStream => (String::new(), object("control")),
             Self::Reply(queue) | Self::Queue(queue) => (String::new(), queue.clone()),
             Self::CampaignRequests => (String::new(), super::campaign::requests(prefix)),
         }
