@@ -92,16 +92,18 @@ impl<N: Nbi, D: Driver> Worker<N, D> {
     /// Works until `stop` is cancelled or the driver has no more, then finishes what is in hand.
     pub async fn run(&self, stop: CancellationToken, grace: Grace) {
         let mut tasks = JoinSet::new();
+        let stopped = stop.cancelled();
+        tokio::pin!(stopped);
         loop {
-            tokio::select! {
+            let delivery = tokio::select! {
                 biased;
-                () = stop.cancelled() => break,
-                Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
-                delivery = self.parts.driver.receive() => match delivery {
-                    Some(delivery) => { tasks.spawn(Arc::clone(&self.parts).handle(delivery)); }
-                    None => break,
-                },
-            }
+                () = &mut stopped => break,
+                delivery = self.parts.driver.receive() => delivery,
+            };
+            let Some(delivery) = delivery else { break };
+            tasks.spawn(Arc::clone(&self.parts).handle(delivery));
+            // What has ended is let go here: waiting for each end would wake this loop once more for every delivery.
+            while tasks.try_join_next().is_some() {}
         }
         self.parts.telemetry.stopping();
         tokio::join!(self.parts.driver.stop(), self.finish(tasks, grace));
