@@ -27,7 +27,7 @@ pub struct Job {
     pub attempt_pause: SignedDuration,
     /// About how long a device takes; with less left a deadline is in jeopardy; zero: nobody asks.
     pub flash_time: SignedDuration,
-    /// A rule that a pause disarmed is armed again after this time without a result; zero: never.
+    /// A rule that a pause disarmed is armed again this long after the resume, without a result by then; zero: never.
     pub flash_time_max: SignedDuration,
     /// How long a job that timed out is still watched; zero: not at all.
     pub late_watch: SignedDuration,

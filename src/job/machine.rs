@@ -136,8 +136,14 @@ impl Step {
     }
 
     /// Whether a device may begin because of it.
-    fn arms(&self) -> bool {
-        matches!(self, Self::CreateRule { .. } | Self::UpdateRule { .. })
+    fn may_begin(&self) -> bool {
+        matches!(
+            self,
+            Self::CreateRule { .. }
+                | Self::UpdateRule { .. }
+                | Self::SendConnectionRequest
+                | Self::ResendConnectionRequest
+        )
     }
 }
 
@@ -162,6 +168,7 @@ pub fn begin(job: Job, inputs: Inputs, policy: &Policy) -> Decision {
     if inputs.redelivered && (is_before_arming || turn.job.progress.rests_until.is_some()) {
         turn.job.progress.may_have_twin = true;
     }
+    pause::forget_failures(&mut turn);
     if turn.job.progress.watched_until.is_some() {
         return turn.step(Step::ReadLateResults);
     }
@@ -219,7 +226,7 @@ pub fn decide(
     policy: &Policy,
 ) -> Decision {
     let decision = follow(job, step, answer, inputs, policy);
-    // What an operator ordered while this delivery was under way holds from the next write on.
+    // What an operator ordered while this delivery was under way holds from the next call on that has a device begin.
     let is_ordered = matches!(
         inputs.standing,
         Standing::Cancelled { .. } | Standing::Paused
@@ -229,7 +236,7 @@ pub fn decide(
             job,
             next: Next::Step(step),
             mut events,
-        } if is_ordered && step.arms() => {
+        } if is_ordered && step.may_begin() => {
             let mut decision = begin(job, inputs, policy);
             events.append(&mut decision.events);
             Decision { events, ..decision }

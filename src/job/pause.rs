@@ -12,23 +12,28 @@ use super::decision::{ArmAgain, Decision, Standing};
 use super::event::WaitingFor;
 use super::machine::Step;
 use super::outcome::RuleState;
+use super::retry::Retries;
 use super::stages::unexpected;
 use super::state::{JobId, Stage};
 use super::turn::{Owner, Turn};
 
-/// Whether a rule that this job takes for armed is to be looked at: it is paused, or it was, and a worker that died may have disarmed the rule
-/// without having said so.
+/// Whether the rule is to be looked at: this job takes it for armed and is paused, or was, and a worker that died may have disarmed it without
+/// having said so. Or a pause before this one has disarmed it, and a worker that died may have armed it again.
 #[must_use]
 pub fn concerns(turn: &Turn<'_>) -> bool {
-    let stage = turn.job.progress.stage;
-    let is_armed = matches!(stage, Stage::ConnectionRequest | Stage::AwaitResult)
-        && turn.job.progress.rule == RuleState::Armed;
-    is_armed
-        && match turn.inputs.standing {
-            Standing::Paused => true,
-            Standing::Resumed { .. } => turn.inputs.redelivered,
-            Standing::Clear | Standing::Cancelled { .. } => false,
-        }
+    let progress = &turn.job.progress;
+    let is_armed = progress.rule == RuleState::Armed;
+    let may_be_armed_again = progress.rule == RuleState::Deactivated
+        && progress.rests_until.is_some()
+        && turn.inputs.redelivered;
+    matches!(
+        progress.stage,
+        Stage::ConnectionRequest | Stage::AwaitResult
+    ) && match turn.inputs.standing {
+        Standing::Paused => is_armed || may_be_armed_again,
+        Standing::Resumed { .. } => is_armed && turn.inputs.redelivered,
+        Standing::Clear | Standing::Cancelled { .. } => false,
+    }
 }
 
 /// Whether a rule may be armed although the stage that arms is not over: the delivery that this one repeats may have died right after it, or
@@ -46,7 +51,19 @@ pub fn wait_for_resume(mut turn: Turn<'_>) -> Decision {
     let polls = turn.job.progress.polls;
     let delay = turn.policy.busy_interval.delay(polls, turn.inputs.jitter);
     turn.job.progress.polls = polls.saturating_add(1);
+    turn.job.progress.retries = Retries::default();
     turn.wait(delay, WaitingFor::Resume)
+}
+
+/// What failed while the job was paused costs it nothing after the resume.
+pub fn forget_failures(turn: &mut Turn<'_>) {
+    let Standing::Resumed { at, .. } = turn.inputs.standing else {
+        return;
+    };
+    let since = turn.job.progress.retries.since;
+    if turn.job.progress.stage == Stage::CreateRule && since.is_some_and(|since| since < at) {
+        turn.job.progress.retries = Retries::default();
+    }
 }
 
 /// The rule that stands when a pause is noticed before this job has armed one for certain: what is armed with its file is disarmed, and the
@@ -63,18 +80,19 @@ fn on_rule_before_arming(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailur
                 true
             }
             // What looked alike before the write may be the rule of a job before.
-            Some(Owner::Ours)
-                if is_paused && (progress.may_have_twin || !progress.looked_alike) =>
+            Some(Owner::Ours | Owner::Unknown)
+                if is_paused
+                    && !rows.iter().any(RuleRow::is_armed)
+                    && (progress.may_have_twin || !progress.looked_alike) =>
             {
-                turn.job.progress.rule = RuleState::Deactivated;
-                let now = turn.inputs.now;
-                return rest(turn, now);
+                return rest_before_arming(turn);
             }
             Some(Owner::Ours | Owner::Other | Owner::Unknown) => false,
             None => is_written,
         },
         Ok(NbiAnswer::RulesUnreadable) => is_written,
-        // The next look comes.
+        Ok(other) if is_paused => return look_again(turn, &unexpected(&other), is_written),
+        Err(failure) if is_paused => return look_again(turn, &failure, is_written),
         Ok(_) | Err(_) => false,
     };
     match (is_paused, may_stand) {
@@ -82,6 +100,34 @@ fn on_rule_before_arming(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailur
         (true, false) => wait_for_resume(turn),
         // It has just been resumed.
         (false, _) => turn.step(Step::ReadResultsBeforeArming),
+    }
+}
+
+/// What this job has armed, as far as anybody can tell, is disarmed before it could say so. That write may still be on its way: a rule that is
+/// armed at the end is this job's.
+fn rest_before_arming(mut turn: Turn<'_>) -> Decision {
+    turn.job.progress.rule = RuleState::Deactivated;
+    turn.job.progress.may_have_twin = true;
+    let now = turn.inputs.now;
+    rest(turn, now)
+}
+
+/// A rule that cannot be looked at before this job has armed one for certain. What it has written is disarmed unseen once nobody can read it.
+fn look_again(mut turn: Turn<'_>, failure: &NbiFailure, is_written: bool) -> Decision {
+    if turn.count_failure(failure) && is_written {
+        return turn.step(Step::DisarmToPause);
+    }
+    retry_or_wait(turn, failure)
+}
+
+/// Tried again soon where that may help, else with the next look.
+fn retry_or_wait(turn: Turn<'_>, failure: &NbiFailure) -> Decision {
+    match failure {
+        NbiFailure::Rejected { .. } => wait_for_resume(turn),
+        NbiFailure::Unintelligible { .. }
+        | NbiFailure::Transient { .. }
+        | NbiFailure::Refused { .. }
+        | NbiFailure::NotSent { .. } => turn.retry(failure),
     }
 }
 
@@ -94,8 +140,8 @@ pub fn on_rule(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Dec
     let rules = match answer {
         Ok(NbiAnswer::Rules { rows, .. }) => rows,
         Ok(NbiAnswer::RulesUnreadable) => return disarm_or_go_on(turn),
-        Ok(other) => return fail(turn, &unexpected(&other)),
-        Err(failure) => return fail(turn, &failure),
+        Ok(other) => return fail_to_look(turn, &unexpected(&other)),
+        Err(failure) => return fail_to_look(turn, &failure),
     };
     match turn.owner_of_all(&rules) {
         // Nothing of this job is armed; what became of it is found out as ever.
@@ -106,10 +152,13 @@ pub fn on_rule(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Dec
         // Gone, or reads do not show it.
         None => disarm_or_go_on(turn),
         Some(Owner::Ours | Owner::Unknown) => {
-            // When, nobody says: after the device was last woken for it.
+            // When, nobody says, unless this job has done it: after the device was last woken for it.
             let progress = &turn.job.progress;
+            let known = (progress.rule == RuleState::Deactivated)
+                .then_some(progress.disarmed_at)
+                .flatten();
             let woken = progress.connection_requested_at.or(progress.started_at);
-            let since = woken.unwrap_or(turn.inputs.now);
+            let since = known.or(woken).unwrap_or(turn.inputs.now);
             turn.job.progress.rule = RuleState::Deactivated;
             rest(turn, since)
         }
@@ -117,7 +166,9 @@ pub fn on_rule(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Dec
 }
 
 /// It is armed, as far as anybody can tell.
-fn disarm_or_go_on(turn: Turn<'_>) -> Decision {
+fn disarm_or_go_on(mut turn: Turn<'_>) -> Decision {
+    // Where the disarming fails, the next look is at it again.
+    turn.job.progress.rule = RuleState::Armed;
     if turn.inputs.standing == Standing::Paused {
         return turn.step(Step::DisarmToPause);
     }
@@ -134,12 +185,12 @@ pub fn on_disarmed(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) ->
     let now = turn.inputs.now;
     let is_before_arming = turn.job.progress.stage == Stage::CreateRule;
     match answer {
+        Ok(NbiAnswer::Done) if is_before_arming => rest_before_arming(turn),
         Ok(NbiAnswer::Done) => {
             turn.job.progress.rule = RuleState::Deactivated;
             rest(turn, now)
         }
-        // There is none, or the next look comes.
-        Ok(_) | Err(_) if is_before_arming => wait_for_resume(turn),
+        Ok(NbiAnswer::NoSuchRule) if is_before_arming => wait_for_resume(turn),
         // There is none, or writes do not find it yet: at rest, and not disarmed for certain.
         Ok(NbiAnswer::NoSuchRule) => rest(turn, now),
         Ok(other) => fail(turn, &unexpected(&other)),
@@ -163,7 +214,7 @@ fn rest(mut turn: Turn<'_>, disarmed_at: Timestamp) -> Decision {
 #[must_use]
 pub fn rest_or_arm_again(mut turn: Turn<'_>) -> Decision {
     let is_paused = turn.inputs.standing == Standing::Paused;
-    let own = turn.job.progress.rests_until.unwrap_or(turn.inputs.now);
+    let own = own_rest(&turn).unwrap_or(turn.inputs.now);
     let rests_until = vouched(&turn).map_or(own, |(at, arm_again)| {
         let until = later(at, arm_again.after).min(own);
         if arm_again.over.is_zero() {
@@ -189,6 +240,16 @@ pub fn rest_or_arm_again(mut turn: Turn<'_>) -> Decision {
     turn.step(Step::ReadResultsBeforeArming)
 }
 
+/// Until when this job rests of itself. A copy may have armed the rule since, and another pause have disarmed it, so it counts from the last
+/// resume at the earliest.
+fn own_rest(turn: &Turn<'_>) -> Option<Timestamp> {
+    let own = turn.job.progress.rests_until?;
+    Some(match turn.inputs.standing {
+        Standing::Resumed { at, .. } => own.max(rested_at(turn, at)),
+        Standing::Clear | Standing::Paused | Standing::Cancelled { .. } => own,
+    })
+}
+
 /// Until when a rule of this job that is found disarmed must not be armed: a copy may have armed it before a pause that has ended since.
 #[must_use]
 pub fn rests_until(turn: &Turn<'_>, rules: &[RuleRow]) -> Option<Timestamp> {
@@ -202,8 +263,7 @@ pub fn rests_until(turn: &Turn<'_>, rules: &[RuleRow]) -> Option<Timestamp> {
     let is_newer = !progress.may_have_twin
         && !tells_of_a_copy
         && progress.started_at.is_some_and(|begun| begun > at);
-    let own = progress.rests_until;
-    let has_rested = own.is_some_and(|until| until <= turn.inputs.now);
+    let has_rested = own_rest(turn).is_some_and(|until| until <= turn.inputs.now);
     let until = vouched(turn).map_or_else(
         || rested_at(turn, at),
         |(at, arm_again)| {
@@ -257,9 +317,21 @@ fn rested_at(turn: &Turn<'_>, disarmed_at: Timestamp) -> Timestamp {
     later(disarmed_at, rest)
 }
 
+/// A rule that cannot be looked at: disarmed unseen once nobody can read it.
+fn fail_to_look(mut turn: Turn<'_>, failure: &NbiFailure) -> Decision {
+    turn.job.progress.rule = RuleState::Armed;
+    if !turn.count_failure(failure) {
+        return turn.retry(failure);
+    }
+    disarm_or_go_on(turn)
+}
+
 /// A rule that cannot be disarmed stays as it is, and the device may begin: tried again at the next look.
 fn fail(mut turn: Turn<'_>, failure: &NbiFailure) -> Decision {
     let is_used_up = turn.count_failure(failure);
+    if turn.job.progress.stage == Stage::CreateRule {
+        return retry_or_wait(turn, failure);
+    }
     match failure {
         NbiFailure::Rejected { .. } | NbiFailure::Unintelligible { .. } if is_used_up => {
             turn.step(Step::ReadResults)

@@ -35,7 +35,7 @@ pub struct Policy {
     /// About how long a device takes from its wake-up to its report: with less left a job's deadline is in jeopardy; zero: nobody asks.
     /// As long after its success it may not run the expected version yet; zero: until the deadline.
     pub flash_time: SignedDuration,
-    /// A rule that a pause disarmed is armed again only when this time has passed without a result; zero: never, as nobody can see a
+    /// A rule that a pause disarmed is armed again only when this time has passed since the resume without a result; zero: never, as nobody can see a
     /// device that is at it, and some never report.
     pub flash_time_max: SignedDuration,
     /// How long the results of a job that timed out are still looked at; zero: not at all.

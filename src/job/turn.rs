@@ -332,11 +332,15 @@ impl<'a> Turn<'a> {
 
     // ----- questions -----
 
-    /// Whether a rule like this job's stood there disarmed after a pause that has ended, and this job wrote none: a copy may have armed it before.
-    fn rests_for_a_copy(&self) -> bool {
+    /// Whether a rule like this job's stood there disarmed, and this job wrote none: after a pause that has ended, or where a delivery came again,
+    /// a copy may have armed it before.
+    #[must_use]
+    pub fn rests_for_a_copy(&self) -> bool {
         let progress = &self.job.progress;
         let is_resumed = matches!(self.inputs.standing, Standing::Resumed { .. });
-        is_resumed && progress.looked_alike && progress.rule == RuleState::NotCreated
+        (is_resumed || progress.may_have_twin)
+            && progress.looked_alike
+            && progress.rule == RuleState::NotCreated
     }
 
     /// Whether the deadline is reached.

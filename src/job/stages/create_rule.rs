@@ -8,7 +8,7 @@
 //! a second time finds the announcement and goes on as if it had been done. Rather a job that times out than a device upgraded twice.
 
 use super::super::call::{NbiAnswer, NbiFailure, ResultRow, RuleRow};
-use super::super::decision::Decision;
+use super::super::decision::{Decision, Standing};
 use super::super::event::WaitingFor;
 use super::super::machine::Step;
 use super::super::outcome::{Impact, Outcome, Reason, RuleState};
@@ -72,8 +72,15 @@ pub fn on_rule(
             if let Some(until) = pause::rests_until(&turn, &rules) =>
         {
             turn.job.progress.looked_alike = true;
-            let until = until.min(turn.job.order.deadline);
+            // Results, cancellations and further resumes may come meanwhile.
+            let polls = turn.job.progress.polls;
+            let delay = turn.policy.busy_interval.delay(polls, turn.inputs.jitter);
+            turn.job.progress.polls = polls.saturating_add(1);
+            let until = turn.later(delay).min(until);
             turn.wait_until(until, WaitingFor::Resume)
+        }
+        (Some(Owner::Ours | Owner::Unknown), false, false) if is_a_copys(&turn, &rules) => {
+            stands(turn)
         }
         (Some(owner), false, false) | (Some(owner @ Owner::Unknown), true, false) => {
             turn.job.progress.looked_alike |= owner != Owner::Other;
@@ -206,6 +213,16 @@ fn may_have_been_taken_over(turn: &Turn<'_>) -> bool {
 /// Whether this job's file, found disarmed, tells that an earlier write of it was done: nothing like it stood there before.
 fn has_stood(turn: &Turn<'_>) -> bool {
     turn.job.progress.rule == RuleState::Armed && !turn.job.progress.looked_alike
+}
+
+/// Whether the rule's tag says that a copy of this job has written it, although this job has not. No pause has disarmed it, and a copy that is
+/// done would have left a result: the NBI has turned it off, as a device took it, or somebody has.
+fn is_a_copys(turn: &Turn<'_>, rules: &[RuleRow]) -> bool {
+    let progress = &turn.job.progress;
+    turn.inputs.standing == Standing::Clear
+        && progress.attempt == 1
+        && progress.rule == RuleState::NotCreated
+        && rules.iter().any(|rule| turn.has_own_tag(rule))
 }
 
 /// What the device has reported is another job's: it is known, durably, before anything is written.

@@ -45,10 +45,13 @@ pub fn on_rule(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Dec
             put_away(turn)
         }
         Some(Owner::Ours | Owner::Unknown) => {
-            if turn.job.progress.rule == RuleState::NotCreated && (is_armed || is_cancelled(&turn))
-            {
-                // This job's file stands there: a copy may have armed it, and `impact` must not say that nothing can have happened.
-                turn.job.progress.rule = RuleState::Armed;
+            // This job's file stands there: a copy may have armed it, and `impact` must not say that nothing can have happened.
+            if turn.job.progress.rule == RuleState::NotCreated {
+                if is_armed || is_cancelled(&turn) {
+                    turn.job.progress.rule = RuleState::Armed;
+                } else if turn.job.progress.may_have_twin {
+                    turn.job.progress.looked_alike = true;
+                }
             }
             write(turn, is_armed, filter_ignored)
         }
@@ -305,7 +308,7 @@ fn is_done_by_a_copy(turn: &Turn<'_>) -> bool {
 fn put_away(mut turn: Turn<'_>) -> Decision {
     match turn.job.progress.exit.clone() {
         Some(Exit::End(ending)) => {
-            let touched = turn.may_have_touched_the_device();
+            let touched = turn.may_have_touched_the_device() || turn.rests_for_a_copy();
             // A copy of a cancelled job may have armed a rule that it has deleted since, or have a result that says so.
             let may_be_a_copys = turn.job.order.cleanup == Cleanup::Delete || turn.policy.tag_rules;
             let is_open = matches!(ending.reason, Reason::TimedOut | Reason::DeviceBusy) && touched

@@ -96,7 +96,7 @@ fn a_pause_disarms_what_a_delivery_that_died_has_armed() {
     assert!(progress.rests_until.is_some() && progress.may_have_twin);
     // A look before this one may have disarmed it, and died before it said so, or had no answer.
     let unanswered = disarmed(&disarms.job, Err(transient()));
-    assert!(matches!(unanswered.next, Next::Wait { .. }));
+    assert!(matches!(unanswered.next, Next::Retry { .. }));
     assert_eq!(unanswered.job.progress.rule, RuleState::Armed);
     let mut alone = unanswered.job.clone();
     alone.progress.may_have_twin = false;
@@ -115,9 +115,9 @@ fn a_pause_disarms_what_a_delivery_that_died_has_armed() {
         saw(&looks, rules(&[other_rule(true)])),
         saw(&looks, rules(&[])),
         saw(&looks, Ok(NbiAnswer::RulesUnreadable)),
-        saw(&looks, Err(transient())),
+        saw(&looks, Err(rejected())),
         disarmed(&disarms.job, Ok(NbiAnswer::NoSuchRule)),
-        disarmed(&disarms.job, Err(transient())),
+        disarmed(&disarms.job, Err(rejected())),
     ] {
         assert!(matches!(waits.next, Next::Wait { .. }), "{waits:?}");
         assert_eq!(waits.job.progress.stage, Stage::CreateRule);
@@ -158,12 +158,12 @@ fn a_rule_that_no_read_shows_is_disarmed_by_a_pause_and_not_taken_for_disarmed_a
 fn what_a_pause_disarmed_is_armed_again_spread_over_the_time_that_the_resume_says() {
     const AFTER: i64 = 1_800;
     const OVER: i64 = 7_200;
-    let policy = Policy {
-        flash_time_max: SignedDuration::ZERO,
-        ..Policy::default()
-    };
-    // How long after the resume the rule of a job is armed again that may rest until its own time.
-    let armed_after = |job_id: &str, over: i64, rests_until: Timestamp| {
+    // How long after the resume the rule of a job is armed again that may rest until its own time, with a rest after each pause.
+    let armed_after = |job_id: &str, over: i64, rests_until: Timestamp, rest: i64| {
+        let policy = Policy {
+            flash_time_max: SignedDuration::from_secs(rest),
+            ..Policy::default()
+        };
         let mut rests = job(Stage::AwaitResult);
         rests.order_mut().job_id = JobId::parse(job_id).unwrap();
         rests.order_mut().deadline = at(100_000);
@@ -198,13 +198,13 @@ fn what_a_pause_disarmed_is_armed_again_spread_over_the_time_that_the_resume_say
     };
     let never = Timestamp::MAX;
     let (one, other) = ("spring:001122-ABC", "spring:001122-ABD");
-    let spread = armed_after(one, OVER, never);
+    let spread = armed_after(one, OVER, never, 0);
     // The same in every version: half of the workers must not have another idea of it than the other half.
     assert_eq!(spread, 2540);
-    assert_ne!(spread, armed_after(other, OVER, never));
-    assert_eq!(armed_after(one, 0, never), AFTER);
+    assert_ne!(spread, armed_after(other, OVER, never, 0));
+    assert_eq!(armed_after(one, 0, never, 0), AFTER);
     // One whose own rest is over at the resume does not come at once with all others of its kind either.
-    assert_eq!(armed_after(one, OVER, at(100)), spread - AFTER);
+    assert_eq!(armed_after(one, OVER, at(100), 90), spread - AFTER + 90);
     let mut tenths = [0_u32; 10];
     for number in 0..1_000 {
         let job_id = JobId::parse(format!("spring:CPE{number:06}")).unwrap();
@@ -1433,7 +1433,10 @@ fn a_job_that_rests_for_what_a_copy_may_have_armed_does_not_end_as_if_nothing_ha
         while let Next::Step(step) = decision.next {
             let is_of_results = matches!(
                 step,
-                Step::ReadResultsBeforeArming | Step::ReadResults | Step::ReadLateResults
+                Step::ReadResultsBeforeArming
+                    | Step::ReadResults
+                    | Step::ReadResultsOnceMore
+                    | Step::ReadLateResults
             );
             let answer = if is_of_results {
                 results(&[])

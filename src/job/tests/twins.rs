@@ -7,7 +7,7 @@ use crate::job::stages::preflight::Sign;
 pub(super) struct Nbi {
     rows: Vec<ResultRow>,
     rules: Vec<RuleRow>,
-    is_down: bool,
+    pub(super) is_down: bool,
     version: &'static str,
     /// POST finds the rule's id taken, whatever reads show.
     pub(super) is_taken: bool,

@@ -199,7 +199,7 @@ fn copies(scenario: &Scenario, facts: &Facts, wrong: &mut Vec<String>) {
 
 /// The most NBI calls that there may be, where that is known: those of a run without copies, as many for each copy that was made and for each
 /// delivery whose worker died, which may change the course of every job, and those of the deliveries that came again. None at all where nothing
-/// may be asked.
+/// may be asked. A copy that rests before it has armed anything reads the rule beside the results.
 fn calls_max(scenario: &Scenario, facts: &Facts) -> Option<usize> {
     let calls = scenario.calls?;
     if calls == 0 {
@@ -210,8 +210,12 @@ fn calls_max(scenario: &Scenario, facts: &Facts) -> Option<usize> {
     let copies = sum(|copies| copies.made).saturating_sub(scenario.sends.len());
     let given_back = sum(|copies| copies.given_back);
     let again = copies + of_the_dead;
+    let rests = scenario
+        .commands
+        .iter()
+        .any(|command| command.body.contains("pause"));
     let of_a_copy = if again > 0 || facts.crashes > 0 {
-        calls + OF_A_REPEAT
+        calls + OF_A_REPEAT + if rests { calls / 2 } else { 0 }
     } else {
         calls
     };

@@ -13,7 +13,7 @@ use nbi_upgrade::nbi::{RawAnswer, Transport, TransportError};
 use nbi_upgrade::simulator::InProcessTransport;
 
 use super::broker::Broker;
-use super::history::{Rule, is_write};
+use super::history::Rule;
 use super::points::Life;
 
 /// The way of one worker process.
@@ -37,7 +37,7 @@ impl CrashingTransport {
         poll_fn(|context| {
             let polled = sending.as_mut().poll(context);
             // Without latency of its own, the first poll carries it out.
-            if !std::mem::replace(&mut is_done, true) && is_write(request.operation) {
+            if !std::mem::replace(&mut is_done, true) {
                 let rows = self
                     .inner
                     .simulator()

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use nbi_upgrade::job::policy::OnBusy;
 use nbi_upgrade::simulator::{
     AttemptResult, Device, FailedAttempt, Filter, Incomplete, Operation, PostOnExisting,
-    ReadingRules, ResultTime, Results, Trouble, TroublePlan,
+    ReadingRules, ResultTime, Results, TakenRule, Trouble, TroublePlan,
 };
 use serde_json::{Value, json};
 
@@ -360,6 +360,13 @@ fn ordered() -> Vec<Scenario> {
             .send(after, &of_campaign, DONE)
             .with(|s| s.setup.policy.flash_time_max = SignedDuration::from_mins(10))
     };
+    let mut brief = of_campaign.clone();
+    brief["deadline"] = json!("2026-11-23T12:20:00Z");
+    let mut short = of_campaign.clone();
+    short["deadline"] = json!("2026-11-23T13:00:00Z");
+    let offline_for = |secs| {
+        device(|device| device.offline_until = Some(start() + SignedDuration::from_secs(secs)))
+    };
     let late_comer =
         || device(|device| device.offline_until = Some(start() + SignedDuration::from_mins(12)));
     let slow = || device(|device| device.session_delay = SignedDuration::from_secs(50));
@@ -403,6 +410,55 @@ fn ordered() -> Vec<Scenario> {
             .order(1, &stop)
             .order(20, &go)
             .with(|s| s.setup.devices = slow()),
+        // Until the resume, and for a while, no write has an answer. What comes back after the resume cannot tell that it has disarmed.
+        Scenario::new("pause_writes_unanswered")
+            .send(0, &short, MAYBE)
+            .order(2, &pause)
+            .order(400, &resume)
+            .with(|s| {
+                s.setup.policy.flash_time_max = SignedDuration::from_mins(10);
+                s.setup.troubles = TroublePlan::new(1)
+                    .with(Trouble::AnswerLost, 1.0)
+                    .only(&[Operation::CreateRule, Operation::DisarmRule])
+                    .quiet_from(start() + SignedDuration::from_secs(450));
+                s.setup.devices = late_comer();
+            }),
+        campaign("pause_unanswered", 0)
+            .order(40, &pause)
+            .order(400, &resume)
+            .with(|s| {
+                s.setup.troubles = spell(Trouble::AnswerLost, 38, 150);
+                s.setup.devices = late_comer();
+            }),
+        // Nobody says when a device has certainly not begun.
+        Scenario::new("pause_plain")
+            .send(0, &short, MAYBE)
+            .order(40, &pause)
+            .order(400, &resume)
+            .with(|s| s.setup.devices = late_comer()),
+        Scenario::new("pause_plain_flashing")
+            .send(0, &of_campaign, DONE)
+            .order(30, &pause)
+            .order(90, &resume),
+        // It goes on until the deadline. What a crash brings late has not begun.
+        Scenario::new("pause_to_the_end")
+            .send(0, &brief, MAYBE)
+            .order(40, &pause),
+        // Armed again after the first one, it is paused again before the device calls in.
+        Scenario::new("pause_again")
+            .send(0, &of_campaign, DONE)
+            .order(40, &pause)
+            .order(400, &vouched)
+            .order(1_040, &pause)
+            .order(2_500, &vouched)
+            .with(|s| s.setup.devices = offline_for(1_800)),
+        // Armed again after the first one, the device is at it when it is paused again.
+        campaign("pause_again_flashing", 0)
+            .order(40, &pause)
+            .order(100, &resume)
+            .order(660, &pause)
+            .order(700, &resume)
+            .with(|s| s.setup.devices = offline_for(600)),
         // The resume itself says when.
         Scenario::new("pause_vouched")
             .send(0, &of_campaign, DONE)
@@ -447,6 +503,11 @@ fn nbi() -> Vec<Scenario> {
         }),
         one("post_duplicates", DONE).with(|s| {
             s.setup.semantics.post_on_existing = PostOnExisting::Duplicate;
+        }),
+        // Without tags it tells nothing that a rule is off.
+        one("taken_rule_turns_off", DONE).with(|s| {
+            s.setup.semantics.taken_rule = TakenRule::TurnsOff;
+            s.setup.policy.tag_rules = true;
         }),
         one("rules_unreadable_delete", MAYBE).with(|s| {
             s.jobs[0].may_differ = true;

@@ -1,0 +1,277 @@
+//! A pause, and something else that went wrong: a worker that died, an answer that is lost, a second pause, the deadline.
+
+use super::twins::{Nbi, cancelled, deliver, verdict};
+use super::*;
+
+fn paused(seconds: i64) -> Inputs {
+    Inputs {
+        standing: Standing::Paused,
+        ..inputs(seconds)
+    }
+}
+
+/// A resume at that time, which does not say when to arm again.
+fn resumed(seconds: i64, resumed_at: i64) -> Inputs {
+    Inputs {
+        standing: Standing::Resumed {
+            at: at(resumed_at),
+            arm_again: None,
+        },
+        ..inputs(seconds)
+    }
+}
+
+/// A pause has put its rule away.
+fn resting(stage: Stage) -> Job {
+    let mut job = job(stage);
+    job.progress.rule = RuleState::Deactivated;
+    job.progress.rests_until = Some(at(660));
+    job.progress.disarmed_at = Some(at(50));
+    job.progress.started_at = Some(at(0));
+    job
+}
+
+fn step(decision: &Decision) -> String {
+    describe(decision, noon())
+}
+
+#[test]
+fn what_was_armed_again_before_a_second_pause_is_disarmed_by_it() {
+    let policy = Policy::default();
+    let job = resting(Stage::AwaitResult);
+    assert_eq!(
+        step(&begin(job.clone(), paused(600), &policy)),
+        "Step ReadResults"
+    );
+    // The delivery before this one may have armed it, and died.
+    let mut inputs = paused(600);
+    inputs.redelivered = true;
+    let looks = begin(job, inputs, &policy);
+    assert_eq!(step(&looks), "Step ReadRuleToPause");
+    let saw = |answer| {
+        decide(
+            looks.job.clone(),
+            Step::ReadRuleToPause,
+            answer,
+            inputs,
+            &policy,
+        )
+    };
+    // Should it not be told of the disarming, the next delivery looks, although it comes for the first time.
+    for unsure in [saw(rules(&[our_rule(true)])), saw(Err(transient()))] {
+        assert_eq!(unsure.job.progress.rule, RuleState::Armed);
+        let next = begin(unsure.job, paused(700), &policy);
+        assert_eq!(step(&next), "Step ReadRuleToPause");
+    }
+    assert_eq!(step(&saw(rules(&[our_rule(true)]))), "Step DisarmToPause");
+    let off = saw(rules(&[our_rule(false)]));
+    assert_eq!(step(&off), "Step ReadResults");
+    assert_eq!(off.job.progress.disarmed_at, Some(at(50)));
+}
+
+#[test]
+fn a_device_is_given_its_time_after_the_last_resume() {
+    let policy = Policy {
+        flash_time_max: SignedDuration::from_mins(10),
+        ..Policy::default()
+    };
+    // Its rest after the first pause is over. A copy may have armed the rule since, and the second pause have disarmed it.
+    let nbi = Nbi::new(&[], &[our_rule(false)]);
+    for stage in [Stage::AwaitResult, Stage::CreateRule] {
+        for (now, arms) in [(720, false), (1_301, true)] {
+            let (_, calls) = deliver(resting(stage), resumed(now, 700), &policy, &nbi);
+            assert_eq!(calls.contains(&"update_rule"), arms, "{stage:?} at {now}");
+        }
+    }
+}
+
+#[test]
+fn a_job_that_rests_before_it_has_armed_anything_still_hears_and_sees() {
+    let policy = Policy::default();
+    let mut fresh = job(Stage::CreateRule);
+    fresh.progress.started_at = Some(at(0));
+    let nbi = Nbi::new(&[], &[our_rule(false)]);
+    let (rests, _) = deliver(fresh, resumed(600, 500), &policy, &nbi);
+    let Next::Wait { until } = rests.next else {
+        panic!("{:?}", rests.next)
+    };
+    assert!(until <= at(640), "{until}");
+    let (over, _) = deliver(rests.job.clone(), cancelled(640), &policy, &nbi);
+    assert!(
+        verdict(&over).starts_with("Finish cancelled"),
+        "{}",
+        verdict(&over)
+    );
+    // A copy has done it.
+    let nbi = Nbi::new(&[success(610)], &[our_rule(false)]);
+    let mut seen = deliver(rests.job, resumed(640, 500), &policy, &nbi).0;
+    while !matches!(seen.next, Next::Finish(_)) {
+        seen = deliver(seen.job, resumed(700, 500), &policy, &nbi).0;
+    }
+    assert_eq!(
+        verdict(&seen),
+        "Finish completed/upgraded impact applied rule deactivated"
+    );
+}
+
+#[test]
+fn what_a_pause_put_away_unsaid_is_not_taken_for_untouched_at_the_deadline() {
+    let policy = Policy::default();
+    // Two deliveries of it have died: one after it had armed the rule, one after it had disarmed it for the pause.
+    let mut unsaid = job(Stage::CreateRule);
+    unsaid.progress.may_have_twin = true;
+    let ends = |rows: &[ResultRow]| {
+        let nbi = Nbi::new(rows, &[our_rule(false)]);
+        verdict(&deliver(unsaid.clone(), paused(3_700), &policy, &nbi).0)
+    };
+    assert_eq!(
+        ends(&[success(600)]),
+        "Finish completed/upgraded impact applied rule not_created"
+    );
+    assert_eq!(
+        ends(&[]),
+        "Finish failed/timed_out impact possible rule not_created"
+    );
+    // Nobody has begun anything where the job came once.
+    let nbi = Nbi::new(&[], &[our_rule(false)]);
+    let alone = deliver(job(Stage::CreateRule), paused(3_700), &policy, &nbi).0;
+    assert_eq!(
+        verdict(&alone),
+        "Finish failed/timed_out impact none rule not_created"
+    );
+}
+
+#[test]
+fn a_device_is_not_woken_after_an_order_that_came_while_its_rule_was_armed() {
+    let policy = Policy::default();
+    let decided = |inputs| {
+        let mut armed = job(Stage::CreateRule);
+        armed.progress.rule = RuleState::Armed;
+        let read = Step::ReadRuleAfterArming;
+        step(&decide(
+            armed,
+            read,
+            rules(&[our_rule(true)]),
+            inputs,
+            &policy,
+        ))
+    };
+    assert_eq!(decided(inputs(60)), "Step SendConnectionRequest");
+    assert_eq!(decided(paused(60)), "Step ReadRuleToPause");
+    assert_eq!(decided(cancelled(60)), "Step ReadRuleBeforeDisarming");
+    let again = decide(
+        job(Stage::AwaitResult),
+        Step::ReadResults,
+        results(&[]),
+        cancelled(3_000),
+        &policy,
+    );
+    assert_eq!(step(&again), "Step ReadRuleBeforeDisarming");
+}
+
+#[test]
+fn a_rule_that_nobody_can_read_is_disarmed_unseen_where_this_job_has_written_it() {
+    let policy = Policy::default();
+    let look = |job: Job, failure: NbiFailure| {
+        decide(
+            job,
+            Step::ReadRuleToPause,
+            Err(failure),
+            paused(600),
+            &policy,
+        )
+    };
+    let mut written = job(Stage::CreateRule);
+    written.progress.rule = RuleState::Armed;
+    let mut redelivered = job(Stage::CreateRule);
+    redelivered.progress.may_have_twin = true;
+    for (mut job, is_written) in [
+        (written, true),
+        (job(Stage::AwaitResult), true),
+        (redelivered, false),
+    ] {
+        // A trouble that passes is waited for, soon.
+        let soon = look(job.clone(), transient());
+        let Next::Retry { until } = soon.next else {
+            panic!("{:?}", soon.next)
+        };
+        assert!(until <= at(610), "{until}");
+        for _ in 1..policy.unintelligible_max {
+            let again = look(job, unintelligible());
+            assert!(matches!(again.next, Next::Retry { .. }), "{:?}", again.next);
+            job = again.job;
+        }
+        let at_last = look(job, unintelligible());
+        if is_written {
+            assert_eq!(step(&at_last), "Step DisarmToPause");
+        } else {
+            // It may be another job's.
+            assert!(
+                matches!(at_last.next, Next::Retry { .. }),
+                "{:?}",
+                at_last.next
+            );
+        }
+    }
+}
+
+#[test]
+fn what_failed_in_a_pause_costs_a_job_nothing_after_the_resume() {
+    let policy = Policy::default();
+    let mut troubled = job(Stage::CreateRule);
+    troubled.progress.retries = troubled.progress.retries.failed(at(0));
+    let long = i64::try_from(policy.retry_max_elapsed.as_secs()).unwrap() + 100;
+    let mut nbi = Nbi::new(&[], &[]);
+    nbi.is_down = true;
+    let (fails, _) = deliver(troubled.clone(), resumed(long, long - 1), &policy, &nbi);
+    assert!(matches!(fails.next, Next::Retry { .. }), "{:?}", fails.next);
+    // Without the pause it has been tried for long enough.
+    let (ends, _) = deliver(troubled, inputs(long), &policy, &nbi);
+    assert!(!ends.job.progress.exit.is_none(), "{:?}", ends.next);
+}
+
+#[test]
+fn an_arming_that_lands_after_the_pause_has_disarmed_is_this_jobs_at_the_end() {
+    let policy = Policy::default();
+    let mut unanswered = job(Stage::CreateRule);
+    unanswered.progress.rule = RuleState::Armed;
+    let rests = decide(
+        unanswered,
+        Step::DisarmToPause,
+        Ok(NbiAnswer::Done),
+        paused(60),
+        &policy,
+    );
+    assert_eq!(step(&rests), "Step ReadResults");
+    let late = Nbi::new(&[], &[our_rule(true)]);
+    let (over, calls) = deliver(rests.job, cancelled(600), &policy, &late);
+    assert!(calls.contains(&"disarm_rule"), "{calls:?}");
+    assert!(
+        verdict(&over).starts_with("Finish cancelled"),
+        "{}",
+        verdict(&over)
+    );
+}
+
+#[test]
+fn a_rule_with_this_jobs_tag_that_is_off_was_taken_by_a_device() {
+    let policy = Policy {
+        tag_rules: true,
+        ..Policy::default()
+    };
+    let tagged = |text: &str| RuleRow {
+        description: Some(text.to_owned()),
+        ..our_rule(false)
+    };
+    let arms = |job: Job, text: &str| {
+        let nbi = Nbi::new(&[], &[tagged(text)]);
+        let (_, calls) = deliver(job, inputs(60), &policy, &nbi);
+        calls.contains(&"update_rule")
+    };
+    assert!(!arms(job(Stage::CreateRule), "nbi-upgrade job job-1"));
+    assert!(arms(job(Stage::CreateRule), "what an operator wrote"));
+    // It has put the rule away itself, before another try.
+    let mut again = job(Stage::CreateRule);
+    again.progress.attempt = 2;
+    assert!(arms(again, "nbi-upgrade job job-1"));
+}
