@@ -4,7 +4,7 @@
 //! of its device.
 
 use jiff::Timestamp;
-use nbi_upgrade::simulator::{Flash, PostOnExisting, Put, ReadingRules, Results};
+use nbi_upgrade::simulator::{Flash, PostOnExisting, Put, ReadingRules, Results, TakenRule};
 
 use super::check::Seen;
 use super::effects;
@@ -24,6 +24,7 @@ pub(crate) fn cause(seen: &Seen<'_>, flashes: &[&Flash]) -> Option<&'static str>
         ("a rule that lost its file", has_lost_its_file(seen, by)),
         ("a result in place of another", is_rewritten(seen, by)),
         ("a clock that is wrong", is_skewed(seen)),
+        ("a rule that turned itself off", turns_off(seen)),
         (
             "a request after a pause",
             is_paused_and_asked_again(seen, by),
@@ -81,6 +82,16 @@ fn is_skewed(seen: &Seen<'_>) -> bool {
     let mut sends = seen.scenario.sends.iter();
     let deletes = sends.any(|send| send.job == seen.job.job_id && send.body["cleanup"] == "delete");
     deletes && !seen.scenario.skew_max().is_zero()
+}
+
+/// Nothing tells a rule that was turned off when a device took it from that of a job before: only a tag does, of a job that tries once and has
+/// the device alone.
+fn turns_off(seen: &Seen<'_>) -> bool {
+    let setup = &seen.scenario.setup;
+    let mut jobs = seen.scenario.jobs.iter();
+    let is_alone = jobs.all(|job| job.cpe_id != seen.job.cpe_id || job.job_id == seen.job.job_id);
+    let tells = setup.policy.tag_rules && seen.job.max_attempts == 1 && is_alone;
+    setup.semantics.taken_rule == TakenRule::TurnsOff && !tells
 }
 
 /// Without tags nothing tells a request that is sent again after a pause from a new order: it may find what the pause disarmed.

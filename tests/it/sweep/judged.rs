@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use nbi_upgrade::simulator::{
     AttemptResult, DeviceState, DeviceView, FailedAttempt, Flash, PostOnExisting, Put,
-    ReadingRules, Results,
+    ReadingRules, Results, TakenRule,
 };
 use serde_json::{Value, json};
 
@@ -509,6 +509,17 @@ fn a_second_flash_is_found_unless_a_cause_was_there() {
     };
     tells_apart(what, skewed("delete", 0), skewed("delete", 60));
     tells_apart(what, skewed("deactivate", 60), skewed("delete", 60));
+    let turned_off = |tags, tries| {
+        twice().with(|scenario, _| {
+            scenario.setup.semantics.taken_rule = TakenRule::TurnsOff;
+            scenario.setup.policy.tag_rules = tags;
+            scenario.jobs[0].max_attempts = tries;
+            // Each copy counts its own tries.
+            scenario.faults.ack_lost = 0.1;
+        })
+    };
+    tells_apart(what, turned_off(true, 1), turned_off(false, 1));
+    tells_apart(what, turned_off(true, 1), turned_off(true, 2));
     let paused = |secs| {
         let stop = json!({"command": "pause", "all": true});
         let go = json!({"command": "resume", "all": true});
