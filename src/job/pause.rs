@@ -18,14 +18,14 @@ use super::state::{JobId, Stage};
 use super::turn::{Owner, Turn};
 
 /// Whether the rule is to be looked at: this job takes it for armed and is paused, or was, and a worker that died may have disarmed it without
-/// having said so. Or a pause before this one has disarmed it, and a worker that died may have armed it again.
+/// having said so. Or a pause before this one has disarmed it, and a copy may have armed it again.
 #[must_use]
 pub fn concerns(turn: &Turn<'_>) -> bool {
     let progress = &turn.job.progress;
     let is_armed = progress.rule == RuleState::Armed;
     let may_be_armed_again = progress.rule == RuleState::Deactivated
         && progress.rests_until.is_some()
-        && turn.inputs.redelivered;
+        && progress.may_have_twin;
     matches!(
         progress.stage,
         Stage::ConnectionRequest | Stage::AwaitResult
@@ -61,7 +61,7 @@ pub fn forget_failures(turn: &mut Turn<'_>) {
         return;
     };
     let since = turn.job.progress.retries.since;
-    if turn.job.progress.stage == Stage::CreateRule && since.is_some_and(|since| since < at) {
+    if since.is_some_and(|since| since < at) {
         turn.job.progress.retries = Retries::default();
     }
 }
@@ -139,6 +139,10 @@ pub fn on_rule(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Dec
     }
     let rules = match answer {
         Ok(NbiAnswer::Rules { rows, .. }) => rows,
+        // A copy would not have armed it unseen a second time.
+        Ok(NbiAnswer::RulesUnreadable) if turn.job.progress.rule == RuleState::Deactivated => {
+            return turn.step(Step::ReadResults);
+        }
         Ok(NbiAnswer::RulesUnreadable) => return disarm_or_go_on(turn),
         Ok(other) => return fail_to_look(turn, &unexpected(&other)),
         Err(failure) => return fail_to_look(turn, &failure),
@@ -257,6 +261,14 @@ pub fn rests_until(turn: &Turn<'_>, rules: &[RuleRow]) -> Option<Timestamp> {
         return None;
     };
     let progress = &turn.job.progress;
+    // It has put its rule away itself, before another try.
+    let is_own = progress.attempt > 1
+        && progress.rule == RuleState::Deactivated
+        && progress.rests_until.is_none()
+        && !progress.may_have_twin;
+    if is_own {
+        return None;
+    }
     // A job that came after the resume, and once, has no copy from before; unless its tag tells of one.
     let is_first = progress.attempt == 1 && progress.rule == RuleState::NotCreated;
     let tells_of_a_copy = is_first && rules.iter().any(|rule| turn.has_own_tag(rule));
@@ -319,9 +331,14 @@ fn rested_at(turn: &Turn<'_>, disarmed_at: Timestamp) -> Timestamp {
 
 /// A rule that cannot be looked at: disarmed unseen once nobody can read it.
 fn fail_to_look(mut turn: Turn<'_>, failure: &NbiFailure) -> Decision {
-    turn.job.progress.rule = RuleState::Armed;
     if !turn.count_failure(failure) {
         return turn.retry(failure);
+    }
+    if turn.job.progress.rule == RuleState::Deactivated
+        && matches!(failure, NbiFailure::Rejected { .. })
+    {
+        // It may be another job's that stands there.
+        return turn.step(Step::ReadResults);
     }
     disarm_or_go_on(turn)
 }

@@ -215,11 +215,18 @@ fn has_stood(turn: &Turn<'_>) -> bool {
     turn.job.progress.rule == RuleState::Armed && !turn.job.progress.looked_alike
 }
 
-/// Whether the rule's tag says that a copy of this job has written it, although this job has not. No pause has disarmed it, and a copy that is
-/// done would have left a result: the NBI has turned it off, as a device took it, or somebody has.
+/// Whether the rule's tag says that a copy of this job has written it, where a delivery came again and this job has written none. No pause has
+/// disarmed it, and a copy that is done would have left a result: the NBI has turned it off, as a device took it, or somebody has. A request that is sent
+/// again later is another matter: it is tried anew.
 fn is_a_copys(turn: &Turn<'_>, rules: &[RuleRow]) -> bool {
     let progress = &turn.job.progress;
-    turn.inputs.standing == Standing::Clear
+    let is_unpaused = match turn.inputs.standing {
+        Standing::Clear => true,
+        Standing::Resumed { at, .. } => progress.started_at.is_some_and(|begun| begun > at),
+        Standing::Paused | Standing::Cancelled { .. } => false,
+    };
+    is_unpaused
+        && progress.may_have_twin
         && progress.attempt == 1
         && progress.rule == RuleState::NotCreated
         && rules.iter().any(|rule| turn.has_own_tag(rule))

@@ -227,11 +227,11 @@ fn may_be_armed(turn: &Turn<'_>) -> bool {
             let is_left = turn.job.order.cleanup == Cleanup::Keep && !is_cancelled(turn);
             progress.arming || progress.may_have_twin && !is_left && !is_done_by_a_copy(turn)
         }
-        RuleState::Deactivated
-        | RuleState::Deleted
-        | RuleState::Kept
-        | RuleState::CleanupFailed
-        | RuleState::Superseded => false,
+        // By a pause; a copy may have armed it since.
+        RuleState::Deactivated => progress.rests_until.is_some() && progress.may_have_twin,
+        RuleState::Deleted | RuleState::Kept | RuleState::CleanupFailed | RuleState::Superseded => {
+            false
+        }
     }
 }
 
@@ -308,7 +308,9 @@ fn is_done_by_a_copy(turn: &Turn<'_>) -> bool {
 fn put_away(mut turn: Turn<'_>) -> Decision {
     match turn.job.progress.exit.clone() {
         Some(Exit::End(ending)) => {
-            let touched = turn.may_have_touched_the_device() || turn.rests_for_a_copy();
+            let touched = turn.may_have_touched_the_device()
+                || turn.job.progress.may_have_twin
+                || turn.rests_for_a_copy();
             // A copy of a cancelled job may have armed a rule that it has deleted since, or have a result that says so.
             let may_be_a_copys = turn.job.order.cleanup == Cleanup::Delete || turn.policy.tag_rules;
             let is_open = matches!(ending.reason, Reason::TimedOut | Reason::DeviceBusy) && touched

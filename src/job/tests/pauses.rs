@@ -57,13 +57,30 @@ fn what_was_armed_again_before_a_second_pause_is_disarmed_by_it() {
             &policy,
         )
     };
-    // Should it not be told of the disarming, the next delivery looks, although it comes for the first time.
-    for unsure in [saw(rules(&[our_rule(true)])), saw(Err(transient()))] {
-        assert_eq!(unsure.job.progress.rule, RuleState::Armed);
+    // The next delivery looks although it comes for the first time, whatever kept this one from it.
+    for unsure in [
+        saw(rules(&[our_rule(true)])),
+        saw(Err(transient())),
+        saw(Err(refused())),
+        saw(rules(&[our_rule(false)])),
+    ] {
         let next = begin(unsure.job, paused(700), &policy);
         assert_eq!(step(&next), "Step ReadRuleToPause");
     }
-    assert_eq!(step(&saw(rules(&[our_rule(true)]))), "Step DisarmToPause");
+    let armed = saw(rules(&[our_rule(true)]));
+    assert_eq!(step(&armed), "Step DisarmToPause");
+    assert_eq!(armed.job.progress.rule, RuleState::Armed);
+    // A look that fails says nothing: a resume may still have it armed again.
+    let failed = saw(Err(transient()));
+    assert_eq!(failed.job.progress.rule, RuleState::Deactivated);
+    // Where nobody can look, another job's rule may stand there.
+    for unseen in [
+        saw(Ok(NbiAnswer::RulesUnreadable)),
+        saw(Err(rejected())),
+        saw(rules(&[other_rule(true)])),
+    ] {
+        assert_eq!(step(&unseen), "Step ReadResults");
+    }
     let off = saw(rules(&[our_rule(false)]));
     assert_eq!(step(&off), "Step ReadResults");
     assert_eq!(off.job.progress.disarmed_at, Some(at(50)));
@@ -139,6 +156,76 @@ fn what_a_pause_put_away_unsaid_is_not_taken_for_untouched_at_the_deadline() {
         verdict(&alone),
         "Finish failed/timed_out impact none rule not_created"
     );
+}
+
+#[test]
+fn what_a_copy_has_done_counts_at_the_deadline_though_its_rule_is_gone() {
+    let policy = Policy::default();
+    let mut unsaid = job(Stage::CreateRule);
+    unsaid.order_mut().cleanup = Cleanup::Delete;
+    unsaid.progress.may_have_twin = true;
+    let nbi = Nbi::new(&[success(600)], &[]);
+    let over = deliver(unsaid, paused(3_700), &policy, &nbi).0;
+    assert!(
+        verdict(&over).starts_with("Finish completed/upgraded"),
+        "{}",
+        verdict(&over)
+    );
+}
+
+#[test]
+fn a_request_sent_again_that_a_pause_held_up_says_what_the_first_one_has_done() {
+    let policy = Policy::default();
+    let nbi = Nbi::new(&[success(600)], &[our_rule(false)]);
+    let (held_up, _) = deliver(job(Stage::Preflight), paused(1_200), &policy, &nbi);
+    assert!(
+        matches!(held_up.next, Next::Wait { .. }),
+        "{:?}",
+        held_up.next
+    );
+    let (over, _) = deliver(held_up.job, paused(3_600), &policy, &nbi);
+    assert!(
+        verdict(&over).starts_with("Finish completed/already_done"),
+        "{}",
+        verdict(&over)
+    );
+    // One that comes after its deadline asks nothing.
+    let (late, calls) = deliver(job(Stage::Preflight), inputs(3_600), &policy, &nbi);
+    assert!(calls.is_empty(), "{calls:?}");
+    assert!(
+        verdict(&late).starts_with("Finish failed/timed_out"),
+        "{}",
+        verdict(&late)
+    );
+}
+
+#[test]
+fn what_a_copy_may_have_armed_again_is_disarmed_at_the_end_although_no_read_shows_it() {
+    let policy = Policy::default();
+    let nbi = Nbi::new(&[], &[]);
+    for has_twin in [false, true] {
+        let mut rests = resting(Stage::AwaitResult);
+        rests.progress.may_have_twin = has_twin;
+        let (_, calls) = deliver(rests, cancelled(600), &policy, &nbi);
+        assert_eq!(calls.contains(&"disarm_rule"), has_twin, "{calls:?}");
+    }
+}
+
+#[test]
+fn a_further_try_is_made_although_there_was_a_pause_before() {
+    let policy = Policy::default();
+    let mut again = job(Stage::CreateRule);
+    again.progress.started_at = Some(at(0));
+    again.progress.attempt = 2;
+    again.progress.rule = RuleState::Deactivated;
+    let nbi = Nbi::new(&[], &[our_rule(false)]);
+    let arms = |job: &Job| {
+        let (_, calls) = deliver(job.clone(), resumed(600, 500), &policy, &nbi);
+        calls.contains(&"update_rule")
+    };
+    assert!(arms(&again));
+    again.progress.may_have_twin = true;
+    assert!(!arms(&again));
 }
 
 #[test]
@@ -220,14 +307,15 @@ fn what_failed_in_a_pause_costs_a_job_nothing_after_the_resume() {
     let policy = Policy::default();
     let mut troubled = job(Stage::CreateRule);
     troubled.progress.retries = troubled.progress.retries.failed(at(0));
-    let long = i64::try_from(policy.retry_max_elapsed.as_secs()).unwrap() + 100;
+    let long = policy.retry_max_elapsed.as_secs() + 100;
     let mut nbi = Nbi::new(&[], &[]);
     nbi.is_down = true;
     let (fails, _) = deliver(troubled.clone(), resumed(long, long - 1), &policy, &nbi);
     assert!(matches!(fails.next, Next::Retry { .. }), "{:?}", fails.next);
+    assert!(fails.job.progress.exit.is_none());
     // Without the pause it has been tried for long enough.
     let (ends, _) = deliver(troubled, inputs(long), &policy, &nbi);
-    assert!(!ends.job.progress.exit.is_none(), "{:?}", ends.next);
+    assert!(ends.job.progress.exit.is_some(), "{:?}", ends.next);
 }
 
 #[test]
@@ -263,15 +351,21 @@ fn a_rule_with_this_jobs_tag_that_is_off_was_taken_by_a_device() {
         description: Some(text.to_owned()),
         ..our_rule(false)
     };
-    let arms = |job: Job, text: &str| {
+    const OWN: &str = "nbi-upgrade job job-1";
+    let arms = |job: &Job, text: &str, inputs: Inputs| {
         let nbi = Nbi::new(&[], &[tagged(text)]);
-        let (_, calls) = deliver(job, inputs(60), &policy, &nbi);
+        let (_, calls) = deliver(job.clone(), inputs, &policy, &nbi);
         calls.contains(&"update_rule")
     };
-    assert!(!arms(job(Stage::CreateRule), "nbi-upgrade job job-1"));
-    assert!(arms(job(Stage::CreateRule), "what an operator wrote"));
+    let mut copy = job(Stage::CreateRule);
+    copy.progress.started_at = Some(at(0));
+    // Sent again after it has failed, e.g. by its campaign.
+    assert!(arms(&copy, OWN, inputs(60)));
+    copy.progress.may_have_twin = true;
+    assert!(!arms(&copy, OWN, inputs(60)));
+    assert!(!arms(&copy, OWN, resumed(60, -86_400)));
+    assert!(arms(&copy, "what an operator wrote", inputs(60)));
     // It has put the rule away itself, before another try.
-    let mut again = job(Stage::CreateRule);
-    again.progress.attempt = 2;
-    assert!(arms(again, "nbi-upgrade job job-1"));
+    copy.progress.attempt = 2;
+    assert!(arms(&copy, OWN, inputs(60)));
 }

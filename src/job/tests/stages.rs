@@ -852,7 +852,10 @@ fn a_rule_that_no_read_shows_is_disarmed_if_this_job_or_a_copy_may_have_armed_it
         )
     };
     let gone = answer(NbiAnswer::NoSuchRule);
-    assert_eq!(finished(&gone), ("cancelled", "cancelled", "none"));
+    expect_step(&gone, "ReadResultsOnceMore");
+    let step = Step::ReadResultsOnceMore;
+    let over = decide(gone.job, step, results(&[]), inputs(62), &policy);
+    assert_eq!(finished(&over), ("cancelled", "cancelled", "none"));
     let found = answer(NbiAnswer::Done);
     expect_step(&found, "ReadResultsOnceMore");
     assert_eq!(found.job.progress.rule, RuleState::Deactivated);

@@ -84,13 +84,21 @@ fn is_skewed(seen: &Seen<'_>) -> bool {
     deletes && !seen.scenario.skew_max().is_zero()
 }
 
-/// Nothing tells a rule that was turned off when a device took it from that of a job before: only a tag does, of a job that tries once and has
-/// the device alone.
+/// Nothing tells a rule that was turned off when a device took it from that of a job before: only a tag does, of a job that came once, tries once
+/// and has the device alone.
 fn turns_off(seen: &Seen<'_>) -> bool {
     let setup = &seen.scenario.setup;
     let mut jobs = seen.scenario.jobs.iter();
     let is_alone = jobs.all(|job| job.cpe_id != seen.job.cpe_id || job.job_id == seen.job.job_id);
-    let tells = setup.policy.tag_rules && seen.job.max_attempts == 1 && is_alone;
+    let mut sends = seen
+        .scenario
+        .sends
+        .iter()
+        .filter(|send| send.job == seen.job.job_id);
+    let comes_once = sends.nth(1).is_none()
+        && seen.scenario.faults.duplicate_request == 0.0
+        && seen.scenario.faults.duplicate == 0.0;
+    let tells = setup.policy.tag_rules && seen.job.max_attempts == 1 && is_alone && comes_once;
     setup.semantics.taken_rule == TakenRule::TurnsOff && !tells
 }
 

@@ -362,6 +362,8 @@ fn ordered() -> Vec<Scenario> {
     };
     let mut brief = of_campaign.clone();
     brief["deadline"] = json!("2026-11-23T12:20:00Z");
+    let mut brief_delete = brief.clone();
+    brief_delete["cleanup"] = json!("delete");
     let mut short = of_campaign.clone();
     short["deadline"] = json!("2026-11-23T13:00:00Z");
     let offline_for = |secs| {
@@ -443,6 +445,9 @@ fn ordered() -> Vec<Scenario> {
         // It goes on until the deadline. What a crash brings late has not begun.
         Scenario::new("pause_to_the_end")
             .send(0, &brief, MAYBE)
+            .order(40, &pause),
+        Scenario::new("pause_to_the_end_delete")
+            .send(0, &brief_delete, MAYBE)
             .order(40, &pause),
         // Armed again after the first one, it is paused again before the device calls in.
         Scenario::new("pause_again")
