@@ -188,11 +188,8 @@ pub fn begin(job: Job, inputs: Inputs, policy: &Policy) -> Decision {
         );
     }
     if turn.is_past_deadline() {
-        // A copy of this job may have gone on while this delivery was away, or have been done before a pause held this one up: look before
-        // judging, which has no effect on the device.
-        let progress = &turn.job.progress;
-        let was_held_up = progress.polls > 0 && !progress.waited_for_other;
-        let looks_first = stage == Stage::Preflight && (progress.may_have_twin || was_held_up);
+        // A copy of this job may have gone on while this delivery was away: look before judging, which has no effect on the device.
+        let looks_first = stage == Stage::Preflight && turn.job.progress.may_have_twin;
         if !looks_first {
             return timed_out(turn);
         }

@@ -153,7 +153,12 @@ pub fn on_rule(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Dec
         Some(Owner::Ours | Owner::Unknown) if rules.iter().any(RuleRow::is_armed) => {
             disarm_or_go_on(turn)
         }
-        // Gone, or reads do not show it.
+        // Gone, or reads do not show it. Whether a copy has armed it again nobody can tell.
+        None if turn.job.progress.rule == RuleState::Deactivated
+            && turn.inputs.standing == Standing::Paused =>
+        {
+            turn.step(Step::DisarmToPause)
+        }
         None => disarm_or_go_on(turn),
         Some(Owner::Ours | Owner::Unknown) => {
             // When, nobody says, unless this job has done it: after the device was last woken for it.
@@ -261,11 +266,18 @@ pub fn rests_until(turn: &Turn<'_>, rules: &[RuleRow]) -> Option<Timestamp> {
         return None;
     };
     let progress = &turn.job.progress;
-    // It has put its rule away itself, before another try.
+    // It has put its rule away itself since the resume, before another try.
+    let put_away = progress
+        .stages
+        .iter()
+        .find(|record| record.stage == Stage::DeactivateRule);
     let is_own = progress.attempt > 1
         && progress.rule == RuleState::Deactivated
         && progress.rests_until.is_none()
-        && !progress.may_have_twin;
+        && !progress.may_have_twin
+        && put_away
+            .and_then(|record| record.finished_at)
+            .is_some_and(|time| time > at);
     if is_own {
         return None;
     }

@@ -211,7 +211,14 @@ fn leave_to_other(turn: Turn<'_>) -> Decision {
 /// No rule is to be seen: it is gone, or it stands there and reads do not show it. What may be armed is disarmed all the same.
 ///
 /// A DELETE is not tried: under a filter of which nothing is known it could hit every rule of the storage.
-fn on_unseen(turn: Turn<'_>) -> Decision {
+fn on_unseen(mut turn: Turn<'_>) -> Decision {
+    if turn.job.progress.rests_until.is_some() && may_be_anothers_result(&turn) {
+        superseded(&mut turn);
+        if turn.job.order.cleanup == Cleanup::Keep {
+            turn.job.progress.rule = RuleState::Superseded;
+            return put_away(turn);
+        }
+    }
     if may_be_armed(&turn) {
         return write(turn, true, true);
     }
@@ -235,11 +242,10 @@ fn may_be_armed(turn: &Turn<'_>) -> bool {
     }
 }
 
-/// There is no rule.
-fn gone(mut turn: Turn<'_>) -> Decision {
+/// Whether the result that the job ends by may be another job's: that one may have written over this one's rule, and deleted its own, where a
+/// pause had put this one's away, or jobs may take over. Else it is rather the NBI that does away with rules that have run.
+fn may_be_anothers_result(turn: &Turn<'_>) -> bool {
     let progress = &turn.job.progress;
-    // Another job may have written over this one's rule, and deleted its own: where a pause had put this one's away, or jobs may take
-    // over. Else it is rather the NBI that does away with rules that have run.
     let may_be_anothers = (progress.rests_until.is_some()
         || turn.policy.on_busy == OnBusy::Supersede)
         && turn.job.order.cleanup != Cleanup::Delete
@@ -247,8 +253,13 @@ fn gone(mut turn: Turn<'_>) -> Decision {
     let is_claimed = matches!(&progress.exit, Some(Exit::End(ending))
         if ending.reason != Reason::AlreadyDone
             && ending.result.as_ref().is_some_and(|row| !turn.is_tagged_as_ours(row)));
-    match progress.rule {
-        _ if may_be_anothers && is_claimed => {
+    may_be_anothers && is_claimed
+}
+
+/// There is no rule.
+fn gone(mut turn: Turn<'_>) -> Decision {
+    match turn.job.progress.rule {
+        _ if may_be_anothers_result(&turn) => {
             turn.job.progress.rule = RuleState::Superseded;
             superseded(&mut turn);
         }

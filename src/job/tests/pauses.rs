@@ -2,6 +2,7 @@
 
 use super::twins::{Nbi, cancelled, deliver, verdict};
 use super::*;
+use crate::job::state::StageRecord;
 
 fn paused(seconds: i64) -> Inputs {
     Inputs {
@@ -174,32 +175,6 @@ fn what_a_copy_has_done_counts_at_the_deadline_though_its_rule_is_gone() {
 }
 
 #[test]
-fn a_request_sent_again_that_a_pause_held_up_says_what_the_first_one_has_done() {
-    let policy = Policy::default();
-    let nbi = Nbi::new(&[success(600)], &[our_rule(false)]);
-    let (held_up, _) = deliver(job(Stage::Preflight), paused(1_200), &policy, &nbi);
-    assert!(
-        matches!(held_up.next, Next::Wait { .. }),
-        "{:?}",
-        held_up.next
-    );
-    let (over, _) = deliver(held_up.job, paused(3_600), &policy, &nbi);
-    assert!(
-        verdict(&over).starts_with("Finish completed/already_done"),
-        "{}",
-        verdict(&over)
-    );
-    // One that comes after its deadline asks nothing.
-    let (late, calls) = deliver(job(Stage::Preflight), inputs(3_600), &policy, &nbi);
-    assert!(calls.is_empty(), "{calls:?}");
-    assert!(
-        verdict(&late).starts_with("Finish failed/timed_out"),
-        "{}",
-        verdict(&late)
-    );
-}
-
-#[test]
 fn what_a_copy_may_have_armed_again_is_disarmed_at_the_end_although_no_read_shows_it() {
     let policy = Policy::default();
     let nbi = Nbi::new(&[], &[]);
@@ -223,9 +198,23 @@ fn a_further_try_is_made_although_there_was_a_pause_before() {
         let (_, calls) = deliver(job.clone(), resumed(600, 500), &policy, &nbi);
         calls.contains(&"update_rule")
     };
-    assert!(arms(&again));
-    again.progress.may_have_twin = true;
-    assert!(!arms(&again));
+    let mut put_away = |finished_at| {
+        again.progress.stages = vec![StageRecord {
+            stage: Stage::DeactivateRule,
+            attempts: 1,
+            started_at: at(0),
+            finished_at: Some(at(finished_at)),
+            failed: false,
+            last_error: None,
+        }];
+        again.clone()
+    };
+    // Before the pause that has ended, a copy may have armed its own try meanwhile.
+    assert!(!arms(&put_away(400)));
+    let mut since = put_away(550);
+    assert!(arms(&since));
+    since.progress.may_have_twin = true;
+    assert!(!arms(&since));
 }
 
 #[test]
@@ -345,6 +334,7 @@ fn an_arming_that_lands_after_the_pause_has_disarmed_is_this_jobs_at_the_end() {
 fn a_rule_with_this_jobs_tag_that_is_off_was_taken_by_a_device() {
     let policy = Policy {
         tag_rules: true,
+        flash_time_max: SignedDuration::from_mins(10),
         ..Policy::default()
     };
     let tagged = |text: &str| RuleRow {

@@ -114,7 +114,7 @@ fn before_the_deadline(seen: &Seen<'_>, at: Timestamp) -> Option<String> {
 }
 
 /// The device reported success so long before the deadline that a look must have shown it, and nothing was in the way. A request that comes after
-/// the deadline is answered without a look.
+/// the deadline, or is held up by a pause until then, is answered without a look.
 fn missed(seen: &Seen<'_>, at: Timestamp) -> Option<String> {
     let mut sends = seen.scenario.sends.iter();
     let is_late = |send: &Send| {
@@ -125,7 +125,14 @@ fn missed(seen: &Seen<'_>, at: Timestamp) -> Option<String> {
     let is_rewritten = seen.scenario.setup.semantics.results == Results::RowRewritten
         && seen.others().next().is_some();
     let is_before_its_time = seen.job.not_before.is_some() && !seen.scenario.skew_max().is_zero();
-    if sends.any(is_late) || is_rewritten || is_before_its_time {
+    let is_asked_again = sends
+        .clone()
+        .filter(|send| send.job == seen.job.job_id)
+        .count()
+        > 1;
+    let may_be_held_up =
+        is_asked_again && effects::ordered_at(seen.scenario, seen.job, "pause").is_some();
+    if sends.any(is_late) || may_be_held_up || is_rewritten || is_before_its_time {
         return None;
     }
     let flashes = effects::flashes(seen);
