@@ -41,6 +41,8 @@ struct Entries {
     lost_acks: LruCache<Key, Instant>,
     /// Acknowledgements that were written, with their generation, oldest first.
     written_acks: VecDeque<(Key, usize, Instant)>,
+    /// The last generation that has ended.
+    ended: Option<usize>,
 }
 
 /// The books of one process.
@@ -71,6 +73,7 @@ impl Ledger {
                 in_hand: HashMap::new(),
                 lost_acks: LruCache::new(REMEMBERED),
                 written_acks: VecDeque::new(),
+                ended: None,
             }),
         })
     }
@@ -108,9 +111,13 @@ impl Ledger {
         self.entries().lost_acks.put(key, Instant::now());
     }
 
-    /// The acknowledgement is written; whether it arrives is not known.
+    /// The acknowledgement is written; whether it arrives is not known. It may come to be written when its generation is over already.
     pub(super) fn acknowledged(&self, key: Key, generation: usize) {
         let mut entries = self.entries();
+        if entries.ended.is_some_and(|ended| generation <= ended) {
+            entries.lost_acks.put(key, Instant::now());
+            return;
+        }
         entries.lost_acks.pop(&key);
         if entries.written_acks.len() >= self.in_view {
             entries.written_acks.pop_front();
@@ -124,6 +131,7 @@ impl Ledger {
     pub(super) fn generation_ended(&self, generation: usize, uncertain_for: Duration) {
         let mut entries = self.entries();
         let now = Instant::now();
+        entries.ended = Some(generation);
         while let Some((key, of, since)) = entries.written_acks.pop_front() {
             if of > generation {
                 entries.written_acks.push_front((key, of, since));
@@ -251,6 +259,17 @@ mod tests {
                 "{seq}"
             );
         }
+    }
+
+    #[test]
+    fn an_acknowledgement_that_is_written_after_the_end_counts_as_lost() {
+        let ledger = Ledger::of(10);
+        ledger.remember(key(1));
+        ledger.generation_ended(1, Duration::from_secs(60));
+        ledger.acknowledged(key(1), 1);
+        assert!(matches!(ledger.admit(&key(1), true), Admission::Replaced));
+        ledger.acknowledged(key(1), 2);
+        assert!(matches!(ledger.admit(&key(1), true), Admission::Claimed(_)));
     }
 
     #[test]

@@ -193,11 +193,12 @@ impl Intaker {
     }
 
     async fn drop_duplicate(&self, work: &Work, original: &Original) {
+        let ledger = &self.shared.ledger;
         if self.settler(original).ack().await.is_ok() {
-            self.shared
-                .ledger
-                .acknowledged(work.key(), self.link.number);
+            ledger.acknowledged(work.key(), self.link.number);
             self.shared.telemetry.duplicate_dropped(&work.job);
+        } else {
+            ledger.remember(work.key());
         }
     }
 
