@@ -20,7 +20,7 @@ use crate::message::Codec;
 use crate::nbi::budget::{Budget, Budgets};
 use crate::nbi::circuit::{CircuitSettings, CircuitState};
 use crate::nbi::http::{ClientCertificate, HttpSettings};
-use crate::nbi::{HttpTransport, NbiClient, NbiSettings};
+use crate::nbi::{HttpTransport, NbiClient, NbiSettings, probe_when_idle};
 use crate::orphan::{self, EventHistory, Naming, Periodic};
 use crate::telemetry::trace::SpanSettings;
 use crate::telemetry::{self, REVISION, Telemetry, VERSION};
@@ -67,6 +67,7 @@ pub async fn run_worker(config: Config) -> anyhow::Result<()> {
     let end = CancellationToken::new();
     let mut beside = JoinSet::new();
     beside.spawn(follow_circuit(nbi.circuit(), Arc::clone(&driver)));
+    beside.spawn(probe_when_idle(Arc::clone(&nbi)));
     if !config.sweep.interval.is_zero() {
         let (nbi, driver) = (Arc::clone(&nbi), Arc::clone(&driver));
         beside.spawn(sweep_now_and_then(
@@ -353,7 +354,7 @@ pub async fn follow_circuit<D: Driver>(mut circuit: watch::Receiver<CircuitState
             Some(until) => tokio::select! {
                 changed = circuit.changed() => changed,
                 () = tokio::time::sleep_until(until) => {
-                    // The circuit lets one call through now; somebody must bring it.
+                    // The circuit lets one call through now. A delivery may bring it; where none comes, `probe_when_idle` does.
                     driver.set_intake(Intake::Probe);
                     circuit.changed().await
                 }

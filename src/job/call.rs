@@ -228,7 +228,7 @@ pub enum NbiFailure {
         /// What happened.
         message: String,
     },
-    /// The circuit is open or the worker stops: nothing was sent. The job pays nothing.
+    /// The circuit is open, its turn did not come in time, or the worker stops: nothing was sent. The job pays nothing.
     #[error("{message}")]
     NotSent {
         /// Why.

@@ -3,17 +3,19 @@
 //! Rule writes, connection requests and reads differ in what they cost the NBI and in what waits for them: a read is cheap and
 //! frequent, a connection request may take as long as a sleeping device, and a write that disarms a rule is what keeps a fleet
 //! safe. Each class may be held to a share of its own; `nbi.max_concurrency` and `nbi.requests_per_second` bound all of them
-//! together, whatever the classes say. `limit.rs` enforces it.
+//! together, whatever the classes say. `limit.rs` enforces it, and lets writes that put a rule away go before those that arm one.
 
 use std::time::Duration;
 
 use crate::job::NbiCall;
 
-/// What kind of work a call is for the NBI.
+/// What kind of work a call is for the NBI. The first two are the writes: they have one budget and one name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallClass {
-    /// Creates, updates, disarms or deletes a rule.
-    Write,
+    /// Disarms or deletes a rule. Shares the budget of writes with [`CallClass::Arm`], and goes first.
+    PutAway,
+    /// Creates or updates a rule, armed.
+    Arm,
     /// Wakes a device.
     ConnectionRequest,
     /// Reads rules, results or the version of a device.
@@ -22,16 +24,14 @@ pub enum CallClass {
 
 impl CallClass {
     /// How many there are.
-    pub const COUNT: usize = 3;
+    pub const COUNT: usize = 4;
 
     /// The class of a call.
     #[must_use]
     pub fn of(call: &NbiCall) -> Self {
         match call {
-            NbiCall::CreateRule(_)
-            | NbiCall::UpdateRule(_)
-            | NbiCall::DisarmRule { .. }
-            | NbiCall::DeleteRule { .. } => Self::Write,
+            NbiCall::DisarmRule { .. } | NbiCall::DeleteRule { .. } => Self::PutAway,
+            NbiCall::CreateRule(_) | NbiCall::UpdateRule(_) => Self::Arm,
             NbiCall::SendConnectionRequest { .. } => Self::ConnectionRequest,
             NbiCall::ReadResults { .. }
             | NbiCall::ReadRule { .. }
@@ -43,7 +43,7 @@ impl CallClass {
     /// The name in metrics, as the configuration's keys begin with it.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Write => "writes",
+            Self::PutAway | Self::Arm => "writes",
             Self::ConnectionRequest => "connection_requests",
             Self::Read => "reads",
         }
@@ -52,9 +52,18 @@ impl CallClass {
     /// Its number, below [`CallClass::COUNT`].
     pub(crate) fn index(self) -> usize {
         match self {
-            Self::Write => 0,
-            Self::ConnectionRequest => 1,
-            Self::Read => 2,
+            Self::PutAway => 0,
+            Self::Arm => 1,
+            Self::ConnectionRequest => 2,
+            Self::Read => 3,
+        }
+    }
+
+    /// Whether a device may begin because of it.
+    pub(crate) fn may_begin(self) -> bool {
+        match self {
+            Self::Arm | Self::ConnectionRequest => true,
+            Self::PutAway | Self::Read => false,
         }
     }
 }
@@ -94,7 +103,7 @@ impl Budgets {
     #[must_use]
     pub fn of(&self, class: CallClass) -> &Budget {
         match class {
-            CallClass::Write => &self.writes,
+            CallClass::PutAway | CallClass::Arm => &self.writes,
             CallClass::ConnectionRequest => &self.connection_requests,
             CallClass::Read => &self.reads,
         }

@@ -42,7 +42,7 @@ pub enum CircuitState {
     /// Nothing is sent before `until`.
     ///
     /// The state does not change by itself when `until` has passed: the next call becomes the probe. Who paused intake because of
-    /// it goes on at `until`, or nobody would probe.
+    /// it goes on at `until`; where that brings no call, `idle.rs` makes one.
     Open {
         /// When the next request may go through.
         until: Instant,

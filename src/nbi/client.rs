@@ -1,6 +1,6 @@
 //! [`NbiClient`]: one call of the core, from the circuit's permission to the core's words.
 //!
-//! In this order: is the circuit closed; is it our turn; send; judge; tell circuit and telemetry. Calls that may be repeated
+//! In this order: is the circuit closed; is it our turn, in time; send; judge; tell circuit and telemetry. Calls that may be repeated
 //! ([`NbiCall::is_repeatable`]) are tried again at once a few times; every longer wait is the core's, which makes it durable.
 //! Reads and writes by filter may need a second question under the other name of the filter (`names.rs`).
 //! The worker calls it through [`Nbi`], and watches [`NbiClient::circuit`] to pause its intake.
@@ -20,15 +20,19 @@ use super::limit::Limiter;
 use super::names::{Found, Name, QueryNames};
 use super::pace::{End, Seen};
 use super::pauses;
+use super::reply::{Reply, better};
 pub use super::settings::NbiSettings;
 use super::settings::VERSION_METHOD;
 use super::wire::{Names, Request};
 use super::{Nbi, RawAnswer, Transport, TransportError, version};
-use crate::job::{NbiAnswer, NbiCall, NbiFailure};
+use crate::job::{CpeId, NbiAnswer, NbiCall, NbiFailure, RuleId};
 use crate::telemetry::Telemetry;
 
 /// The path of the default method.
 const VERSION_PATH: &str = "/v1/method/GetParameterValues";
+
+/// The id that a probe asks for: no device has it.
+const NOBODY: &str = "nbi-upgrade-probe";
 
 /// Asks the NBI through a transport, under limits.
 #[derive(Debug)]
@@ -49,13 +53,6 @@ struct Storage {
     names: QueryNames,
     /// Whether it was logged that the NBI ignores the filter.
     warned: AtomicBool,
-}
-
-/// An answer that was understood.
-#[derive(Debug)]
-struct Reply {
-    answer: NbiAnswer,
-    filter_ignored: bool,
 }
 
 impl<T: Transport> NbiClient<T> {
@@ -92,6 +89,16 @@ impl<T: Transport> NbiClient<T> {
     #[must_use]
     pub fn circuit(&self) -> watch::Receiver<CircuitState> {
         self.gate.watch()
+    }
+
+    /// Reads the results of a rule that nobody has, to see whether the NBI answers; learns nothing else from it.
+    pub(super) async fn probe(&self) -> Result<(), NbiFailure> {
+        let (Ok(rule_id), Ok(cpe_id)) = (RuleId::parse(NOBODY), CpeId::parse(NOBODY)) else {
+            return Ok(());
+        };
+        let read = NbiCall::ReadResults { rule_id, cpe_id };
+        let names = &self.results.names;
+        self.ask(&read, names.text(names.first())).await.map(drop)
     }
 
     /// Reads, under the second name if the first does not bring rows of ours and no others.
@@ -244,6 +251,7 @@ impl<T: Transport> NbiClient<T> {
         let turn = self.limiter.turn(class).await;
         let begun = Instant::now();
         self.telemetry.nbi_waited(class.name(), begun - asked);
+        let turn = turn.map_err(|overdue| overdue.failure(request.operation, class))?;
 
         let admission = self.gate.admit(request.operation, begun)?;
         let sent = self.transport.send(request).await;
@@ -318,68 +326,6 @@ impl Storage {
     }
 }
 
-impl Reply {
-    /// What a read showed of the name that it was asked under; `None` for answers without rows.
-    fn found(&self) -> Option<Found> {
-        let is_empty = self.rows()? == 0;
-        Some(match (self.filter_ignored, is_empty) {
-            (true, _) => Found::Others,
-            (false, true) => Found::Nothing,
-            (false, false) => Found::Ours,
-        })
-    }
-
-    /// How many rows of ours it brought; `None` for answers without rows.
-    fn rows(&self) -> Option<usize> {
-        match &self.answer {
-            NbiAnswer::Results { rows, .. } => Some(rows.len()),
-            NbiAnswer::Rules { rows, .. } => Some(rows.len()),
-            NbiAnswer::RuleList(_)
-            | NbiAnswer::RulesUnreadable
-            | NbiAnswer::Done
-            | NbiAnswer::NoSuchRule
-            | NbiAnswer::RuleExists
-            | NbiAnswer::Version(_) => None,
-        }
-    }
-
-    /// Whether it brought rows of ours.
-    fn has_rows(&self) -> bool {
-        self.rows().is_some_and(|rows| rows > 0)
-    }
-}
-
-/// Of two reads of the same under different names: the one that can be acted on.
-///
-/// Rows of ours under the second name count if they came alone or if the first brought none. A trouble that passes under the
-/// second name is reported rather than taken for "no rows", as the first name may be the wrong one, and a rule that is taken for absent
-/// is armed; so is an answer that nobody can read, until `names.rs` gives the name up. A second name that the NBI does not take says
-/// nothing.
-fn better(
-    first: Result<Reply, NbiFailure>,
-    second: Result<Reply, NbiFailure>,
-) -> Result<Reply, NbiFailure> {
-    let first = match first {
-        Ok(reply) => reply,
-        Err(failure) => {
-            return second.map_err(|second| match second {
-                NbiFailure::Rejected { .. } | NbiFailure::Unintelligible { .. } => failure,
-                NbiFailure::Transient { .. }
-                | NbiFailure::Refused { .. }
-                | NbiFailure::NotSent { .. } => second,
-            });
-        }
-    };
-    match second {
-        Ok(second) if second.has_rows() && (!first.has_rows() || !second.filter_ignored) => {
-            Ok(second)
-        }
-        Ok(_) | Err(NbiFailure::Rejected { .. }) => Ok(first),
-        Err(_) if first.has_rows() => Ok(first),
-        Err(failure) => Err(failure),
-    }
-}
-
 /// What a request showed of the NBI's load. What asks the device takes as long as the device does.
 fn end(call: &NbiCall, sign: Sign) -> End {
     match sign {
@@ -406,7 +352,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::job::{CpeId, FirmwareUrl, RuleId, RuleSpec};
+    use crate::job::{FirmwareUrl, RuleSpec};
     use crate::nbi::budget::{Budget, Budgets};
 
     /// Answers in order and remembers what it was asked, as `VERB path-part?query`.
@@ -948,6 +894,52 @@ mod tests {
         assert!(matches!(other, Err(NbiFailure::NotSent { .. })));
         assert_eq!(*circuit.borrow(), CircuitState::Closed);
         assert_eq!(client.call(&disarm).await, Ok(NbiAnswer::Done));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_too_long_for_its_turn_is_not_sent() {
+        let settings = NbiSettings {
+            max_concurrency: 1,
+            ..NbiSettings::default()
+        };
+        let takes = Duration::from_secs(25);
+        let (client, script) = client_with(settings, takes, [code(204), code(204)]);
+        let create = NbiCall::CreateRule(spec());
+        let begun = Instant::now();
+        let (delete, wake) = (delete(), cnr());
+        let (slow, created, woken, disarmed) = tokio::join!(
+            client.call(&delete),
+            async { (client.call(&create).await, begun.elapsed().as_secs()) },
+            async { (client.call(&wake).await, begun.elapsed().as_secs()) },
+            async { client.call(&disarm()).await },
+        );
+        assert_eq!(slow, Ok(NbiAnswer::Done));
+        assert_eq!(disarmed, Ok(NbiAnswer::Done));
+        for (outcome, at) in [created, woken] {
+            assert_eq!(at, 10, "{outcome:?}");
+            let Err(NbiFailure::NotSent {
+                message,
+                retry_after,
+            }) = outcome
+            else {
+                panic!("{outcome:?}")
+            };
+            assert!(message.contains("10 s"), "{message}");
+            assert_eq!(retry_after, SignedDuration::from_secs(10));
+        }
+        let asked = asked(&script);
+        assert!(
+            !asked.iter().any(|what| what.starts_with("Post")),
+            "{asked:?}"
+        );
+        assert_eq!(asked.len(), 2, "{asked:?}");
+        // It says nothing of the NBI's health.
+        assert_eq!(*client.circuit().borrow(), CircuitState::Closed);
+        let metrics = client.telemetry.metrics_text().unwrap();
+        assert!(
+            metrics.contains("nbi_upgrade_nbi_limiter_wait_seconds_count{class=\"writes\"} 3"),
+            "{metrics}"
+        );
     }
 
     #[tokio::test(start_paused = true)]

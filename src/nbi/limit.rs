@@ -1,13 +1,19 @@
 //! What reaches the NBI at once and per second, across all calls of the process.
 //!
-//! [`Limiter::turn`] waits for the class's place and moment, then for a place and a moment of the whole; places are given back when
-//! the [`Turn`] is dropped. In this order a class that has used up its share waits outside and holds nothing that another class
-//! could use; and as nobody who holds a place of the whole waits for one of a class, there is no deadlock. Within a class places
-//! are given in the order of asking, among classes in turn (`places.rs`): a flood of polls does not keep a rule armed.
+//! [`Limiter::turn`] waits in two lines: that of the class's budget, then that of the whole. In each it waits for its turn, for a
+//! place, then for its moment; places are given back when the [`Turn`] is dropped. In this order a budget that has used up its share
+//! waits outside and holds nothing that another one could use; and as nobody who is in the line of the whole waits for one of a
+//! budget, there is no deadlock. Whose turn it is says `places.rs`: budgets in turn, so that a flood of polls does not keep a rule armed;
+//! among writes, those that put a rule away first.
+//!
+//! Nobody waits for long ([`wait_max`]): what a call does was decided by what was seen and ordered before it waited. Who waited in
+//! vain is told when to come again, one after the other as the rate allows, so that the rate is used and nobody asks in vain
+//! all the time.
 //!
 //! Moments are spaced evenly, without bursts after a quiet time: nothing is known of the NBI's own limits, and even spacing is what
-//! every server takes best. A class's moment is taken before the place of the whole, so where the whole is full its calls may
-//! come closer together afterwards; the average holds.
+//! every server takes best. Only one call of a line waits for a moment that is not near, so that whoever comes and is more urgent
+//! has the next one. A budget's moment is taken before the line of the whole, so where the whole is full its calls may come closer
+//! together afterwards; the average holds.
 //!
 //! The number of places of the whole follows what the NBI bears, if that is wanted (`pace.rs`). Time is tokio's, so that tests
 //! run in virtual time.
@@ -15,30 +21,57 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::{Instant, sleep_until};
+use jiff::SignedDuration;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::budget::{Budget, Budgets, CallClass};
 use super::pace::{Pace, Seen};
 use super::places::{Place, Places};
+use crate::job::NbiFailure;
 
 /// The longest spacing: a rate below one request an hour is taken as one an hour.
 const SPACING_MAX: Duration = Duration::from_secs(3600);
 
+/// How long a call that may have a device begin waits: so late may it be sent after an order to stop, after the deadline, or after
+/// another worker has done the same. A worker that only has a burst gets through it in that time.
+const BEGIN_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// How long all others wait. A delivery makes some of them one after the other, and the broker takes a delivery back after
+/// half an hour.
+const OTHER_WAIT_MAX: Duration = Duration::from_secs(180);
+
+/// When who waited in vain comes again, at the earliest and at the latest. Its rule may be armed meanwhile, or an order may wait for it.
+const REST_MIN: Duration = Duration::from_secs(10);
+const REST_MAX: Duration = Duration::from_secs(120);
+
+/// Who waits for a moment that is nearer lets the next one take its own: timers are coarse, and a high rate would not be reached.
+const NEAR: Duration = Duration::from_millis(100);
+
+/// How long a call waits in lines for its turn; its own moment (one divided by the rate, if there is a rate) may be as far away again.
+#[must_use]
+pub fn wait_max(class: CallClass) -> Duration {
+    if class.may_begin() {
+        BEGIN_WAIT_MAX
+    } else {
+        OTHER_WAIT_MAX
+    }
+}
+
 /// Bounds concurrency and rate.
 #[derive(Debug)]
 pub struct Limiter {
-    classes: [Share; CallClass::COUNT],
-    places: Arc<Places>,
-    rate: Option<Rate>,
+    writes: Line,
+    connection_requests: Line,
+    reads: Line,
+    whole: Line,
     max_concurrency: usize,
     pace: Option<Mutex<Pace>>,
 }
 
-/// What one class may take.
+/// What is waited for: a place and a moment, if either is bounded.
 #[derive(Debug)]
-struct Share {
-    places: Option<Semaphore>,
+struct Line {
+    places: Option<Arc<Places>>,
     rate: Option<Rate>,
 }
 
@@ -46,16 +79,32 @@ struct Share {
 #[derive(Debug)]
 struct Rate {
     spacing: Duration,
+    /// One place, for who waits for the next moment.
+    front: Arc<Places>,
+    moments: Mutex<Moments>,
+}
+
+#[derive(Debug, Default)]
+struct Moments {
     /// The next free moment; in the past after a quiet time.
-    next: Mutex<Option<Instant>>,
+    next: Option<Instant>,
+    /// When the last one comes again of those who waited in vain; in the past if there was none for a while.
+    booked: Option<Instant>,
 }
 
 /// A place at the NBI; given back when dropped.
 #[derive(Debug)]
 #[must_use = "the place is given back when this is dropped"]
-pub struct Turn<'a> {
+pub struct Turn {
     place: Option<Place>,
-    _share: Option<SemaphorePermit<'a>>,
+    _share: Option<Place>,
+}
+
+/// It waited in vain; nothing may be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overdue {
+    /// When asking again makes sense.
+    pub rest: Duration,
 }
 
 impl Limiter {
@@ -68,18 +117,17 @@ impl Limiter {
         budgets: &Budgets,
         is_adaptive: bool,
     ) -> Self {
-        let max_concurrency = max_concurrency.clamp(1, Semaphore::MAX_PERMITS);
+        let max_concurrency = max_concurrency.max(1);
         let pace = is_adaptive.then(|| Pace::new(max_concurrency, Instant::now()));
         let begins_with = pace.as_ref().map_or(max_concurrency, Pace::limit);
         Self {
-            // In the order of `CallClass::index`.
-            classes: [
-                Share::new(&budgets.writes),
-                Share::new(&budgets.connection_requests),
-                Share::new(&budgets.reads),
-            ],
-            places: Places::new(begins_with),
-            rate: Rate::new(requests_per_second),
+            writes: Line::of(&budgets.writes),
+            connection_requests: Line::of(&budgets.connection_requests),
+            reads: Line::of(&budgets.reads),
+            whole: Line {
+                places: Some(Places::new(begins_with)),
+                rate: Rate::new(requests_per_second),
+            },
             max_concurrency,
             pace: pace.map(Mutex::new),
         }
@@ -93,29 +141,23 @@ impl Limiter {
         })
     }
 
-    /// Waits for the class's turn, then for one of the whole.
+    /// Waits for the turn of the class's budget, then for one of the whole; [`wait_max`] at most, and for its own moments.
+    ///
+    /// # Errors
+    ///
+    /// When the wait was too long; no moment of the line where it waited in vain is used up.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future gives all places back; a moment that was already taken passes unused.
-    pub async fn turn(&self, class: CallClass) -> Turn<'_> {
-        let share = &self.classes[class.index()];
-        let share_place = match &share.places {
-            // The semaphore is never closed, so there is always a place in the end.
-            Some(places) => places.acquire().await.ok(),
-            None => None,
-        };
-        if let Some(rate) = &share.rate {
-            sleep_until(rate.take()).await;
-        }
-        let place = self.places.take(class).await;
-        if let Some(rate) = &self.rate {
-            sleep_until(rate.take()).await;
-        }
-        Turn {
+    pub async fn turn(&self, class: CallClass) -> Result<Turn, Overdue> {
+        let mut patience = wait_max(class);
+        let share = self.share(class).pass(class, &mut patience).await?;
+        let place = self.whole.pass(class, &mut patience).await?;
+        Ok(Turn {
             place,
-            _share: share_place,
-        }
+            _share: share,
+        })
     }
 
     /// Takes note of what a request that ended at `now` showed of the NBI's load, and says the limit if that changed it.
@@ -127,12 +169,22 @@ impl Limiter {
             .unwrap_or_else(PoisonError::into_inner);
         let limit = pace.record(seen, now)?;
         // Still under the lock, so that of two changes the later one stays.
-        self.places.set_limit(limit);
+        if let Some(places) = &self.whole.places {
+            places.set_limit(limit);
+        }
         Some(limit)
+    }
+
+    fn share(&self, class: CallClass) -> &Line {
+        match class {
+            CallClass::PutAway | CallClass::Arm => &self.writes,
+            CallClass::ConnectionRequest => &self.connection_requests,
+            CallClass::Read => &self.reads,
+        }
     }
 }
 
-impl Turn<'_> {
+impl Turn {
     /// Requests under way when the place was given, this one among them.
     #[must_use]
     pub fn under_way(&self) -> usize {
@@ -140,12 +192,75 @@ impl Turn<'_> {
     }
 }
 
-impl Share {
-    fn new(budget: &Budget) -> Self {
+impl Overdue {
+    /// What the core is told; the circuit has no part in it.
+    pub(crate) fn failure(self, operation: &'static str, class: CallClass) -> NbiFailure {
+        let seconds = wait_max(class).as_secs();
+        NbiFailure::NotSent {
+            message: format!(
+                "{operation}: not sent, as it would have waited longer than {seconds} s for its turn: the limits of calls to the NBI let through less than is wanted"
+            ),
+            retry_after: SignedDuration::try_from(self.rest).unwrap_or(SignedDuration::MAX),
+        }
+    }
+}
+
+impl Line {
+    fn of(budget: &Budget) -> Self {
         let places = budget.max_concurrency.filter(|max| *max > 0);
         Self {
-            places: places.map(|max| Semaphore::new(max.min(Semaphore::MAX_PERMITS))),
+            places: places.map(Places::new),
             rate: Rate::new(budget.per_second),
+        }
+    }
+
+    /// Waits for its turn, a place and a moment. The moment does not count as waiting, but must not be further away than the class
+    /// may wait.
+    async fn pass(
+        &self,
+        class: CallClass,
+        patience: &mut Duration,
+    ) -> Result<Option<Place>, Overdue> {
+        let front = match &self.rate {
+            Some(rate) => Some(self.take(&rate.front, class, patience).await?),
+            None => None,
+        };
+        let place = match &self.places {
+            Some(places) => Some(self.take(places, class, patience).await?),
+            None => None,
+        };
+        if let Some(rate) = &self.rate {
+            // Whoever was before it has left when its own moment was near.
+            let moment = rate.take(wait_max(class) + NEAR);
+            let moment = moment.ok_or_else(|| self.overdue())?;
+            if moment.saturating_duration_since(Instant::now()) > NEAR {
+                sleep_until(moment - NEAR).await;
+            }
+            drop(front);
+            sleep_until(moment).await;
+        }
+        Ok(place)
+    }
+
+    async fn take(
+        &self,
+        places: &Arc<Places>,
+        class: CallClass,
+        patience: &mut Duration,
+    ) -> Result<Place, Overdue> {
+        if let Some(place) = places.take_now(class) {
+            return Ok(place);
+        }
+        let begun = Instant::now();
+        let taken = timeout(*patience, places.take(class)).await;
+        *patience = patience.saturating_sub(begun.elapsed());
+        // There is always a place in the end, as whoever waits keeps the places themselves.
+        taken.ok().flatten().ok_or_else(|| self.overdue())
+    }
+
+    fn overdue(&self) -> Overdue {
+        Overdue {
+            rest: self.rate.as_ref().map_or(REST_MIN, Rate::book),
         }
     }
 }
@@ -157,17 +272,33 @@ impl Rate {
         let spacing = Duration::try_from_secs_f64(rate.recip()).unwrap_or(SPACING_MAX);
         Some(Self {
             spacing: spacing.min(SPACING_MAX),
-            next: Mutex::new(None),
+            front: Places::new(1),
+            moments: Mutex::default(),
         })
     }
 
-    /// Takes the next moment.
-    fn take(&self) -> Instant {
+    /// Takes the next moment, unless it is further away than that.
+    fn take(&self, at_most: Duration) -> Option<Instant> {
         let now = Instant::now();
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        let moment = next.map_or(now, |next| next.max(now));
-        *next = Some(moment + self.spacing);
-        moment
+        let mut moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
+        let moment = moments.next.map_or(now, |next| next.max(now));
+        if moment > now + at_most {
+            return None;
+        }
+        moments.next = Some(moment + self.spacing);
+        Some(moment)
+    }
+
+    /// How long who waited in vain rests: one after the other comes again, as far apart as the moments.
+    fn book(&self) -> Duration {
+        let now = Instant::now();
+        let mut moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
+        let earliest = now + REST_MIN;
+        let booked = moments.booked.map_or(earliest, |last| {
+            (last + self.spacing).clamp(earliest, now + REST_MAX)
+        });
+        moments.booked = Some(booked);
+        booked - now
     }
 }
 
@@ -202,7 +333,9 @@ mod tests {
         for _ in 0..number {
             let (limiter, done) = (limiter.clone(), done.clone());
             tasks.spawn(async move {
-                let _turn = limiter.turn(class).await;
+                let Ok(_turn) = limiter.turn(class).await else {
+                    return;
+                };
                 sleep(Duration::from_secs(1)).await;
                 done.fetch_add(1, Ordering::SeqCst);
             });
@@ -218,7 +351,7 @@ mod tests {
         for _ in 0..9 {
             let (limiter, now, most) = (limiter.clone(), now.clone(), most.clone());
             tasks.spawn(async move {
-                let _turn = limiter.turn(CallClass::Read).await;
+                let _turn = limiter.turn(CallClass::Read).await.unwrap();
                 most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                 sleep(Duration::from_secs(1)).await;
                 now.fetch_sub(1, Ordering::SeqCst);
@@ -238,7 +371,7 @@ mod tests {
             if index == 3 {
                 sleep(Duration::from_secs(10)).await;
             }
-            drop(limiter.turn(CallClass::Read).await);
+            drop(limiter.turn(CallClass::Read).await.unwrap());
             moments.push(begun.elapsed().as_millis());
         }
         // The clock of tokio's timers has a millisecond's grain.
@@ -264,29 +397,31 @@ mod tests {
             let limiter = whole(0, rate);
             let begun = Instant::now();
             for _ in 0..3 {
-                drop(limiter.turn(CallClass::Read).await);
+                drop(limiter.turn(CallClass::Read).await.unwrap());
             }
             assert_eq!(begun.elapsed(), Duration::ZERO, "{rate:?}");
         }
         let limiter = whole(1, Some(1e-300));
-        drop(limiter.turn(CallClass::Read).await);
+        drop(limiter.turn(CallClass::Read).await.unwrap());
         let begun = Instant::now();
-        drop(limiter.turn(CallClass::Read).await);
+        assert!(limiter.turn(CallClass::Read).await.is_err());
+        sleep(Duration::from_secs(3500)).await;
+        drop(limiter.turn(CallClass::Read).await.unwrap());
         assert_eq!(begun.elapsed().as_secs(), 3600);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_waiter_that_gives_up_gives_its_place_back() {
         let limiter = whole(1, None);
-        let turn = limiter.turn(CallClass::Read).await;
+        let turn = limiter.turn(CallClass::Read).await.unwrap();
         assert!(
-            tokio::time::timeout(Duration::from_secs(1), limiter.turn(CallClass::Read))
+            timeout(Duration::from_secs(1), limiter.turn(CallClass::Read))
                 .await
                 .is_err()
         );
         drop(turn);
         assert!(
-            tokio::time::timeout(Duration::from_secs(1), limiter.turn(CallClass::Read))
+            timeout(Duration::from_secs(1), limiter.turn(CallClass::Read))
                 .await
                 .is_ok()
         );
@@ -300,7 +435,7 @@ mod tests {
         flood(&mut tasks, &limiter, CallClass::Read, 10_000, &polls);
         sleep(Duration::from_millis(500)).await;
         let begun = Instant::now();
-        flood(&mut tasks, &limiter, CallClass::Write, 8, &writes);
+        flood(&mut tasks, &limiter, CallClass::Arm, 8, &writes);
         while writes.load(Ordering::SeqCst) < 8 {
             sleep(Duration::from_millis(10)).await;
         }
@@ -314,7 +449,7 @@ mod tests {
         assert!(polls.load(Ordering::SeqCst) >= 4 + 8, "{polls:?}");
         tasks.shutdown().await;
         assert!(
-            tokio::time::timeout(Duration::from_secs(1), limiter.turn(CallClass::Read))
+            timeout(Duration::from_secs(1), limiter.turn(CallClass::Read))
                 .await
                 .is_ok()
         );
@@ -342,7 +477,7 @@ mod tests {
         );
         flood(&mut tasks, &limiter, CallClass::Read, 100, &polls);
         sleep(Duration::from_millis(100)).await;
-        flood(&mut tasks, &limiter, CallClass::Write, 10, &writes);
+        flood(&mut tasks, &limiter, CallClass::Arm, 10, &writes);
         sleep(Duration::from_millis(10_050)).await;
         // At most two wake-ups at once and one poll a second; the writes get through beside them.
         for (done, least, most) in [(&wakes, 14, 20), (&polls, 9, 10), (&writes, 10, 10)] {
@@ -365,9 +500,170 @@ mod tests {
         let limiter = Arc::new(Limiter::new(3, None, &budgets, false));
         let (mut tasks, done) = (JoinSet::new(), Arc::default());
         flood(&mut tasks, &limiter, CallClass::Read, 9, &done);
-        flood(&mut tasks, &limiter, CallClass::Write, 9, &done);
+        flood(&mut tasks, &limiter, CallClass::Arm, 9, &done);
         let begun = Instant::now();
         tasks.join_all().await;
         assert_eq!(begun.elapsed().as_secs(), 6);
+    }
+    fn writes(per_second: f64) -> Arc<Limiter> {
+        let budgets = Budgets {
+            writes: Budget {
+                per_second: Some(per_second),
+                ..Budget::default()
+            },
+            ..Budgets::default()
+        };
+        Arc::new(Limiter::new(64, None, &budgets, false))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_a_place_longer_than_its_class_may_and_then_holds_nothing() {
+        for (class, seconds) in [
+            (CallClass::Arm, 10),
+            (CallClass::ConnectionRequest, 10),
+            (CallClass::PutAway, 180),
+            (CallClass::Read, 180),
+        ] {
+            let one = at_once(1);
+            let budgets = Budgets {
+                writes: one,
+                connection_requests: one,
+                reads: one,
+            };
+            for limiter in [
+                whole(1, None),
+                whole(1, Some(100.0)),
+                Limiter::new(9, None, &budgets, false),
+            ] {
+                let turn = limiter.turn(class).await.unwrap();
+                let begun = Instant::now();
+                let overdue = limiter.turn(class).await.unwrap_err();
+                assert_eq!(begun.elapsed().as_secs(), seconds, "{class:?}");
+                assert_eq!(overdue.rest, REST_MIN);
+                drop(turn);
+                for _ in 0..3 {
+                    let begun = Instant::now();
+                    drop(limiter.turn(class).await.unwrap());
+                    assert!(begun.elapsed() < Duration::from_millis(50), "{class:?}");
+                }
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_many_writes_that_arm_at_a_low_rate_only_those_are_sent_whose_turn_comes_soon() {
+        let limiter = writes(0.5);
+        let mut tasks = JoinSet::new();
+        let begun = Instant::now();
+        for _ in 0..256 {
+            let limiter = limiter.clone();
+            tasks.spawn(async move {
+                let turn = limiter.turn(CallClass::Arm).await;
+                (turn.map(drop), begun.elapsed().as_secs_f64())
+            });
+        }
+        let mut rests = Vec::new();
+        let mut sent = 0;
+        for (outcome, at) in tasks.join_all().await {
+            assert!(at < 12.1, "{outcome:?} after {at} s");
+            match outcome {
+                Ok(()) => sent += 1,
+                Err(overdue) => rests.push(overdue.rest.as_secs()),
+            }
+        }
+        assert!((5..=7).contains(&sent), "{sent}");
+        // They come again one after the other, as far apart as the moments.
+        rests.sort_unstable();
+        assert_eq!(rests[..4], [10, 12, 14, 16]);
+        assert_eq!(rests.last(), Some(&120));
+    }
+
+    /// Asks again and again, as jobs do that are given back, and says how often.
+    async fn until_sent(limiter: &Limiter, class: CallClass) -> u32 {
+        for times in 1.. {
+            match limiter.turn(class).await {
+                Ok(_) => return times,
+                Err(Overdue { rest }) => {
+                    sleep(rest.mul_f64(1.0 + fastrand::f64() / 2.0)).await;
+                }
+            }
+        }
+        unreachable!()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_again_finds_its_turn_and_the_rate_is_used() {
+        for (per_second, calls) in [(0.05, 20_u32), (0.1, 40), (0.5, 256), (5.0, 1_000)] {
+            let limiter = writes(per_second);
+            let begun = Instant::now();
+            let mut tasks = JoinSet::new();
+            for _ in 0..calls {
+                let limiter = limiter.clone();
+                tasks.spawn(async move { until_sent(&limiter, CallClass::Arm).await });
+            }
+            let asked: u32 = tasks.join_all().await.iter().sum();
+            let best = f64::from(calls) / per_second;
+            let took = begun.elapsed().as_secs_f64();
+            assert!(
+                took < 1.7 * best + 180.0,
+                "{per_second}/s: {took} s, at best {best}"
+            );
+            assert!(
+                f64::from(asked) < 2.0 * f64::from(calls) + best * f64::from(calls) / 120.0,
+                "{per_second}/s: {calls} calls asked {asked} times"
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_puts_away_goes_before_all_that_waits_to_arm() {
+        let limiter = writes(1.0);
+        let mut tasks = JoinSet::new();
+        let armed = Arc::default();
+        flood(&mut tasks, &limiter, CallClass::Arm, 200, &armed);
+        sleep(Duration::from_millis(2_500)).await;
+        let begun = Instant::now();
+        let mut disarms = JoinSet::new();
+        for _ in 0..5 {
+            let limiter = limiter.clone();
+            disarms.spawn(async move { limiter.turn(CallClass::PutAway).await.map(drop) });
+        }
+        assert_eq!(disarms.join_all().await, [Ok(()); 5]);
+        // The one that waits for its moment already, and their own.
+        let took = begun.elapsed();
+        assert!(took < Duration::from_millis(5_700), "{took:?}");
+        tasks.shutdown().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn polls_that_use_up_the_rate_of_the_whole_leave_writes_their_turns() {
+        for per_second in [0.1, 0.5, 5.0] {
+            let limiter = Arc::new(whole(64, Some(per_second)));
+            let mut tasks = JoinSet::new();
+            for _ in 0..256 {
+                let limiter = limiter.clone();
+                tasks.spawn(async move {
+                    loop {
+                        until_sent(&limiter, CallClass::Read).await;
+                    }
+                });
+            }
+            sleep(Duration::from_secs(30)).await;
+            let begun = Instant::now();
+            let mut arming = JoinSet::new();
+            for _ in 0..20 {
+                let limiter = limiter.clone();
+                arming.spawn(async move { until_sent(&limiter, CallClass::Arm).await });
+            }
+            arming.join_all().await;
+            let took = begun.elapsed().as_secs_f64();
+            // Alone they would take 20 moments; every second one is theirs.
+            let best = 40.0 / per_second;
+            assert!(
+                took < 4.0 * best + 180.0,
+                "{per_second}/s: {took} s, at best {best}"
+            );
+            tasks.shutdown().await;
+        }
     }
 }

@@ -19,6 +19,7 @@ pub mod client;
 mod gate;
 mod headers;
 pub mod http;
+mod idle;
 mod json;
 pub mod limit;
 mod listing;
@@ -28,6 +29,7 @@ pub mod openapi;
 pub mod pace;
 mod pauses;
 mod places;
+mod reply;
 mod settings;
 mod setup;
 mod text;
@@ -36,6 +38,7 @@ pub mod wire;
 
 pub use client::{NbiClient, NbiSettings};
 pub use http::HttpTransport;
+pub use idle::probe_when_idle;
 
 /// Asks the NBI one thing.
 pub trait Nbi: Send + Sync + 'static {

@@ -1,8 +1,9 @@
 //! The places at the NBI: how many requests may be under way, and whose turn it is when all are taken.
 //!
 //! Two things a semaphore cannot do: the number of places changes while requests wait (`pace.rs`), and a free place goes to the
-//! classes of calls in turn, to the longest waiting call of each. So a class waits for at most two calls of others per call of
-//! its own ahead of it, however many calls of the others wait.
+//! budgets of calls (writes, connection requests, reads) in turn, to the longest waiting call of each; among writes, to those that
+//! put a rule away before those that arm one. So a budget waits for at most two calls of others per call of its own ahead of it,
+//! however many calls of the others wait.
 //!
 //! Taking places away interrupts nothing: requests under way end, and the next ones find fewer places.
 
@@ -13,7 +14,14 @@ use tokio::sync::oneshot;
 
 use super::budget::CallClass;
 
-/// A changing number of places, given to the classes in turn.
+/// The classes of each budget, the more urgent first.
+const BUDGETS: [&[CallClass]; 3] = [
+    &[CallClass::PutAway, CallClass::Arm],
+    &[CallClass::ConnectionRequest],
+    &[CallClass::Read],
+];
+
+/// A changing number of places, given to the budgets in turn.
 #[derive(Debug)]
 pub(crate) struct Places {
     room: Mutex<Room>,
@@ -24,7 +32,7 @@ struct Room {
     limit: usize,
     taken: usize,
     waiting: [VecDeque<oneshot::Sender<Place>>; CallClass::COUNT],
-    /// The class that is looked at first when a place is free.
+    /// The budget that is looked at first when a place is free.
     next: usize,
 }
 
@@ -49,21 +57,34 @@ impl Places {
         })
     }
 
+    /// Takes a place if one is free and nobody waits.
+    pub(crate) fn take_now(self: &Arc<Self>, class: CallClass) -> Option<Place> {
+        let mut room = self.lock();
+        if room.taken >= room.limit || !room.waiting.iter().all(VecDeque::is_empty) {
+            return None;
+        }
+        room.next = (budget_of(class) + 1) % BUDGETS.len();
+        room.taken += 1;
+        Some(self.place(room.taken))
+    }
+
     /// Waits for a place.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future gives the place back, or leaves the queue.
     pub(crate) async fn take(self: &Arc<Self>, class: CallClass) -> Option<Place> {
+        if let Some(place) = self.take_now(class) {
+            return Some(place);
+        }
         let receiver = {
-            let mut room = self.lock();
-            if room.taken < room.limit && room.waiting.iter().all(VecDeque::is_empty) {
-                room.next = (class.index() + 1) % CallClass::COUNT;
-                room.taken += 1;
-                return Some(self.place(room.taken));
-            }
             let (sender, receiver) = oneshot::channel();
-            room.waiting[class.index()].push_back(sender);
+            let waiting = &mut self.lock().waiting[class.index()];
+            // Who came first gives up first: they would pile up while others go before them.
+            while waiting.front().is_some_and(oneshot::Sender::is_closed) {
+                waiting.pop_front();
+            }
+            waiting.push_back(sender);
             receiver
         };
         self.hand_out();
@@ -111,18 +132,29 @@ impl Room {
         if self.taken >= self.limit {
             return None;
         }
-        for offset in 0..CallClass::COUNT {
-            let class = (self.next + offset) % CallClass::COUNT;
-            while let Some(sender) = self.waiting[class].pop_front() {
-                if sender.is_closed() {
-                    continue;
+        for offset in 0..BUDGETS.len() {
+            let budget = (self.next + offset) % BUDGETS.len();
+            for class in BUDGETS[budget] {
+                while let Some(sender) = self.waiting[class.index()].pop_front() {
+                    if sender.is_closed() {
+                        continue;
+                    }
+                    self.next = (budget + 1) % BUDGETS.len();
+                    self.taken += 1;
+                    return Some((sender, self.taken));
                 }
-                self.next = (class + 1) % CallClass::COUNT;
-                self.taken += 1;
-                return Some((sender, self.taken));
             }
         }
         None
+    }
+}
+
+/// The number of a class's budget.
+fn budget_of(class: CallClass) -> usize {
+    match class {
+        CallClass::PutAway | CallClass::Arm => 0,
+        CallClass::ConnectionRequest => 1,
+        CallClass::Read => 2,
     }
 }
 
@@ -179,7 +211,7 @@ mod tests {
     async fn more_places_wake_those_who_wait() {
         let places = Places::new(1);
         let _first = places.take(CallClass::Read).await.unwrap();
-        let (woken, ()) = tokio::join!(timeout(SOON, places.take(CallClass::Write)), async {
+        let (woken, ()) = tokio::join!(timeout(SOON, places.take(CallClass::Arm)), async {
             tokio::task::yield_now().await;
             places.set_limit(2);
         });
@@ -192,16 +224,39 @@ mod tests {
         let first = places.take(CallClass::Read).await.unwrap();
         for _ in 0..10_000 {
             assert!(
-                timeout(Duration::ZERO, places.take(CallClass::Write))
+                timeout(Duration::ZERO, places.take(CallClass::Arm))
                     .await
                     .is_err()
             );
         }
         // One gives up after the place was given to it and before it looked.
-        let mut late = Box::pin(places.take(CallClass::Write));
+        let mut late = Box::pin(places.take(CallClass::Arm));
         assert!(timeout(Duration::ZERO, &mut late).await.is_err());
         drop(first);
         drop(late);
         assert!(!is_full(&places).await);
+    }
+    #[tokio::test(start_paused = true)]
+    async fn what_puts_away_goes_before_what_arms_and_the_others_have_their_turns() {
+        let places = Places::new(1);
+        let held = places.take(CallClass::Read).await.unwrap();
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let mut tasks = tokio::task::JoinSet::new();
+        let classes = [CallClass::Arm, CallClass::Read, CallClass::PutAway];
+        for class in [classes, classes].concat() {
+            let (places, order) = (places.clone(), order.clone());
+            tasks.spawn(async move {
+                let _place = places.take(class).await;
+                order.lock().unwrap().push(class);
+            });
+            tokio::task::yield_now().await;
+        }
+        drop(held);
+        tasks.join_all().await;
+        let [arm, read, put_away] = classes;
+        assert_eq!(
+            *order.lock().unwrap(),
+            [put_away, read, put_away, read, arm, arm]
+        );
     }
 }

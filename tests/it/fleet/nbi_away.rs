@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+
+use super::campaigns::{campaign, cleared_away, event};
 use crate::support::processes::until;
 use crate::support::proxy::Proxy;
-use crate::support::site::{GRACE, PATIENCE, Plan, Site, requests};
+use crate::support::site::{GRACE, PATIENCE, Plan, Site, request, requests};
 
 /// Time in which a worker that cannot work is watched: no wait for anything, the thing itself.
 const WATCHED: Duration = Duration::from_secs(5);
@@ -111,4 +115,38 @@ async fn a_wrong_password_for_the_nbi_fails_no_job() {
         [("completed/upgraded".to_owned(), count)]
     );
     site.end(count).await;
+}
+
+#[tokio::test]
+async fn a_campaign_goes_on_after_an_nbi_that_was_away_longer_than_any_job_lived() {
+    let count = 5;
+    let mut site = Site::begin(
+        0,
+        Plan {
+            simulator: &["--devices", "5"],
+            environment: &[("NBI_UPGRADE_NBI__CIRCUIT_FAILURES", "1")],
+        },
+    )
+    .await;
+    let mut proxy = Proxy::closed(site.simulator.address());
+    site.set(
+        "NBI_UPGRADE_NBI__URL",
+        &format!("http://{}", proxy.address()),
+    );
+    site.start_worker().await;
+    // One job opens the circuit and is over before the circuit lets a call through again.
+    let mut short = request("short", 1, "fw-1.bin");
+    short["deadline"] = json!(Timestamp::now() + SignedDuration::from_secs(3));
+    site.submit(&[short]).await;
+    site.results.finals(1, PATIENCE).await;
+    site.submit(&[campaign(1..=count, json!({}))]).await;
+    event(&mut site, "upgrade.campaign.accepted", 1).await;
+    site.workers[0].not_ready("circuit").await;
+    assert_eq!(site.results.count_of_finals(), 1);
+    proxy.open().await;
+    site.workers[0].ready().await;
+    site.results.finals(1 + count, PATIENCE).await;
+    cleared_away(&site).await;
+    let summary = site.end(1 + count).await;
+    assert_eq!(summary["flashes"], count, "{summary}");
 }

@@ -1,6 +1,8 @@
 //! What operators order: cancel, pause, resume, the emergency stop; and a result that comes after the end.
 
 use jiff::SignedDuration;
+use nbi_upgrade::nbi::NbiSettings;
+use nbi_upgrade::nbi::budget::{Budget, Budgets};
 use nbi_upgrade::simulator::{AttemptResult, Device};
 use serde_json::json;
 
@@ -270,4 +272,74 @@ async fn the_late_watch_ends() {
         ["upgrade.accepted", "upgrade.jeopardy", "upgrade.failed"]
     );
     world.end().await;
+}
+
+/// Writes come slowly: fifty jobs have been read for and wait to arm their rules when the order comes.
+async fn none_is_armed_long_after(order: &str) {
+    let devices = (0..50).map(|number| {
+        let mut device = Device::new(&format!("CPE{number}"));
+        device.offline_until = Some(start() + SignedDuration::from_mins(30));
+        device
+    });
+    let mut world = World::begin(Setup {
+        devices: devices.collect(),
+        nbi: NbiSettings {
+            budgets: Budgets {
+                writes: Budget {
+                    per_second: Some(0.5),
+                    ..Budget::default()
+                },
+                ..Budgets::default()
+            },
+            ..NbiSettings::default()
+        },
+        ..Setup::default()
+    });
+    for number in 0..50 {
+        let mut asked = request(
+            &format!("job-{number}"),
+            &format!("CPE{number}"),
+            "fw-2.bin",
+        );
+        asked["campaign_id"] = json!("autumn");
+        world.submit(&asked);
+    }
+    world.pass(SignedDuration::from_secs(5)).await;
+    let before = world.armed().len();
+    assert!((1..5).contains(&before), "{before} are armed");
+    world.order(order);
+    // What waited for its turn for almost as long as it may, and its moment.
+    world.pass(SignedDuration::from_secs(12)).await;
+    let mut last = world.armed();
+    for second in 12..600 {
+        world.pass(SignedDuration::from_secs(1)).await;
+        let armed = world.armed();
+        let new: Vec<_> = armed.iter().filter(|rule| !last.contains(rule)).collect();
+        assert!(new.is_empty(), "{second} s after the order: {new:?}");
+        last = armed;
+    }
+    assert!(last.is_empty(), "{last:?} are armed still");
+    if order == STOP {
+        world.order(GO);
+        world.outcomes(50).await;
+        let upgraded = (0..50).filter(|number| world.flashes(&format!("CPE{number}")) == 1);
+        let upgraded = upgraded.count();
+        assert!(
+            upgraded >= 50 - 12,
+            "{upgraded} of those that had not begun"
+        );
+    } else {
+        world.outcomes(50).await;
+    }
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_of_everything_is_obeyed_by_jobs_that_wait_for_their_turn_to_arm() {
+    none_is_armed_long_after(STOP).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancellation_is_obeyed_by_jobs_that_wait_for_their_turn_to_arm() {
+    none_is_armed_long_after(r#"{"command":"cancel","campaign_id":"autumn"}"#).await;
 }
