@@ -17,6 +17,9 @@ const WINDOW: usize = 256;
 /// Longer than anything takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(240);
 
+/// What its connection is called.
+pub(crate) const LOAD: &str = "bench-load";
+
 /// A publisher of requests and a consumer of final events.
 pub(crate) struct Load {
     connection: Connection,
@@ -27,7 +30,8 @@ pub(crate) struct Load {
 
 impl Load {
     pub(crate) async fn on(url: &str) -> Self {
-        let connection = Connection::connect(url, ConnectionProperties::default())
+        let properties = ConnectionProperties::default().with_connection_name(LOAD.into());
+        let connection = Connection::connect(url, properties)
             .await
             .expect("the broker is up");
         let publisher = connection.create_channel().await.expect("a channel");

@@ -1,13 +1,13 @@
 //! End to end, measured: `just bench`, or `cargo bench --bench end_to_end -- [SCENARIO…] [--jobs N] [--rounds N] [--json FILE]`.
 //!
 //! A private RabbitMQ, a small NBI that answers at once, and the contenders, each a process of its own: the worker as it is built
-//! here, and three floors, which are the least programs that do the same (`floors.rs`). Contenders take turns within one run, so that a
+//! here, and floors, which are the least programs that do the same (`floors.rs`). Contenders take turns within one run, so that a
 //! noisy machine is noisy for all; ratios between them are what counts. Prints a table and writes the same as JSON.
 //!
 //! | scenario | measures |
 //! | --- | --- |
 //! | `throughput` | jobs per second, CPU of worker, broker and NBI, peak memory, calls: against the floors |
-//! | `beside` | processor time per job: worker and floor at the same time |
+//! | `beside` | processor time per job: worker and floor at the same time, or those that `--contenders` names, by twos |
 //! | `latency` | publish to outcome at light load |
 //! | `hops` | continuations through the AMQP driver per second |
 //! | `delays` | lateness of delayed steps, idle and in a burst |
@@ -28,6 +28,7 @@ mod support {
 
 mod arguments;
 mod contenders;
+mod contract;
 mod driver;
 mod floors;
 mod growth;

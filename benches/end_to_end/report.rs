@@ -114,13 +114,13 @@ impl Report {
                 .iter()
                 .zip(&widths)
                 .map(|(column, width)| format!("  {column:>width$}"));
-            println!("\n{}\n{:<18}{}", table.title, "", heads.collect::<String>());
+            println!("\n{}\n{:<28}{}", table.title, "", heads.collect::<String>());
             for (name, values) in &table.rows {
                 let cells = values
                     .iter()
                     .zip(&widths)
                     .map(|(value, width)| format!("  {:>width$}", shown(*value)));
-                println!("{name:<18}{}", cells.collect::<String>());
+                println!("{name:<28}{}", cells.collect::<String>());
             }
         }
         if self.targets_printed < self.targets.len() {

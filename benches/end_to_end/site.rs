@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::load::LOAD;
 use super::process::{Process, cpu, memory};
 use super::support::client::Vhost;
 use super::support::rabbit::{Node, free_port};
@@ -135,6 +136,21 @@ impl Room<'_> {
             process: Process::role(self.directory(), &words),
             metrics: None,
         }
+    }
+
+    /// Bytes that the contender has sent to the broker and received from it, as the broker counts them.
+    pub(crate) fn traffic(&self) -> [f64; 2] {
+        let columns = ["vhost", "recv_oct", "send_oct", "client_properties"];
+        let all = (self.site.node).control(&[&["list_connections"], &columns[..]].concat());
+        let vhost = format!("{}\t", self.vhost.name());
+        let own = (all.lines()).filter(|line| line.starts_with(&vhost) && !line.contains(LOAD));
+        let mut traffic = [0.0; 2];
+        for line in own {
+            for (sum, octets) in traffic.iter_mut().zip(line.split('\t').skip(1)) {
+                *sum += octets.parse::<f64>().expect("a number");
+            }
+        }
+        traffic
     }
 
     /// Calls that the NBI has had so far.
