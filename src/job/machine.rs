@@ -3,6 +3,8 @@
 //! [`begin`] looks once at what cuts across all stages (an outcome already fixed, a cancellation, the deadline, a pause, the time before
 //! which nothing may happen), then asks the stage for its first [`Step`]. [`decide`] hands an answer to the stage whose step it was.
 
+use jiff::Timestamp;
+
 use super::call::{NbiAnswer, NbiCall, NbiFailure, ResultRow, RuleSpec};
 use super::decision::{Decision, Inputs, Next, Standing};
 use super::event::WaitingFor;
@@ -39,11 +41,17 @@ pub enum Step {
     ReadRuleBeforeArming {
         /// Every row seen just before.
         rows: Vec<ResultRow>,
+        /// Whether it was read in this delivery before, and the results after it took long.
+        again: bool,
     },
     /// `create_rule`: has it run while the rule was read? A copy may have seen the result and put the rule away in between.
     ReadResultsBeforeWriting {
         /// Whether a rule of this id is there to be updated.
         exists: bool,
+        /// When the rule was read.
+        seen_at: Timestamp,
+        /// Whether that was the second time in this delivery.
+        again: bool,
     },
     /// `create_rule`: POST found the id taken, which the read before had not shown: does any read show it?
     ReadRuleThatExists,
@@ -189,7 +197,9 @@ pub fn begin(job: Job, inputs: Inputs, policy: &Policy) -> Decision {
     }
     if turn.is_past_deadline() {
         // A copy of this job may have gone on while this delivery was away: look before judging, which has no effect on the device.
-        let looks_first = stage == Stage::Preflight && turn.job.progress.may_have_twin;
+        let progress = &turn.job.progress;
+        let may_have_gone_on = progress.may_have_twin || progress.attempt > 1;
+        let looks_first = stage == Stage::Preflight && may_have_gone_on;
         if !looks_first {
             return timed_out(turn);
         }
@@ -269,10 +279,14 @@ fn follow(
         Step::ReadRuleOfOldResult { rows, sign } => preflight::on_rule(turn, rows, sign, answer),
         Step::ReadVersionFirst { known } => preflight::on_version(turn, &known, answer),
         Step::ReadResultsBeforeArming => create_rule::on_results(turn, answer),
-        Step::ReadRuleBeforeArming { rows } => create_rule::on_rule(turn, &rows, answer),
-        Step::ReadResultsBeforeWriting { exists } => {
-            create_rule::on_results_again(turn, exists, answer)
+        Step::ReadRuleBeforeArming { rows, again } => {
+            create_rule::on_rule(turn, &rows, again, answer)
         }
+        Step::ReadResultsBeforeWriting {
+            exists,
+            seen_at,
+            again,
+        } => create_rule::on_results_again(turn, exists, seen_at, again, answer),
         Step::ReadRuleThatExists => create_rule::on_rule_that_exists(turn, answer),
         Step::CreateRule { readable } => create_rule::on_created(turn, readable, answer),
         Step::UpdateRule { readable } => create_rule::on_updated(turn, readable, answer),

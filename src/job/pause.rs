@@ -23,15 +23,15 @@ use super::turn::{Owner, Turn};
 pub fn concerns(turn: &Turn<'_>) -> bool {
     let progress = &turn.job.progress;
     let is_armed = progress.rule == RuleState::Armed;
-    let may_be_armed_again = progress.rule == RuleState::Deactivated
-        && progress.rests_until.is_some()
-        && progress.may_have_twin;
     matches!(
         progress.stage,
         Stage::ConnectionRequest | Stage::AwaitResult
     ) && match turn.inputs.standing {
-        Standing::Paused => is_armed || may_be_armed_again,
-        Standing::Resumed { .. } => is_armed && turn.inputs.redelivered,
+        Standing::Paused => is_armed || turn.may_be_armed_again(),
+        Standing::Resumed { at, .. } => {
+            let was_there = progress.started_at.is_none_or(|begun| begun <= at);
+            is_armed && (turn.inputs.redelivered || was_there && progress.may_have_twin)
+        }
         Standing::Clear | Standing::Cancelled { .. } => false,
     }
 }
@@ -197,7 +197,12 @@ pub fn on_disarmed(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) ->
         Ok(NbiAnswer::Done) if is_before_arming => rest_before_arming(turn),
         Ok(NbiAnswer::Done) => {
             turn.job.progress.rule = RuleState::Deactivated;
-            rest(turn, now)
+            // The resume that was given meanwhile speaks of this rule as well.
+            let disarmed_at = match turn.inputs.standing {
+                Standing::Resumed { at, .. } => now.min(at),
+                Standing::Clear | Standing::Paused | Standing::Cancelled { .. } => now,
+            };
+            rest(turn, disarmed_at)
         }
         Ok(NbiAnswer::NoSuchRule) if is_before_arming => wait_for_resume(turn),
         // There is none, or writes do not find it yet: at rest, and not disarmed for certain.
@@ -266,18 +271,22 @@ pub fn rests_until(turn: &Turn<'_>, rules: &[RuleRow]) -> Option<Timestamp> {
         return None;
     };
     let progress = &turn.job.progress;
-    // It has put its rule away itself since the resume, before another try.
+    // It has put its rule away itself, before another attempt, and no copy has armed it for that one: so its tag says, or else there has been no
+    // pause since.
+    let last_attempt = turn.last_attempt_of(rules);
     let put_away = progress
         .stages
         .iter()
-        .find(|record| record.stage == Stage::DeactivateRule);
+        .find(|record| record.stage == Stage::DeactivateRule)
+        .and_then(|record| record.finished_at);
+    let is_unarmed = match last_attempt {
+        Some(attempt) => attempt < progress.attempt,
+        None => !progress.may_have_twin && put_away.is_some_and(|time| time > at),
+    };
     let is_own = progress.attempt > 1
         && progress.rule == RuleState::Deactivated
         && progress.rests_until.is_none()
-        && !progress.may_have_twin
-        && put_away
-            .and_then(|record| record.finished_at)
-            .is_some_and(|time| time > at);
+        && is_unarmed;
     if is_own {
         return None;
     }
@@ -343,6 +352,8 @@ fn rested_at(turn: &Turn<'_>, disarmed_at: Timestamp) -> Timestamp {
 
 /// A rule that cannot be looked at: disarmed unseen once nobody can read it.
 fn fail_to_look(mut turn: Turn<'_>, failure: &NbiFailure) -> Decision {
+    // What this delivery repeats may have disarmed it all the same: the next look is due, whoever makes it.
+    turn.job.progress.may_have_twin |= turn.inputs.redelivered;
     if !turn.count_failure(failure) {
         return turn.retry(failure);
     }
@@ -355,9 +366,11 @@ fn fail_to_look(mut turn: Turn<'_>, failure: &NbiFailure) -> Decision {
     disarm_or_go_on(turn)
 }
 
-/// A rule that cannot be disarmed stays as it is, and the device may begin: tried again at the next look.
+/// A rule that cannot be disarmed stays as it is, and the device may begin: tried again at the next look. It may have been disarmed all the
+/// same, as by a delivery that died: so it is looked at after a resume, too.
 fn fail(mut turn: Turn<'_>, failure: &NbiFailure) -> Decision {
     let is_used_up = turn.count_failure(failure);
+    turn.job.progress.may_have_twin = true;
     if turn.job.progress.stage == Stage::CreateRule {
         return retry_or_wait(turn, failure);
     }

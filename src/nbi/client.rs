@@ -103,18 +103,20 @@ impl<T: Transport> NbiClient<T> {
 
     /// Reads, under the second name if the first does not bring rows of ours and no others.
     async fn read(&self, call: &NbiCall, storage: &Storage) -> Result<NbiAnswer, NbiFailure> {
-        let first = self.read_under(storage.names.first(), call, storage).await;
+        let asked = storage.names.first();
+        let first = self.read_under(asked, call, storage).await;
         let worth_a_second = match &first {
             Ok(reply) => reply.found().is_some_and(|found| found != Found::Ours),
             Err(failure) => matches!(failure, NbiFailure::Rejected { .. }),
         };
-        let Some(second) = storage.names.second_for_read().filter(|_| worth_a_second) else {
+        let second = storage.names.second_for_read(asked);
+        let Some(second) = second.filter(|_| worth_a_second) else {
             return first.map(|reply| reply.answer);
         };
         let mut again = self.read_under(second, call, storage).await;
         let is_garbled = matches!(again, Err(NbiFailure::Unintelligible { .. }));
         // Most such answers are a proxy's trouble of this moment.
-        if is_garbled && storage.names.second_for_read().is_some() {
+        if is_garbled && storage.names.second_for_read(asked).is_some() {
             again = self.read_under(second, call, storage).await;
         }
         better(first, again).map(|reply| reply.answer)
@@ -145,9 +147,15 @@ impl<T: Transport> NbiClient<T> {
     }
 
     /// Updates or deletes a rule, under the second name if the first finds no row.
-    async fn write(&self, call: &NbiCall, second: Option<Name>) -> Result<NbiAnswer, NbiFailure> {
+    async fn write(
+        &self,
+        call: &NbiCall,
+        second: fn(&QueryNames, Name) -> Option<Name>,
+    ) -> Result<NbiAnswer, NbiFailure> {
         let names = &self.rules.names;
-        let first = self.ask(call, names.text(names.first())).await?.answer;
+        let asked = names.first();
+        let first = self.ask(call, names.text(asked)).await?.answer;
+        let second = second(names, asked);
         let Some(second) = second.filter(|_| first == NbiAnswer::NoSuchRule) else {
             return Ok(first);
         };
@@ -297,11 +305,9 @@ impl<T: Transport> Nbi for NbiClient<T> {
             NbiCall::ReadResults { .. } => self.read(call, &self.results).await,
             NbiCall::ReadRule { .. } => self.read(call, &self.rules).await,
             NbiCall::UpdateRule(_) | NbiCall::DisarmRule { .. } => {
-                self.write(call, self.rules.names.second_for_update()).await
+                self.write(call, QueryNames::second_for_update).await
             }
-            NbiCall::DeleteRule { .. } => {
-                self.write(call, self.rules.names.second_for_delete()).await
-            }
+            NbiCall::DeleteRule { .. } => self.write(call, QueryNames::second_for_delete).await,
             NbiCall::ListRules { .. }
             | NbiCall::CreateRule(_)
             | NbiCall::SendConnectionRequest { .. }
@@ -557,6 +563,24 @@ mod tests {
             assert_eq!(rows(&client.call(&read_results()).await), (expected, false));
             assert_eq!(asked(&script), questions);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_that_was_under_way_while_another_learnt_the_name_asks_under_that() {
+        let (client, script) = client([
+            code(404),
+            result_rows(&["R"]),
+            code(404),
+            result_rows(&["R"]),
+        ]);
+        let call = read_results();
+        let later = async {
+            tokio::time::sleep(Duration::from_millis(15)).await;
+            client.call(&call).await
+        };
+        let (one, other) = tokio::join!(client.call(&call), later);
+        assert_eq!((rows(&one), rows(&other)), ((1, false), (1, false)));
+        assert_eq!(asked(&script), [FIRST, SECOND, FIRST, SECOND]);
     }
 
     #[tokio::test(start_paused = true)]

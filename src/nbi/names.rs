@@ -26,6 +26,15 @@ pub(crate) enum Name {
     Other,
 }
 
+impl Name {
+    fn other(self) -> Self {
+        match self {
+            Self::Configured => Self::Other,
+            Self::Other => Self::Configured,
+        }
+    }
+}
+
 /// What a read under a name showed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Found {
@@ -91,29 +100,38 @@ impl QueryNames {
         self.known().learnt.unwrap_or(Name::Configured)
     }
 
-    /// The name to read under when the first did not do.
-    pub(crate) fn second_for_read(&self) -> Option<Name> {
+    /// The name to read under when the one that was asked under did not do. Which one is right may have been learnt while that answer was
+    /// on its way: then what it said under the other name tells nothing.
+    pub(crate) fn second_for_read(&self, asked: Name) -> Option<Name> {
         let known = self.known();
+        let second = asked.other();
         let is_garbled = !known.other_is_known
             && known.other_garbled >= GARBLED_MAX
             && known
                 .garbled_since
                 .is_some_and(|since| since.elapsed() >= GARBLED_FOR);
         let is_taken = known.other != Some(Found::Rejected) && !is_garbled;
-        (self.other.is_some() && known.learnt.is_none() && is_taken).then_some(Name::Other)
+        let may_do = second == Name::Configured || known.learnt == Some(second) || is_taken;
+        (self.other.is_some() && known.learnt != Some(asked) && may_do).then_some(second)
     }
 
-    /// The name to update under when the first found no row.
-    pub(crate) fn second_for_update(&self) -> Option<Name> {
-        self.second_for_read()
-            .filter(|_| !self.known().other_is_no_filter)
+    /// The name to update under when the one that was asked under found no row.
+    pub(crate) fn second_for_update(&self, asked: Name) -> Option<Name> {
+        let known = self.known();
+        self.second_for_read(asked).filter(|second| {
+            let is_no_filter = *second == Name::Other && known.other_is_no_filter;
+            known.learnt == Some(*second) || !is_no_filter
+        })
     }
 
-    /// The name to delete under when the first found no row: only one that was seen not to bring rows of others, as a deleted
+    /// The name to delete under when the one that was asked under found no row: only one that was seen not to bring rows of others, as a deleted
     /// rule cannot be restored (documented).
-    pub(crate) fn second_for_delete(&self) -> Option<Name> {
-        self.second_for_update()
-            .filter(|_| self.known().other == Some(Found::Nothing))
+    pub(crate) fn second_for_delete(&self, asked: Name) -> Option<Name> {
+        let known = self.known();
+        self.second_for_update(asked).filter(|second| {
+            let found_nothing = *second == Name::Other && known.other == Some(Found::Nothing);
+            known.learnt == Some(*second) || found_nothing
+        })
     }
 
     /// Its text.
@@ -162,16 +180,16 @@ mod tests {
         let names = QueryNames::new("nbi.rule_query", "id");
         for _ in 0..GARBLED_MAX {
             names.note(Name::Other, Found::Garbled);
-            assert_eq!(names.second_for_read(), Some(Name::Other));
+            assert_eq!(names.second_for_read(names.first()), Some(Name::Other));
         }
         tokio::time::advance(GARBLED_FOR).await;
-        assert_eq!(names.second_for_read(), None);
+        assert_eq!(names.second_for_read(names.first()), None);
         let names = QueryNames::new("nbi.rule_query", "id");
         names.note(Name::Other, Found::Nothing);
         for _ in 0..2 * GARBLED_MAX {
             tokio::time::advance(GARBLED_FOR).await;
             names.note(Name::Other, Found::Garbled);
-            assert_eq!(names.second_for_read(), Some(Name::Other));
+            assert_eq!(names.second_for_read(names.first()), Some(Name::Other));
         }
     }
 
@@ -185,12 +203,19 @@ mod tests {
         ] {
             let names = QueryNames::new("nbi.rule_query", configured);
             assert_eq!(names.text(names.first()), configured);
-            assert_eq!(names.second_for_read().map(|name| names.text(name)), other);
             assert_eq!(
-                names.second_for_update().map(|name| names.text(name)),
+                names
+                    .second_for_read(names.first())
+                    .map(|name| names.text(name)),
                 other
             );
-            assert_eq!(names.second_for_delete(), None);
+            assert_eq!(
+                names
+                    .second_for_update(names.first())
+                    .map(|name| names.text(name)),
+                other
+            );
+            assert_eq!(names.second_for_delete(names.first()), None);
         }
     }
 
@@ -201,12 +226,12 @@ mod tests {
         assert_eq!(names.first(), Name::Configured);
         names.note(Name::Other, Found::Ours);
         assert_eq!(
-            (names.first(), names.second_for_read()),
+            (names.first(), names.second_for_read(names.first())),
             (Name::Other, None)
         );
         names.note(Name::Other, Found::Nothing);
         assert_eq!(
-            (names.first(), names.second_for_read()),
+            (names.first(), names.second_for_read(names.first())),
             (Name::Other, None)
         );
     }
@@ -216,21 +241,30 @@ mod tests {
         let names = QueryNames::new("nbi.rule_query", "campaignid");
         names.note(Name::Other, Found::Others);
         assert_eq!(names.first(), Name::Configured);
-        assert_eq!(names.second_for_read(), Some(Name::Other));
+        assert_eq!(names.second_for_read(names.first()), Some(Name::Other));
         assert_eq!(
-            (names.second_for_update(), names.second_for_delete()),
+            (
+                names.second_for_update(names.first()),
+                names.second_for_delete(names.first())
+            ),
             (None, None)
         );
         names.note(Name::Other, Found::Nothing);
         assert_eq!(
-            (names.second_for_update(), names.second_for_delete()),
+            (
+                names.second_for_update(names.first()),
+                names.second_for_delete(names.first())
+            ),
             (None, None)
         );
 
         let names = QueryNames::new("nbi.rule_query", "campaignid");
         names.note(Name::Other, Found::Nothing);
         assert_eq!(
-            (names.second_for_update(), names.second_for_delete()),
+            (
+                names.second_for_update(names.first()),
+                names.second_for_delete(names.first())
+            ),
             (Some(Name::Other), Some(Name::Other))
         );
     }
@@ -241,7 +275,7 @@ mod tests {
         names.note(Name::Configured, Found::Ours);
         names.note(Name::Configured, Found::Others);
         assert_eq!(
-            (names.first(), names.second_for_read()),
+            (names.first(), names.second_for_read(names.first())),
             (Name::Configured, Some(Name::Other))
         );
     }
@@ -250,6 +284,25 @@ mod tests {
     fn a_name_that_the_nbi_rejects_is_not_asked_again() {
         let names = QueryNames::new("nbi.rule_query", "campaignid");
         names.note(Name::Other, Found::Rejected);
-        assert_eq!(names.second_for_read(), None);
+        assert_eq!(names.second_for_read(names.first()), None);
+    }
+
+    #[test]
+    fn what_was_asked_under_one_name_while_the_other_was_learnt_is_asked_again_under_that() {
+        let names = QueryNames::new("nbi.rule_query", "campaignid");
+        let asked = names.first();
+        names.note(Name::Other, Found::Ours);
+        names.note(asked, Found::Nothing);
+        let other = Some(Name::Other);
+        assert_eq!(names.second_for_read(asked), other);
+        assert_eq!(names.second_for_update(asked), other);
+        assert_eq!(names.second_for_delete(asked), other);
+        // The one that was learnt may be forgotten meanwhile.
+        let asked = names.first();
+        names.note(asked, Found::Others);
+        let configured = Some(Name::Configured);
+        assert_eq!(names.second_for_read(asked), configured);
+        assert_eq!(names.second_for_update(asked), configured);
+        assert_eq!(names.second_for_delete(asked), None);
     }
 }

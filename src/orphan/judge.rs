@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::known::{JobKnown, Known, Reach};
 use super::sweep::Settings;
-use crate::job::turn::TAG_PREFIX;
+use crate::job::turn::read_tag;
 use crate::job::{CpeId, RuleId, RuleRow, RuleState};
 
 /// A job ends at its deadline, or a little later where workers are late or the NBI is away.
@@ -107,7 +107,8 @@ pub(super) fn judge(
         let tagged = row
             .description
             .as_deref()
-            .and_then(|text| text.strip_prefix(TAG_PREFIX));
+            .and_then(read_tag)
+            .map(|(job_id, _)| job_id);
         let wrote_it = |(job_id, job): &(&str, &JobKnown)| match tagged {
             Some(tag) => *job_id == tag,
             None => row.file.as_deref() == Some(job.file.as_str()),

@@ -121,6 +121,7 @@ fn verify_first(mut turn: Turn<'_>, ending: Ending) -> Decision {
 /// The device reported a fault: it may try again, or the job is over. Either way the rule is disarmed first.
 #[must_use]
 pub fn faulted(mut turn: Turn<'_>, fault: Fault, row: ResultRow) -> Decision {
+    turn.catch_up(turn.own_attempt(row.rule_description.as_deref()));
     let pause = turn
         .policy
         .attempt_pause

@@ -7,6 +7,8 @@
 //! Where rules cannot be read, the one write that arms is announced durably first and then done at most once: a delivery that comes
 //! a second time finds the announcement and goes on as if it had been done. Rather a job that times out than a device upgraded twice.
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::super::call::{NbiAnswer, NbiFailure, ResultRow, RuleRow};
 use super::super::decision::{Decision, Standing};
 use super::super::event::WaitingFor;
@@ -14,7 +16,7 @@ use super::super::machine::Step;
 use super::super::outcome::{Impact, Outcome, Reason, RuleState};
 use super::super::pause;
 use super::super::policy::OnBusy;
-use super::super::state::{Cleanup, Stage};
+use super::super::state::{Cleanup, Stage, elapsed};
 use super::super::turn::{Owner, Turn};
 use super::unexpected;
 
@@ -22,7 +24,9 @@ use super::unexpected;
 #[must_use]
 pub fn on_results(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Decision {
     match answer {
-        Ok(NbiAnswer::Results { rows, .. }) => turn.step(Step::ReadRuleBeforeArming { rows }),
+        Ok(NbiAnswer::Results { rows, .. }) => {
+            turn.step(Step::ReadRuleBeforeArming { rows, again: false })
+        }
         Ok(other) => fail(turn, &unexpected(&other)),
         Err(failure) => fail(turn, &failure),
     }
@@ -33,6 +37,7 @@ pub fn on_results(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Deci
 pub fn on_rule(
     mut turn: Turn<'_>,
     rows: &[ResultRow],
+    again: bool,
     answer: Result<NbiAnswer, NbiFailure>,
 ) -> Decision {
     let newest = turn.newest_fresh(rows);
@@ -53,6 +58,9 @@ pub fn on_rule(
     };
     let owner = turn.owner_of_all(&rules);
     let is_armed = rules.iter().any(RuleRow::is_armed);
+    if owner == Some(Owner::Ours) && is_armed {
+        turn.catch_up(turn.last_attempt_of(&rules));
+    }
     match (owner, is_armed, has_run) {
         (Some(Owner::Ours), true, _)
         | (Some(Owner::Ours | Owner::Unknown), false, true)
@@ -63,7 +71,7 @@ pub fn on_rule(
         (Some(Owner::Other), _, true) | (None, false, true) if may_have_been_taken_over(&turn) => {
             taken_over(turn)
         }
-        (Some(Owner::Other), true, _) => busy(turn, rows),
+        (Some(Owner::Other), true, _) => busy(turn, rows, again),
         // The result is another job's, which ended in this moment: it is taken into the baseline before arming.
         (Some(Owner::Other) | None, false, true) => begin_anew(turn, rows),
         // What was written and accepted has been turned off: by an NBI that does so when a device takes it, or by a copy.
@@ -80,31 +88,52 @@ pub fn on_rule(
             turn.wait_until(until, WaitingFor::Resume)
         }
         (Some(Owner::Ours | Owner::Unknown), false, false) if is_a_copys(&turn, &rules) => {
+            turn.catch_up(turn.last_attempt_of(&rules));
             stands(turn)
         }
         (Some(owner), false, false) | (Some(owner @ Owner::Unknown), true, false) => {
             turn.job.progress.looked_alike |= owner != Owner::Other;
-            turn.step(Step::ReadResultsBeforeWriting { exists: true })
+            look_before_writing(turn, true, again)
         }
         (None, false, false) if turn.job.order.cleanup == Cleanup::Delete => {
-            turn.step(Step::ReadResultsBeforeWriting { exists: false })
+            look_before_writing(turn, false, again)
         }
         // A copy that was done would have left the rule here.
         (None, false, false) => turn.step(Step::CreateRule { readable: true }),
     }
 }
 
+fn look_before_writing(turn: Turn<'_>, exists: bool, again: bool) -> Decision {
+    let seen_at = turn.inputs.now;
+    turn.step(Step::ReadResultsBeforeWriting {
+        exists,
+        seen_at,
+        again,
+    })
+}
+
+/// How long what a read of the rule has shown may be acted on, where it can be read again.
+const RULE_HOLDS: SignedDuration = SignedDuration::from_secs(2);
+
 /// The results once more, right before the write: while the rule was read, a copy of this job may have seen the device's result and
-/// put the rule away, and what looks like an old rule is this job's, done.
+/// put the rule away, and what looks like an old rule is this job's, done. Where that took long, a copy may have armed the rule and the device
+/// have begun: it is read again, once, as an NBI may always be slow.
 #[must_use]
 pub fn on_results_again(
     turn: Turn<'_>,
     exists: bool,
+    seen_at: Timestamp,
+    again: bool,
     answer: Result<NbiAnswer, NbiFailure>,
 ) -> Decision {
     match answer {
         Ok(NbiAnswer::Results { rows, .. }) if turn.newest_fresh(&rows).is_some() => {
-            turn.step(Step::ReadRuleBeforeArming { rows })
+            turn.step(Step::ReadRuleBeforeArming { rows, again })
+        }
+        Ok(NbiAnswer::Results { rows, .. })
+            if !again && elapsed(seen_at, turn.inputs.now) >= RULE_HOLDS =>
+        {
+            turn.step(Step::ReadRuleBeforeArming { rows, again: true })
         }
         Ok(NbiAnswer::Results { .. }) if exists => turn.step(Step::UpdateRule { readable: true }),
         Ok(NbiAnswer::Results { .. }) => turn.step(Step::CreateRule { readable: true }),
@@ -186,7 +215,7 @@ pub fn on_rule_after_arming(turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure
 fn overwritten(mut turn: Turn<'_>) -> Decision {
     turn.job.progress.rule = RuleState::Superseded;
     match turn.policy.on_busy {
-        OnBusy::Wait => busy(turn, &[]),
+        OnBusy::Wait => busy(turn, &[], false),
         OnBusy::Supersede | OnBusy::Fail => {
             let message = "another job wrote the rule in the same moment";
             let ending = turn.ending(
@@ -215,21 +244,32 @@ fn has_stood(turn: &Turn<'_>) -> bool {
     turn.job.progress.rule == RuleState::Armed && !turn.job.progress.looked_alike
 }
 
-/// Whether the rule's tag says that a copy of this job has written it, where a delivery came again and this job has written none. No pause has
-/// disarmed it, and a copy that is done would have left a result: the NBI has turned it off, as a device took it, or somebody has. A request that is sent
-/// again later is another matter: it is tried anew.
+/// Whether the rule's tag says that a copy of this job has written it. No pause has disarmed it, and a copy that is done would have left a result:
+/// the NBI has turned it off, as a device took it, or somebody has. A request that is sent again later is another matter: it is tried anew, so at
+/// the first attempt it takes a delivery that came again, where this job has written none.
 fn is_a_copys(turn: &Turn<'_>, rules: &[RuleRow]) -> bool {
     let progress = &turn.job.progress;
+    let put_away = progress
+        .stages
+        .iter()
+        .find(|record| record.stage == Stage::DeactivateRule)
+        .and_then(|record| record.finished_at);
+    let begun = put_away.max(progress.started_at);
     let is_unpaused = match turn.inputs.standing {
         Standing::Clear => true,
-        Standing::Resumed { at, .. } => progress.started_at.is_some_and(|begun| begun > at),
+        Standing::Resumed { at, .. } => begun.is_some_and(|begun| begun > at),
         Standing::Paused | Standing::Cancelled { .. } => false,
     };
+    let is_further = progress.attempt > 1 && progress.rests_until.is_none();
+    let may_be = is_further
+        || progress.attempt == 1
+            && progress.may_have_twin
+            && progress.rule == RuleState::NotCreated;
     is_unpaused
-        && progress.may_have_twin
-        && progress.attempt == 1
-        && progress.rule == RuleState::NotCreated
-        && rules.iter().any(|rule| turn.has_own_tag(rule))
+        && may_be
+        && turn
+            .last_attempt_of(rules)
+            .is_some_and(|attempt| attempt >= progress.attempt)
 }
 
 /// What the device has reported is another job's: it is known, durably, before anything is written.
@@ -253,10 +293,10 @@ fn taken_over(mut turn: Turn<'_>) -> Decision {
 }
 
 /// Another job holds the device.
-fn busy(mut turn: Turn<'_>, rows: &[ResultRow]) -> Decision {
+fn busy(mut turn: Turn<'_>, rows: &[ResultRow], again: bool) -> Decision {
     match turn.policy.on_busy {
         OnBusy::Supersede if turn.newest_fresh(rows).is_some() => begin_anew(turn, rows),
-        OnBusy::Supersede => turn.step(Step::ReadResultsBeforeWriting { exists: true }),
+        OnBusy::Supersede => look_before_writing(turn, true, again),
         OnBusy::Fail => {
             let message = "another job holds the device and `job.on_busy` is `fail`";
             let ending = turn.ending(

@@ -44,6 +44,9 @@ pub fn on_rule(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Dec
             turn.job.progress.rule = RuleState::Deactivated;
             put_away(turn)
         }
+        Some(Owner::Ours) if ends_an_attempt(&turn) && turn.is_behind(&rules) => {
+            overtaken(turn, &rules)
+        }
         Some(Owner::Ours | Owner::Unknown) => {
             // This job's file stands there: a copy may have armed it, and `impact` must not say that nothing can have happened.
             if turn.job.progress.rule == RuleState::NotCreated {
@@ -56,6 +59,26 @@ pub fn on_rule(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Dec
             write(turn, is_armed, filter_ignored)
         }
     }
+}
+
+/// Whether it is the fault of an attempt that has the rule put away.
+fn ends_an_attempt(turn: &Turn<'_>) -> bool {
+    match &turn.job.progress.exit {
+        Some(Exit::TryAgain(_)) => true,
+        Some(Exit::End(ending)) => ending.reason == Reason::DeviceFault && !turn.is_past_deadline(),
+        None => false,
+    }
+}
+
+/// A copy of this job has armed the rule for a further attempt already, and the device may have begun: this one waits for the same result.
+fn overtaken(mut turn: Turn<'_>, rules: &[RuleRow]) -> Decision {
+    turn.catch_up(turn.last_attempt_of(rules));
+    turn.job.progress.exit = None;
+    turn.job.progress.rule = RuleState::Armed;
+    turn.job.progress.rests_until = None;
+    turn.job.progress.disarmed_at = None;
+    turn.enter(Stage::AwaitResult);
+    turn.step(Step::ReadResults)
 }
 
 /// The answer to the write that puts the rule away.
@@ -235,7 +258,7 @@ fn may_be_armed(turn: &Turn<'_>) -> bool {
             progress.arming || progress.may_have_twin && !is_left && !is_done_by_a_copy(turn)
         }
         // By a pause; a copy may have armed it since.
-        RuleState::Deactivated => progress.rests_until.is_some() && progress.may_have_twin,
+        RuleState::Deactivated => turn.may_be_armed_again(),
         RuleState::Deleted | RuleState::Kept | RuleState::CleanupFailed | RuleState::Superseded => {
             false
         }
@@ -283,7 +306,7 @@ fn write(mut turn: Turn<'_>, is_armed: bool, filter_ignored: bool) -> Decision {
     }
     let tries_again = matches!(turn.job.progress.exit, Some(Exit::TryAgain(_)));
     match turn.job.order.cleanup {
-        Cleanup::Keep if !tries_again && !is_cancelled(&turn) => {
+        Cleanup::Keep if is_armed && !tries_again && !is_cancelled(&turn) => {
             turn.job.progress.rule = RuleState::Kept;
             put_away(turn)
         }
@@ -342,6 +365,9 @@ fn put_away(mut turn: Turn<'_>) -> Decision {
             turn.enter(Stage::Preflight);
             turn.job.progress.exit = None;
             turn.job.progress.arming = false;
+            // The device has reported: there is nothing to rest for.
+            turn.job.progress.rests_until = None;
+            turn.job.progress.disarmed_at = None;
             turn.job.progress.attempt = attempt.saturating_add(1);
             turn.wait(pause, WaitingFor::NextAttempt)
         }

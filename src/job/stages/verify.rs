@@ -103,8 +103,8 @@ fn waits_until(turn: &Turn<'_>) -> Timestamp {
 
 /// The rule is not left armed while the version is waited for.
 fn not_yet(turn: Turn<'_>, failure: Option<&NbiFailure>) -> Decision {
-    let may_be_armed =
-        turn.job.progress.rule == RuleState::Armed && turn.job.order.cleanup != Cleanup::Keep;
+    let may_be_armed = turn.job.progress.rule == RuleState::Armed || turn.may_be_armed_again();
+    let may_be_armed = may_be_armed && turn.job.order.cleanup != Cleanup::Keep;
     match failure {
         _ if may_be_armed => turn.step(Step::ReadRuleToVerify),
         Some(failure @ NbiFailure::Transient { .. }) => turn.retry(failure),
@@ -158,8 +158,10 @@ fn look_again(mut turn: Turn<'_>) -> Decision {
 
 fn put_away(mut turn: Turn<'_>, ending: Ending) -> Decision {
     let is_put_away = match turn.job.progress.rule {
-        // It was disarmed for the time of waiting.
-        RuleState::Deactivated => turn.job.order.cleanup != Cleanup::Delete,
+        // It was disarmed for the time of waiting, or by a pause.
+        RuleState::Deactivated => {
+            turn.job.order.cleanup != Cleanup::Delete && !turn.may_be_armed_again()
+        }
         RuleState::Deleted | RuleState::Kept | RuleState::CleanupFailed | RuleState::Superseded => {
             true
         }

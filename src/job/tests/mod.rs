@@ -1,13 +1,14 @@
 //! Tests of the core: no async, no mocks, no clock.
 //!
 //! `table` prints what follows from what and is the state diagram of the documentation; `stages` states the finer points one by one,
-//! `pauses` those of a pause that meets something else that went wrong; `twins` says what copies of a job may say; `properties` tries sequences that nobody thought of.
+//! `pauses` those of a pause that meets something else that went wrong; `twins` says what copies of a job may say, `attempts` what those that are not at the same attempt; `properties` tries sequences that nobody thought of.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
     reason = "tests look at the variants that they are about"
 )]
 
+mod attempts;
 mod pauses;
 mod properties;
 mod stages;

@@ -218,6 +218,116 @@ fn a_further_try_is_made_although_there_was_a_pause_before() {
 }
 
 #[test]
+fn a_further_attempt_is_made_after_a_pause_that_fell_between_where_the_tag_says_that_no_copy_has_made_it()
+ {
+    let policy = Policy {
+        tag_rules: true,
+        ..Policy::default()
+    };
+    let mut again = job(Stage::CreateRule);
+    again.progress.started_at = Some(at(0));
+    again.progress.attempt = 2;
+    again.progress.rule = RuleState::Deactivated;
+    again.progress.may_have_twin = true;
+    let arms = |tag: &str| {
+        let rule = RuleRow {
+            description: Some(tag.to_owned()),
+            ..our_rule(false)
+        };
+        let nbi = Nbi::new(&[], &[rule]);
+        let (_, calls) = deliver(again.clone(), resumed(600, 500), &policy, &nbi);
+        calls.contains(&"update_rule")
+    };
+    assert!(arms("nbi-upgrade job job-1"));
+    assert!(!arms("nbi-upgrade job job-1 attempt 2"));
+}
+
+#[test]
+fn a_device_that_reports_a_fault_after_a_pause_has_nothing_to_rest_for() {
+    let mut policy = Policy::default();
+    policy.faults.transient.insert(9010);
+    let mut rests = resting(Stage::AwaitResult);
+    rests.order_mut().max_attempts = 2;
+    let nbi = Nbi::new(&[faulted(500, 9010)], &[our_rule(false)]);
+    let (again, _) = deliver(rests, resumed(600, 400), &policy, &nbi);
+    assert_eq!(again.job.progress.attempt, 2);
+    let later = resumed(2_000, 400);
+    let (looked, _) = deliver(again.job, later, &policy, &nbi);
+    let (_, calls) = deliver(looked.job, later, &policy, &nbi);
+    assert!(calls.contains(&"update_rule"), "{calls:?}");
+}
+
+#[test]
+fn a_disarming_without_an_answer_is_looked_for_after_the_resume() {
+    let policy = Policy::default();
+    let mut armed = job(Stage::AwaitResult);
+    armed.progress.started_at = Some(at(0));
+    let unanswered = decide(
+        armed,
+        Step::DisarmToPause,
+        Err(transient()),
+        paused(300),
+        &policy,
+    );
+    let nbi = Nbi::new(&[], &[our_rule(false)]);
+    let (rests, _) = deliver(unanswered.job, resumed(600, 400), &policy, &nbi);
+    assert_eq!(rests.job.progress.rule, RuleState::Deactivated);
+    assert!(rests.job.progress.rests_until.is_some());
+}
+
+#[test]
+fn what_is_disarmed_in_the_moment_of_the_resume_is_armed_as_the_resume_says() {
+    let policy = Policy::default();
+    let mut vouched = resumed(301, 300);
+    if let Standing::Resumed { arm_again, .. } = &mut vouched.standing {
+        *arm_again = Some(ArmAgain {
+            after: SignedDuration::from_secs(600),
+            over: SignedDuration::ZERO,
+        });
+    }
+    let disarmed = decide(
+        job(Stage::AwaitResult),
+        Step::DisarmToPause,
+        Ok(NbiAnswer::Done),
+        vouched,
+        &policy,
+    );
+    assert_eq!(disarmed.job.progress.disarmed_at, Some(at(300)));
+}
+
+#[test]
+fn a_verified_success_does_not_leave_armed_what_a_copy_has_armed_after_a_pause() {
+    let policy = Policy {
+        verify: true,
+        ..Policy::default()
+    };
+    for (has_twin, disarms) in [(true, true), (false, false)] {
+        let mut rests = resting(Stage::AwaitResult);
+        rests.order_mut().expected_version = Some("2.0".to_owned());
+        rests.progress.may_have_twin = has_twin;
+        let nbi = Nbi::new(&[success(600)], &[our_rule(true)]);
+        let (over, calls) = deliver(rests, resumed(900, 400), &policy, &nbi);
+        assert_eq!(calls.contains(&"disarm_rule"), disarms, "{calls:?}");
+        assert!(
+            verdict(&over).starts_with("Finish completed/upgraded"),
+            "{}",
+            verdict(&over)
+        );
+    }
+}
+
+#[test]
+fn a_rule_that_is_kept_is_said_to_be_kept_only_where_it_is_armed() {
+    for (is_armed, state) in [(true, "kept"), (false, "deactivated")] {
+        let mut done = job(Stage::DeactivateRule);
+        done.order_mut().cleanup = Cleanup::Keep;
+        let nbi = Nbi::new(&[success(600)], &[our_rule(is_armed)]);
+        let (over, _) = deliver(done, inputs(900), &Policy::default(), &nbi);
+        assert!(verdict(&over).ends_with(state), "{}", verdict(&over));
+    }
+}
+
+#[test]
 fn a_device_is_not_woken_after_an_order_that_came_while_its_rule_was_armed() {
     let policy = Policy::default();
     let decided = |inputs| {

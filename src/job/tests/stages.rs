@@ -183,7 +183,10 @@ fn what_a_pause_disarmed_is_armed_again_spread_over_the_time_that_the_resume_say
             let decision = decide(rests.clone(), step, results(&[]), inputs, &policy);
             // Its way to the rule is not held up there.
             if let Next::Step(_) = decision.next {
-                let step = Step::ReadRuleBeforeArming { rows: vec![] };
+                let step = Step::ReadRuleBeforeArming {
+                    rows: vec![],
+                    again: false,
+                };
                 let disarmed = rules(&[our_rule(false)]);
                 let found = decide(decision.job, step, disarmed, inputs, &policy);
                 expect_step(&found, "ReadResultsBeforeWriting");
@@ -257,7 +260,10 @@ fn a_resume_that_vouched_speaks_of_nothing_that_was_disarmed_since() {
         (at(-20_000), "Step ReadResultsBeforeWriting"),
     ] {
         copy.progress.started_at = Some(begun);
-        let step = Step::ReadRuleBeforeArming { rows: vec![] };
+        let step = Step::ReadRuleBeforeArming {
+            rows: vec![],
+            again: false,
+        };
         let found = decide(
             copy.clone(),
             step,
@@ -367,7 +373,10 @@ fn a_deadline_is_in_jeopardy_from_the_usual_time_before_it_and_that_is_said_once
     };
     // Not begun, busy: looked at again 45 s later, and a device takes ten minutes.
     let busy = |seconds| {
-        let step = Step::ReadRuleBeforeArming { rows: vec![] };
+        let step = Step::ReadRuleBeforeArming {
+            rows: vec![],
+            again: false,
+        };
         let answer = rules(&[other_rule(true)]);
         decide(
             job(Stage::CreateRule),
@@ -633,6 +642,7 @@ fn a_rule_that_lost_its_file_keeps_a_new_result_from_being_taken_for_anothers() 
     };
     let ran = Step::ReadRuleBeforeArming {
         rows: vec![success(30)],
+        again: false,
     };
     let decision = decide(
         job(Stage::CreateRule),
@@ -642,7 +652,10 @@ fn a_rule_that_lost_its_file_keeps_a_new_result_from_being_taken_for_anothers() 
         &Policy::default(),
     );
     expect_step(&decision, "SendConnectionRequest");
-    let fresh = Step::ReadRuleBeforeArming { rows: vec![] };
+    let fresh = Step::ReadRuleBeforeArming {
+        rows: vec![],
+        again: false,
+    };
     let decision = decide(
         job(Stage::CreateRule),
         fresh,
@@ -656,7 +669,10 @@ fn a_rule_that_lost_its_file_keeps_a_new_result_from_being_taken_for_anothers() 
 #[test]
 fn a_copy_that_puts_the_rule_away_while_it_is_read_is_noticed_before_the_write() {
     let policy = Policy::default();
-    let none_yet = Step::ReadRuleBeforeArming { rows: vec![] };
+    let none_yet = Step::ReadRuleBeforeArming {
+        rows: vec![],
+        again: false,
+    };
     let looks_old = decide(
         job(Stage::CreateRule),
         none_yet,
@@ -664,7 +680,11 @@ fn a_copy_that_puts_the_rule_away_while_it_is_read_is_noticed_before_the_write()
         inputs(60),
         &policy,
     );
-    let again = Step::ReadResultsBeforeWriting { exists: true };
+    let again = Step::ReadResultsBeforeWriting {
+        exists: true,
+        seen_at: at(60),
+        again: false,
+    };
     expect_step(&looks_old, "ReadResultsBeforeWriting");
     let done = decide(
         looks_old.job.clone(),
@@ -682,6 +702,7 @@ fn a_copy_that_puts_the_rule_away_while_it_is_read_is_noticed_before_the_write()
 fn a_new_result_keeps_the_rule_from_being_armed_again() {
     let step = Step::ReadRuleBeforeArming {
         rows: vec![success(30)],
+        again: false,
     };
     let policy = Policy::default();
     for rules_seen in [
@@ -734,7 +755,10 @@ fn a_rule_that_was_written_and_is_off_is_not_written_again() {
     expect_step(&accepted, "SendConnectionRequest");
     // The answer to the write was lost: that the file stands there now tells that it was done, unless it stood there before.
     let look = |job: Job| {
-        let step = Step::ReadRuleBeforeArming { rows: vec![] };
+        let step = Step::ReadRuleBeforeArming {
+            rows: vec![],
+            again: false,
+        };
         decide(job, step, off(), inputs(90), &policy)
     };
     let lost = |job: Job, step: Step| decide(job, step, Err(transient()), inputs(60), &policy).job;
@@ -759,7 +783,10 @@ fn rows_of_others_and_none_of_ours_are_not_taken_for_no_rule() {
         })
     };
     let look = |job: Job| {
-        let step = Step::ReadRuleBeforeArming { rows: vec![] };
+        let step = Step::ReadRuleBeforeArming {
+            rows: vec![],
+            again: false,
+        };
         decide(job, step, others(), inputs(60), &policy)
     };
     let announced = look(job(Stage::CreateRule));
@@ -964,6 +991,7 @@ fn a_job_that_has_written_is_not_ended_in_preflight_without_a_look_at_its_rule()
 fn a_result_of_another_job_that_just_ended_goes_to_the_baseline_first() {
     let step = Step::ReadRuleBeforeArming {
         rows: vec![success(30)],
+        again: false,
     };
     let decision = decide(
         job(Stage::CreateRule),
@@ -989,6 +1017,7 @@ fn a_result_of_another_job_that_just_ended_goes_to_the_baseline_first() {
 fn a_copy_that_comes_late_does_not_arm_a_device_that_may_have_been_upgraded_for_it() {
     let step = || Step::ReadRuleBeforeArming {
         rows: vec![success(30)],
+        again: false,
     };
     let policy = Policy::default();
     let again = Inputs {
@@ -1012,7 +1041,10 @@ fn a_copy_that_comes_late_does_not_arm_a_device_that_may_have_been_upgraded_for_
 
 #[test]
 fn a_busy_device_is_waited_for_with_a_new_baseline_superseded_or_refused() {
-    let step = || Step::ReadRuleBeforeArming { rows: vec![] };
+    let step = || Step::ReadRuleBeforeArming {
+        rows: vec![],
+        again: false,
+    };
     let with = |on_busy| Policy {
         on_busy,
         ..Policy::default()
@@ -1092,7 +1124,10 @@ fn a_tag_tells_two_jobs_with_the_same_file_apart() {
             ..our_rule(true)
         }])
     };
-    let step = || Step::ReadRuleBeforeArming { rows: vec![] };
+    let step = || Step::ReadRuleBeforeArming {
+        rows: vec![],
+        again: false,
+    };
     let ours = decide(
         job(Stage::CreateRule),
         step(),
@@ -1114,7 +1149,10 @@ fn a_tag_tells_two_jobs_with_the_same_file_apart() {
 #[test]
 fn an_unseen_rule_is_armed_once_and_only_after_it_was_announced() {
     let policy = Policy::default();
-    let step = || Step::ReadRuleBeforeArming { rows: vec![] };
+    let step = || Step::ReadRuleBeforeArming {
+        rows: vec![],
+        again: false,
+    };
     let unreadable = || Ok(NbiAnswer::RulesUnreadable);
     let announced = decide(
         job(Stage::CreateRule),
@@ -1502,7 +1540,10 @@ fn a_result_with_this_jobs_tag_is_this_jobs_whoever_has_the_device_now() {
     assert_eq!(decision.job.progress.rule, RuleState::Superseded);
     let decision = decide(
         job(Stage::CreateRule),
-        Step::ReadRuleBeforeArming { rows: vec![tagged] },
+        Step::ReadRuleBeforeArming {
+            rows: vec![tagged],
+            again: false,
+        },
         rules(&[other_rule(true)]),
         inputs(700),
         &policy,

@@ -31,21 +31,33 @@ fn steps() -> Vec<(Stage, Step)> {
         (Stage::CreateRule, Step::ReadResultsBeforeArming),
         (
             Stage::CreateRule,
-            Step::ReadRuleBeforeArming { rows: vec![] },
+            Step::ReadRuleBeforeArming {
+                rows: vec![],
+                again: false,
+            },
         ),
         (
             Stage::CreateRule,
             Step::ReadRuleBeforeArming {
                 rows: vec![success(60)],
+                again: false,
             },
         ),
         (
             Stage::CreateRule,
-            Step::ReadResultsBeforeWriting { exists: true },
+            Step::ReadResultsBeforeWriting {
+                exists: true,
+                seen_at: at(120),
+                again: false,
+            },
         ),
         (
             Stage::CreateRule,
-            Step::ReadResultsBeforeWriting { exists: false },
+            Step::ReadResultsBeforeWriting {
+                exists: false,
+                seen_at: at(120),
+                again: false,
+            },
         ),
         (Stage::CreateRule, Step::ReadRuleThatExists),
         (Stage::CreateRule, Step::CreateRule { readable: true }),
@@ -201,7 +213,7 @@ fn what_cuts_across_the_stages() {
 
 fn describe_title(step: &Step) -> String {
     match step {
-        Step::ReadRuleBeforeArming { rows } if !rows.is_empty() => {
+        Step::ReadRuleBeforeArming { rows, .. } if !rows.is_empty() => {
             "ReadRuleBeforeArming, a new result is there".to_owned()
         }
         Step::ReadRuleOfOldResult {

@@ -93,7 +93,7 @@ impl<N: Nbi, D: Driver> BrokenWorker<N, D> {
                 Next::Step(Step::ReadResultsBeforeArming) if self.broken == Broken::BlindPost => {
                     Step::CreateRule { readable: true }
                 }
-                Next::Step(Step::ReadResultsBeforeWriting { exists: true })
+                Next::Step(Step::ReadResultsBeforeWriting { exists: true, .. })
                     if self.broken == Broken::NoSecondLook =>
                 {
                     Step::UpdateRule { readable: true }
