@@ -15,7 +15,8 @@ use super::stages::{
     await_result, connection_request, create_rule, deactivate_rule, preflight, verify,
 };
 use super::state::{Exit, Job, Stage};
-use super::turn::{self, Turn};
+use super::tag;
+use super::turn::Turn;
 use super::{late, pause};
 
 /// One NBI call and the place in the job where its answer belongs.
@@ -162,7 +163,7 @@ fn rule_spec(job: &Job, policy: &Policy) -> RuleSpec {
         firmware_url: job.order.firmware_url.clone(),
         executions: job.order.executions,
         priority: job.order.priority,
-        description: policy.tag_rules.then(|| turn::tag(job)),
+        description: policy.tag_rules.then(|| tag::tag(job)),
     }
 }
 

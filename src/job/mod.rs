@@ -14,6 +14,7 @@ pub mod state;
 
 pub mod machine;
 pub mod stages;
+pub mod tag;
 pub mod turn;
 
 pub mod late;

@@ -398,76 +398,6 @@ impl<'a> Turn<'a> {
             .max_by(|(a, _), (b, _)| a.ts.cmp(&b.ts).then_with(|| a.id.cmp(&b.id)))
     }
 
-    /// Whether the row says that an earlier attempt of this job caused it.
-    fn is_of_earlier(&self, row: &ResultRow) -> bool {
-        self.own_attempt(row.rule_description.as_deref())
-            .is_some_and(|attempt| attempt < self.job.progress.attempt)
-    }
-
-    /// The attempt of this job that a description names, from 1 on.
-    #[must_use]
-    pub fn own_attempt(&self, description: Option<&str>) -> Option<u32> {
-        let (job_id, attempt) = self.read_tag(description)?;
-        (job_id == self.job.order.job_id.as_str()).then_some(attempt)
-    }
-
-    /// The last attempt of this job that these rules name: a copy may be further than this one.
-    #[must_use]
-    pub fn last_attempt_of(&self, rules: &[RuleRow]) -> Option<u32> {
-        let attempts = rules
-            .iter()
-            .filter_map(|rule| self.own_attempt(rule.description.as_deref()));
-        attempts.max()
-    }
-
-    /// Whether a copy of this job has gone on to a further attempt, as these rules say.
-    #[must_use]
-    pub fn is_behind(&self, rules: &[RuleRow]) -> bool {
-        self.last_attempt_of(rules)
-            .is_some_and(|attempt| attempt > self.job.progress.attempt)
-    }
-
-    /// Goes on from the attempt that a copy of this job has come to.
-    pub fn catch_up(&mut self, attempt: Option<u32>) {
-        let known = self.job.progress.attempt;
-        let last = self.job.order.max_attempts;
-        if let Some(attempt) = attempt.map(|attempt| attempt.min(last))
-            && attempt > known
-        {
-            self.job.progress.attempt = attempt;
-            self.job.progress.may_have_twin = true;
-        }
-    }
-
-    /// Whether the row says that this job's rule caused it.
-    #[must_use]
-    pub fn is_tagged_as_ours(&self, row: &ResultRow) -> bool {
-        self.own_attempt(row.rule_description.as_deref()).is_some()
-    }
-
-    /// Whether the rule says that this job wrote it, or a copy of it.
-    #[must_use]
-    pub fn has_own_tag(&self, rule: &RuleRow) -> bool {
-        self.own_attempt(rule.description.as_deref()).is_some()
-    }
-
-    /// Whether the row says that another job's rule caused it.
-    #[must_use]
-    pub fn is_tagged_by_other(&self, row: &ResultRow) -> bool {
-        self.names_other(row.rule_description.as_deref())
-    }
-
-    fn names_other(&self, description: Option<&str>) -> bool {
-        self.read_tag(description)
-            .is_some_and(|(job_id, _)| job_id != self.job.order.job_id.as_str())
-    }
-
-    fn read_tag<'t>(&self, description: Option<&'t str>) -> Option<(&'t str, u32)> {
-        description
-            .filter(|_| self.policy.tag_rules)
-            .and_then(read_tag)
-    }
-
     /// Whose rule it is: told by its file, and by its tag where rules are tagged.
     #[must_use]
     pub fn owner_of(&self, rule: &RuleRow) -> Owner {
@@ -659,32 +589,6 @@ impl<'a> Turn<'a> {
 
 /// The least between two looks, where a longer one was asked for.
 const MOMENT: SignedDuration = SignedDuration::from_secs(1);
-
-/// How every tag of this worker begins; the job's id follows, which has no blanks.
-const TAG_PREFIX: &str = "nbi-upgrade job ";
-
-/// What comes between the job's id and the number of the attempt, from the second on.
-const TAG_ATTEMPT: &str = " attempt ";
-
-/// The tag that names a job in a rule's `description`, and which of its attempts it is: a copy that is behind must not put away what another
-/// one has armed since.
-#[must_use]
-pub fn tag(job: &Job) -> String {
-    let id = &job.order.job_id;
-    match job.progress.attempt {
-        0 | 1 => format!("{TAG_PREFIX}{id}"),
-        attempt => format!("{TAG_PREFIX}{id}{TAG_ATTEMPT}{attempt}"),
-    }
-}
-
-/// The job's id and the attempt, from 1 on, that a tag names. `None` for what is no tag.
-#[must_use]
-pub fn read_tag(description: &str) -> Option<(&str, u32)> {
-    let named = description.strip_prefix(TAG_PREFIX)?;
-    let attempt = named.split_once(TAG_ATTEMPT);
-    let further = attempt.and_then(|(id, text)| Some((id, text.parse().ok()?)));
-    Some(further.unwrap_or((named, 1)))
-}
 
 fn truncated(text: &str) -> String {
     text.chars().take(StageRecord::ERROR_MAX).collect()

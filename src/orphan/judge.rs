@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::known::{JobKnown, Known, Reach};
 use super::sweep::Settings;
-use crate::job::turn::read_tag;
+use crate::job::tag::read_tag;
 use crate::job::{CpeId, RuleId, RuleRow, RuleState};
 
 /// A job ends at its deadline, or a little later where workers are late or the NBI is away.

@@ -3,7 +3,7 @@
 //! New is what is not in the baseline. A row with neither a success code nor a fault code decides nothing: the vendor heads its one
 //! example "upgrade incomplete or failed", so an unfinished upgrade may look like that (unknown).
 
-use super::super::call::{NbiAnswer, NbiFailure, ResultRow};
+use super::super::call::{NbiAnswer, NbiFailure, ResultRow, RuleRow};
 use super::super::decision::{Decision, Standing};
 use super::super::event::{JobEvent, WaitingFor};
 use super::super::fault::Fault;
@@ -143,6 +143,18 @@ pub fn faulted(mut turn: Turn<'_>, fault: Fault, row: ResultRow) -> Decision {
     }
     let ending = fault_ending(&turn, fault, Some(row));
     turn.end(ending)
+}
+
+/// A copy of this job has armed the rule for a further attempt already, and the device may have begun: this one waits for the same result.
+#[must_use]
+pub fn go_on_with_copy(mut turn: Turn<'_>, rules: &[RuleRow]) -> Decision {
+    turn.catch_up(turn.last_attempt_of(rules));
+    turn.job.progress.exit = None;
+    turn.job.progress.rule = RuleState::Armed;
+    turn.job.progress.rests_until = None;
+    turn.job.progress.disarmed_at = None;
+    turn.enter(Stage::AwaitResult);
+    turn.step(Step::ReadResults)
 }
 
 /// The ending for a device that reported a fault.

@@ -45,7 +45,7 @@ pub fn on_rule(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Dec
             put_away(turn)
         }
         Some(Owner::Ours) if ends_an_attempt(&turn) && turn.is_behind(&rules) => {
-            overtaken(turn, &rules)
+            await_result::go_on_with_copy(turn, &rules)
         }
         Some(Owner::Ours | Owner::Unknown) => {
             // This job's file stands there: a copy may have armed it, and `impact` must not say that nothing can have happened.
@@ -68,17 +68,6 @@ fn ends_an_attempt(turn: &Turn<'_>) -> bool {
         Some(Exit::End(ending)) => ending.reason == Reason::DeviceFault && !turn.is_past_deadline(),
         None => false,
     }
-}
-
-/// A copy of this job has armed the rule for a further attempt already, and the device may have begun: this one waits for the same result.
-fn overtaken(mut turn: Turn<'_>, rules: &[RuleRow]) -> Decision {
-    turn.catch_up(turn.last_attempt_of(rules));
-    turn.job.progress.exit = None;
-    turn.job.progress.rule = RuleState::Armed;
-    turn.job.progress.rests_until = None;
-    turn.job.progress.disarmed_at = None;
-    turn.enter(Stage::AwaitResult);
-    turn.step(Step::ReadResults)
 }
 
 /// The answer to the write that puts the rule away.

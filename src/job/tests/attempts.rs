@@ -2,7 +2,7 @@
 
 use super::twins::{Nbi, cancelled, deliver, verdict};
 use super::*;
-use crate::job::turn::{read_tag, tag};
+use crate::job::tag::{read_tag, tag};
 
 fn tagging() -> Policy {
     let mut policy = Policy {
