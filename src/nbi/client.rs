@@ -5,8 +5,8 @@
 //! Reads and writes by filter may need a second question under the other name of the filter (`names.rs`).
 //! The worker calls it through [`Nbi`], and watches [`NbiClient::circuit`] to pause its intake.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
@@ -205,16 +205,25 @@ impl<T: Transport> NbiClient<T> {
     ) -> Result<Reply, NbiFailure> {
         let mut tries = 0;
         let mut first = Some(failure);
+        // Of a try that was sent: one after it that is not sent says less.
+        let sent = Mutex::new(None);
         let pauses = pauses::since(begun, &self.settings);
         backoff::future::retry(pauses, || {
             tries += 1;
-            let (tried, earlier) = (tries, first.take());
+            let (tried, earlier, sent) = (tries, first.take(), &sent);
             async move {
                 let outcome = match earlier {
                     Some(failure) => Err(failure),
                     None => self.once(call, request).await,
                 };
-                outcome.map_err(|failure| self.quick_retry(failure, tried, begun))
+                let mut sent = sent.lock().unwrap_or_else(PoisonError::into_inner);
+                outcome.map_err(|failure| {
+                    if matches!(failure, NbiFailure::NotSent { .. }) {
+                        return backoff::Error::Permanent(sent.take().unwrap_or(failure));
+                    }
+                    *sent = Some(failure.clone());
+                    self.quick_retry(failure, tried, begun)
+                })
             }
         })
         .await
@@ -353,7 +362,6 @@ fn status_word(sent: &Result<RawAnswer, TransportError>, sign: Sign) -> String {
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
-    use std::sync::Mutex;
     use std::sync::atomic::AtomicUsize;
     use std::time::Duration;
 
@@ -939,18 +947,27 @@ mod tests {
         );
         assert_eq!(slow, Ok(NbiAnswer::Done));
         assert_eq!(disarmed, Ok(NbiAnswer::Done));
-        for (outcome, at) in [created, woken] {
-            assert_eq!(at, 10, "{outcome:?}");
-            let Err(NbiFailure::NotSent {
-                message,
-                retry_after,
-            }) = outcome
-            else {
-                panic!("{outcome:?}")
-            };
-            assert!(message.contains("10 s"), "{message}");
-            assert_eq!(retry_after, SignedDuration::from_secs(10));
-        }
+        assert_eq!((created.1, woken.1), (10, 10));
+        let rest = SignedDuration::from_secs(10);
+        let Err(NbiFailure::NotSent {
+            message,
+            retry_after,
+        }) = created.0
+        else {
+            panic!("{created:?}")
+        };
+        assert!(message.contains("10 s"), "{message}");
+        assert_eq!(retry_after, rest);
+        // A device that is not woken may come by itself: its job goes on, and looks.
+        let Err(NbiFailure::Transient {
+            retry_after,
+            no_effect: true,
+            ..
+        }) = woken.0
+        else {
+            panic!("{woken:?}")
+        };
+        assert_eq!(retry_after, Some(rest));
         let asked = asked(&script);
         assert!(
             !asked.iter().any(|what| what.starts_with("Post")),
@@ -964,6 +981,30 @@ mod tests {
             metrics.contains("nbi_upgrade_nbi_limiter_wait_seconds_count{class=\"writes\"} 3"),
             "{metrics}"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_try_that_was_sent_has_shown_counts_although_the_next_one_is_not_sent() {
+        // The second moment is further away than any call waits.
+        let budgets = NbiSettings::default();
+        let settings = NbiSettings {
+            requests_per_second: Some(0.001),
+            ..budgets
+        };
+        let takes = Duration::from_millis(10);
+        let (client, script) = client_with(settings, takes, [http(503, "")]);
+        let outcome = client.call(&disarm()).await;
+        assert!(
+            matches!(
+                outcome,
+                Err(NbiFailure::Transient {
+                    no_effect: false,
+                    ..
+                })
+            ),
+            "{outcome:?}"
+        );
+        assert_eq!(asked(&script).len(), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -193,14 +193,25 @@ impl Turn {
 }
 
 impl Overdue {
-    /// What the core is told; the circuit has no part in it.
+    /// What the core is told; the circuit has no part in it. A device that was not woken may come by itself, so its job goes on as where a
+    /// connection request fails; any other call is made anew.
     pub(crate) fn failure(self, operation: &'static str, class: CallClass) -> NbiFailure {
         let seconds = wait_max(class).as_secs();
-        NbiFailure::NotSent {
-            message: format!(
-                "{operation}: not sent, as it would have waited longer than {seconds} s for its turn: the limits of calls to the NBI let through less than is wanted"
-            ),
-            retry_after: SignedDuration::try_from(self.rest).unwrap_or(SignedDuration::MAX),
+        let message = format!(
+            "{operation}: not sent, as it would have waited longer than {seconds} s for its turn: the limits of calls to the NBI let through less than is wanted"
+        );
+        let rest = SignedDuration::try_from(self.rest).unwrap_or(SignedDuration::MAX);
+        if class == CallClass::ConnectionRequest {
+            NbiFailure::Transient {
+                message,
+                retry_after: Some(rest),
+                no_effect: true,
+            }
+        } else {
+            NbiFailure::NotSent {
+                message,
+                retry_after: rest,
+            }
         }
     }
 }
@@ -231,7 +242,8 @@ impl Line {
         };
         if let Some(rate) = &self.rate {
             // Whoever was before it has left when its own moment was near.
-            let moment = rate.take(wait_max(class) + NEAR);
+            let spacing = rate.spacing.min(OTHER_WAIT_MAX);
+            let moment = rate.take(wait_max(class).max(spacing) + NEAR);
             let moment = moment.ok_or_else(|| self.overdue())?;
             if moment.saturating_duration_since(Instant::now()) > NEAR {
                 sleep_until(moment - NEAR).await;
