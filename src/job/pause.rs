@@ -28,10 +28,7 @@ pub fn concerns(turn: &Turn<'_>) -> bool {
         Stage::ConnectionRequest | Stage::AwaitResult
     ) && match turn.inputs.standing {
         Standing::Paused => is_armed || turn.may_be_armed_again(),
-        Standing::Resumed { at, .. } => {
-            let was_there = progress.started_at.is_none_or(|begun| begun <= at);
-            is_armed && (turn.inputs.redelivered || was_there && progress.may_have_twin)
-        }
+        Standing::Resumed { .. } => is_armed && turn.inputs.redelivered,
         Standing::Clear | Standing::Cancelled { .. } => false,
     }
 }
@@ -352,8 +349,6 @@ fn rested_at(turn: &Turn<'_>, disarmed_at: Timestamp) -> Timestamp {
 
 /// A rule that cannot be looked at: disarmed unseen once nobody can read it.
 fn fail_to_look(mut turn: Turn<'_>, failure: &NbiFailure) -> Decision {
-    // What this delivery repeats may have disarmed it all the same: the next look is due, whoever makes it.
-    turn.job.progress.may_have_twin |= turn.inputs.redelivered;
     if !turn.count_failure(failure) {
         return turn.retry(failure);
     }
@@ -366,11 +361,9 @@ fn fail_to_look(mut turn: Turn<'_>, failure: &NbiFailure) -> Decision {
     disarm_or_go_on(turn)
 }
 
-/// A rule that cannot be disarmed stays as it is, and the device may begin: tried again at the next look. It may have been disarmed all the
-/// same, as by a delivery that died: so it is looked at after a resume, too.
+/// A rule that cannot be disarmed stays as it is, and the device may begin: tried again at the next look.
 fn fail(mut turn: Turn<'_>, failure: &NbiFailure) -> Decision {
     let is_used_up = turn.count_failure(failure);
-    turn.job.progress.may_have_twin = true;
     if turn.job.progress.stage == Stage::CreateRule {
         return retry_or_wait(turn, failure);
     }

@@ -1,6 +1,7 @@
 //! The tag of a rule: which job wrote it, and for which of its attempts. Results repeat it (`rule_description`), where the NBI keeps descriptions.
 
 use super::call::{ResultRow, RuleRow};
+use super::outcome::RuleState;
 use super::state::Job;
 use super::turn::Turn;
 
@@ -31,10 +32,13 @@ pub fn read_tag(description: &str) -> Option<(&str, u32)> {
 }
 
 impl Turn<'_> {
-    /// Whether the row says that an earlier attempt of this job caused it.
+    /// Whether the row says that an earlier attempt of this job caused it, where copies may be at different ones: a job without has such
+    /// a row in its baseline, and a worker of a version before may have tagged a further attempt like the first.
     pub(super) fn is_of_earlier(&self, row: &ResultRow) -> bool {
-        self.own_attempt(row.rule_description.as_deref())
-            .is_some_and(|attempt| attempt < self.job.progress.attempt)
+        self.job.progress.may_have_twin
+            && self
+                .own_attempt(row.rule_description.as_deref())
+                .is_some_and(|attempt| attempt < self.job.progress.attempt)
     }
 
     /// The attempt of this job that a description names, from 1 on.
@@ -56,8 +60,15 @@ impl Turn<'_> {
     /// Whether a copy of this job has gone on to a further attempt, as these rules say.
     #[must_use]
     pub fn is_behind(&self, rules: &[RuleRow]) -> bool {
+        let last = self.job.order.max_attempts;
         self.last_attempt_of(rules)
-            .is_some_and(|attempt| attempt > self.job.progress.attempt)
+            .is_some_and(|attempt| attempt.min(last) > self.job.progress.attempt)
+    }
+
+    /// Whether what a tag says of a further attempt can be a copy's: a request that is sent again finds what an earlier life of its job has left.
+    #[must_use]
+    pub fn may_have_copies(&self) -> bool {
+        self.job.progress.may_have_twin || self.job.progress.rule != RuleState::NotCreated
     }
 
     /// Goes on from the attempt that a copy of this job has come to.
@@ -68,7 +79,7 @@ impl Turn<'_> {
             && attempt > known
         {
             self.job.progress.attempt = attempt;
-            self.job.progress.may_have_twin = true;
+            self.job.progress.may_have_twin = self.may_have_copies();
         }
     }
 

@@ -260,7 +260,8 @@ fn is_a_copys(turn: &Turn<'_>, rules: &[RuleRow]) -> bool {
         Standing::Resumed { at, .. } => begun.is_some_and(|begun| begun > at),
         Standing::Paused | Standing::Cancelled { .. } => false,
     };
-    let is_further = progress.attempt > 1 && progress.rests_until.is_none();
+    let is_further =
+        progress.attempt > 1 && progress.rests_until.is_none() && turn.may_have_copies();
     let may_be = is_further
         || progress.attempt == 1
             && progress.may_have_twin

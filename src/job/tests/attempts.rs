@@ -90,6 +90,37 @@ fn a_copy_that_is_behind_leaves_the_rule_of_the_next_attempt_armed() {
 }
 
 #[test]
+fn a_request_that_is_sent_again_is_tried_again_over_what_its_last_attempt_has_left() {
+    let policy = tagging();
+    // Its second attempt timed out: the device never reported.
+    let left = Nbi::new(&[fault_of(60, FIRST)], &[tagged(false, SECOND)]);
+    let mut again = tries(Stage::Preflight, 1);
+    again.progress.rule = RuleState::NotCreated;
+    let (waits, _) = deliver(again.clone(), inputs(900), &policy, &left);
+    assert_eq!(waits.job.progress.stage, Stage::Preflight);
+    assert_eq!(waits.job.progress.attempt, 2);
+    let (looked, _) = deliver(waits.job, inputs(1_600), &policy, &left);
+    let (_, calls) = deliver(looked.job, inputs(1_600), &policy, &left);
+    assert!(calls.contains(&"update_rule"), "{calls:?}");
+    // With fewer attempts it has none left.
+    again.order_mut().max_attempts = 1;
+    let (over, _) = deliver(again, inputs(900), &policy, &left);
+    assert!(
+        verdict(&over).starts_with("Finish failed/device_fault"),
+        "{}",
+        verdict(&over)
+    );
+}
+
+#[test]
+fn the_fault_of_a_further_attempt_that_is_tagged_like_the_first_is_news() {
+    // As a worker of a version before tags it.
+    let nbi = Nbi::new(&[fault_of(900, FIRST)], &[tagged(true, FIRST)]);
+    let (again, _) = deliver(tries(Stage::AwaitResult, 2), inputs(960), &tagging(), &nbi);
+    assert_eq!(again.job.progress.attempt, 3);
+}
+
+#[test]
 fn an_order_ends_a_copy_that_is_behind_all_the_same() {
     let failed = [fault_of(60, FIRST)];
     let overtaken = Nbi::new(&failed, &[tagged(true, SECOND)]);
@@ -104,6 +135,11 @@ fn a_further_attempt_is_armed_over_the_rule_of_the_last_and_not_over_its_own() {
     let policy = tagging();
     let mut further = tries(Stage::CreateRule, 2);
     further.progress.rule = RuleState::Deactivated;
+    let known = fault_of(60, FIRST);
+    further
+        .progress
+        .baseline
+        .extend([(known.id.as_str(), known.ts)]);
     let arms = |tag| {
         let nbi = Nbi::new(&[fault_of(60, FIRST)], &[tagged(false, tag)]);
         let (decision, calls) = deliver(further.clone(), inputs(900), &policy, &nbi);
@@ -135,7 +171,9 @@ fn the_fault_of_the_last_attempt_ends_also_a_copy_that_is_behind() {
     );
     // What an earlier attempt has reported is no news.
     let old = Nbi::new(&rows[..1], &[tagged(true, SECOND)]);
-    let (waits, _) = deliver(tries(Stage::AwaitResult, 2), inputs(960), &policy, &old);
+    let mut caught_up = tries(Stage::AwaitResult, 2);
+    caught_up.progress.may_have_twin = true;
+    let (waits, _) = deliver(caught_up, inputs(960), &policy, &old);
     assert!(matches!(waits.next, Next::Wait { .. }), "{:?}", waits.next);
     assert_eq!(waits.job.progress.stage, Stage::AwaitResult);
 }

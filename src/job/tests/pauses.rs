@@ -258,24 +258,6 @@ fn a_device_that_reports_a_fault_after_a_pause_has_nothing_to_rest_for() {
 }
 
 #[test]
-fn a_disarming_without_an_answer_is_looked_for_after_the_resume() {
-    let policy = Policy::default();
-    let mut armed = job(Stage::AwaitResult);
-    armed.progress.started_at = Some(at(0));
-    let unanswered = decide(
-        armed,
-        Step::DisarmToPause,
-        Err(transient()),
-        paused(300),
-        &policy,
-    );
-    let nbi = Nbi::new(&[], &[our_rule(false)]);
-    let (rests, _) = deliver(unanswered.job, resumed(600, 400), &policy, &nbi);
-    assert_eq!(rests.job.progress.rule, RuleState::Deactivated);
-    assert!(rests.job.progress.rests_until.is_some());
-}
-
-#[test]
 fn what_is_disarmed_in_the_moment_of_the_resume_is_armed_as_the_resume_says() {
     let policy = Policy::default();
     let mut vouched = resumed(301, 300);
