@@ -57,12 +57,13 @@ impl Turn<'_> {
         attempts.max()
     }
 
-    /// Whether a copy of this job has gone on to a further attempt, as these rules say.
+    /// Whether a copy of this job has gone on to a further attempt, as these rules say. What an earlier life of the job has left is not armed.
     #[must_use]
     pub fn is_behind(&self, rules: &[RuleRow]) -> bool {
         let last = self.job.order.max_attempts;
-        self.last_attempt_of(rules)
-            .is_some_and(|attempt| attempt.min(last) > self.job.progress.attempt)
+        let is_ahead = |attempt: u32| attempt.min(last) > self.job.progress.attempt;
+        self.last_attempt_of(rules).is_some_and(is_ahead)
+            && (self.may_have_copies() || rules.iter().any(RuleRow::is_armed))
     }
 
     /// Whether what a tag says of a further attempt can be a copy's: a request that is sent again finds what an earlier life of its job has left.

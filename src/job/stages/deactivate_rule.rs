@@ -44,11 +44,7 @@ pub fn on_rule(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Dec
             turn.job.progress.rule = RuleState::Deactivated;
             put_away(turn)
         }
-        Some(Owner::Ours)
-            if ends_an_attempt(&turn)
-                && turn.is_behind(&rules)
-                && (is_armed || turn.may_have_copies()) =>
-        {
+        Some(Owner::Ours) if ends_an_attempt(&turn) && turn.is_behind(&rules) => {
             await_result::go_on_with_copy(turn, &rules)
         }
         Some(Owner::Ours | Owner::Unknown) => {
