@@ -71,11 +71,12 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_worker_without_jobs_finds_out_by_itself_that_the_nbi_is_back() {
-        let away_for = Duration::from_secs(600);
+    type Away = (Arc<AwayUntil>, Arc<NbiClient<Arc<AwayUntil>>>);
+
+    /// An NBI that is away for so long, and a client whose circuit one failure opens.
+    fn away(lasts: Duration) -> Away {
         let server = Arc::new(AwayUntil {
-            back_at: Instant::now() + away_for,
+            back_at: Instant::now() + lasts,
             asked: Mutex::default(),
         });
         let settings = NbiSettings {
@@ -86,6 +87,13 @@ mod tests {
             ..NbiSettings::default()
         };
         let nbi = Arc::new(NbiClient::new(server.clone(), settings, Arc::default()));
+        (server, nbi)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_without_jobs_finds_out_by_itself_that_the_nbi_is_back() {
+        let away_for = Duration::from_secs(600);
+        let (server, nbi) = away(away_for);
         let mut circuit = nbi.circuit();
         let probing = tokio::spawn(probe_when_idle(nbi.clone()));
         tokio::time::sleep(Duration::from_secs(60)).await;
@@ -118,18 +126,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_leaves_the_probe_to_a_worker_that_has_jobs() {
-        let server = Arc::new(AwayUntil {
-            back_at: Instant::now() + Duration::from_secs(600),
-            asked: Mutex::default(),
-        });
-        let settings = NbiSettings {
-            circuit: CircuitSettings {
-                failures_to_open: 1,
-                ..CircuitSettings::default()
-            },
-            ..NbiSettings::default()
-        };
-        let nbi = Arc::new(NbiClient::new(server.clone(), settings, Arc::default()));
+        let (server, nbi) = away(Duration::from_secs(600));
         let probing = tokio::spawn(probe_when_idle(nbi.clone()));
         let cpe_id = CpeId::parse("CPE1").unwrap();
         let version = NbiCall::ReadVersion { cpe_id };
