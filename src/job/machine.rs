@@ -237,7 +237,7 @@ pub fn decide(
     policy: &Policy,
 ) -> Decision {
     let decision = follow(job, step, answer, inputs, policy);
-    // What an operator ordered while this delivery was under way holds from the next call on that has a device begin.
+    // What an operator ordered while this delivery was under way, and the deadline, hold from the next call on that has a device begin.
     let is_ordered = matches!(
         inputs.standing,
         Standing::Cancelled { .. } | Standing::Paused
@@ -247,7 +247,7 @@ pub fn decide(
             job,
             next: Next::Step(step),
             mut events,
-        } if is_ordered && step.may_begin() => {
+        } if step.may_begin() && (is_ordered || inputs.now >= job.order.deadline) => {
             let mut decision = begin(job, inputs, policy);
             events.append(&mut decision.events);
             Decision { events, ..decision }
@@ -314,12 +314,7 @@ fn follow(
 fn begin_exit(mut turn: Turn<'_>, exit: Exit) -> Decision {
     if let Exit::TryAgain(fault) = exit {
         if matches!(turn.inputs.standing, Standing::Cancelled { .. }) {
-            let ending = turn.ending(
-                Outcome::Cancelled,
-                Reason::Cancelled,
-                Impact::Possible,
-                "cancelled by an operator",
-            );
+            let ending = turn.cancelled(None);
             turn.job.progress.exit = Some(Exit::End(ending));
         } else if turn.is_past_deadline() {
             let ending = await_result::fault_ending(&turn, fault, None);

@@ -70,11 +70,18 @@ fn on_rule_before_arming(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailur
     let progress = &turn.job.progress;
     let is_paused = turn.inputs.standing == Standing::Paused;
     let is_written = progress.rule == RuleState::Armed || progress.arming;
+    let attempt = progress.attempt;
     let may_stand = match answer {
         Ok(NbiAnswer::Rules { rows, .. }) => match turn.owner_of_all(&rows) {
             Some(Owner::Ours) if rows.iter().any(RuleRow::is_armed) => {
                 turn.job.progress.rule = RuleState::Armed;
                 true
+            }
+            // It was put away after an attempt before, and its tag says that nobody has armed it since.
+            Some(Owner::Ours)
+                if !is_written && turn.last_attempt_of(&rows).is_some_and(|of| of < attempt) =>
+            {
+                false
             }
             // What looked alike before the write may be the rule of a job before.
             Some(Owner::Ours | Owner::Unknown)
@@ -276,14 +283,15 @@ pub fn rests_until(turn: &Turn<'_>, rules: &[RuleRow]) -> Option<Timestamp> {
         .iter()
         .find(|record| record.stage == Stage::DeactivateRule)
         .and_then(|record| record.finished_at);
+    let is_put_away = progress.rule == RuleState::Deactivated;
     let is_unarmed = match last_attempt {
-        Some(attempt) => attempt < progress.attempt,
-        None => !progress.may_have_twin && put_away.is_some_and(|time| time > at),
+        // A request that is sent again finds what an earlier life of its job has put away.
+        Some(attempt) => {
+            attempt < progress.attempt && (is_put_away || progress.rule == RuleState::NotCreated)
+        }
+        None => is_put_away && !progress.may_have_twin && put_away.is_some_and(|time| time > at),
     };
-    let is_own = progress.attempt > 1
-        && progress.rule == RuleState::Deactivated
-        && progress.rests_until.is_none()
-        && is_unarmed;
+    let is_own = progress.attempt > 1 && progress.rests_until.is_none() && is_unarmed;
     if is_own {
         return None;
     }

@@ -364,6 +364,13 @@ impl<'a> Turn<'a> {
         self.job.may_be_armed() || self.job.progress.attempt > 1 || self.job.progress.arming
     }
 
+    /// Whether an operator had cancelled the job before the device reported: then that is part of what the cancelled job has done. What it had
+    /// reported before is the outcome, so that copies of the job that look before and after the order say the same.
+    #[must_use]
+    pub fn is_cancelled_before(&self, row: &ResultRow) -> bool {
+        matches!(self.inputs.standing, Standing::Cancelled { at } if row.ts > at.as_second())
+    }
+
     /// What a result row says: success, a fault, or nothing final.
     ///
     /// A fault code in the message is stronger than the code: the one example of the vendor has both, and a success with a fault
@@ -407,6 +414,7 @@ impl<'a> Turn<'a> {
             _ if is_other_tag => Owner::Other,
             _ if is_same_file => Owner::Ours,
             Some(_) => Owner::Other,
+            None if self.has_own_tag(rule) => Owner::Ours,
             None => Owner::Unknown,
         }
     }
@@ -446,6 +454,24 @@ impl<'a> Turn<'a> {
             result: None,
             fault: None,
             decided_at: self.inputs.now,
+        }
+    }
+
+    /// The ending of a job that an operator has cancelled, with what the device has reported since.
+    #[must_use]
+    pub fn cancelled(&self, since: Option<(ResultRow, Verdict)>) -> Ending {
+        let impact = match &since {
+            Some((_, Verdict::Success)) => Impact::Applied,
+            Some((_, Verdict::Faulted(_))) | None => Impact::Possible,
+        };
+        Ending {
+            result: since.map(|(row, _)| row),
+            ..self.ending(
+                Outcome::Cancelled,
+                Reason::Cancelled,
+                impact,
+                "cancelled by an operator",
+            )
         }
     }
 

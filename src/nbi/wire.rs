@@ -273,7 +273,7 @@ pub(crate) struct RuleWire<'a> {
     pub(crate) enabled: Option<bool>,
     /// Whether it fires by itself.
     pub(crate) automatic: Option<bool>,
-    /// Its file.
+    /// Its file; blank is none, as a storage may keep what a PUT left out as an empty text.
     pub(crate) file: Option<Cow<'a, str>>,
     /// Its description.
     pub(crate) description: Option<Cow<'a, str>>,
@@ -286,7 +286,7 @@ impl<'a> RuleWire<'a> {
             id: text(row.field("id")),
             enabled: boolean(row.field("enabled")),
             automatic: boolean(row.field("automatic")),
-            file: text(row.field("file")),
+            file: text(row.field("file")).filter(|file| !file.trim().is_empty()),
             description: text(row.field("description")),
         }
     }

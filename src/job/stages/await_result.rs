@@ -25,7 +25,14 @@ pub fn on_results(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> 
     };
     turn.job.progress.retries = Retries::default();
     match turn.newest_fresh(&rows) {
-        Some((row, Verdict::Success)) => succeeded(turn, row),
+        Some((row, verdict)) if turn.is_cancelled_before(&row) => {
+            let ending = turn.cancelled(Some((row, verdict)));
+            turn.give_up(ending)
+        }
+        Some((row, Verdict::Success)) => {
+            let ending = success_ending(&turn, row);
+            end_or_verify(turn, ending)
+        }
         Some((row, Verdict::Faulted(fault))) => {
             turn.remember(&rows);
             faulted(turn, fault, row)
@@ -75,8 +82,8 @@ pub fn on_resent(mut turn: Turn<'_>, _answer: Result<NbiAnswer, NbiFailure>) -> 
 }
 
 /// The NBI says that the device was upgraded.
-fn succeeded(turn: Turn<'_>, row: ResultRow) -> Decision {
-    let ending = success_ending(&turn, row);
+#[must_use]
+pub fn end_or_verify(turn: Turn<'_>, ending: Ending) -> Decision {
     if needs_verification(&turn) {
         verify_first(turn, ending)
     } else {

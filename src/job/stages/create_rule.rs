@@ -74,6 +74,8 @@ pub fn on_rule(
         (Some(Owner::Other), true, _) => busy(turn, rows, again),
         // The result is another job's, which ended in this moment: it is taken into the baseline before arming.
         (Some(Owner::Other) | None, false, true) => begin_anew(turn, rows),
+        // A rule that shows no file, which a copy, or a write before, may have armed: rather a job that waits than a device upgraded twice.
+        (Some(Owner::Unknown), true, false) if turn.may_have_copies() => stands(turn),
         // What was written and accepted has been turned off: by an NBI that does so when a device takes it, or by a copy.
         (Some(Owner::Ours | Owner::Unknown), false, false) if has_stood(&turn) => stands(turn),
         (Some(Owner::Ours | Owner::Unknown), false, false)

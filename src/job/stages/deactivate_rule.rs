@@ -337,7 +337,8 @@ fn put_away(mut turn: Turn<'_>) -> Decision {
             // A copy of a cancelled job may have armed a rule that it has deleted since, or have a result that says so.
             let may_be_a_copys = turn.job.order.cleanup == Cleanup::Delete || turn.policy.tag_rules;
             let is_open = matches!(ending.reason, Reason::TimedOut | Reason::DeviceBusy) && touched
-                || ending.reason == Reason::Cancelled && (touched || may_be_a_copys);
+                || ending.reason == Reason::Cancelled && (touched || may_be_a_copys)
+                || ending.reason == Reason::Superseded && turn.policy.tag_rules;
             let looks_once_more = ending.result.is_none() && is_open;
             if looks_once_more {
                 turn.step(Step::ReadResultsOnceMore)

@@ -247,6 +247,10 @@ fn already_ran(
     verdict: Verdict,
     rows: &[ResultRow],
 ) -> Decision {
+    if turn.is_cancelled_before(&row) {
+        let ending = turn.cancelled(Some((row, verdict)));
+        return turn.give_up(ending);
+    }
     turn.remember(rows);
     match verdict {
         Verdict::Success => {
@@ -258,7 +262,11 @@ fn already_ran(
                 message,
             );
             ending.result = Some(row);
-            turn.end(ending)
+            if is_over(&turn) {
+                turn.end(ending)
+            } else {
+                await_result::end_or_verify(turn, ending)
+            }
         }
         Verdict::Faulted(fault) => await_result::faulted(turn, fault, row),
     }
@@ -292,7 +300,8 @@ pub fn on_version(
             let ending = turn.ending(
                 Outcome::Completed,
                 Reason::AlreadyCurrent,
-                Impact::None,
+                // None, unless a copy may have upgraded it.
+                Impact::Possible,
                 message,
             );
             turn.finish(ending)
@@ -310,7 +319,7 @@ fn is_over(turn: &Turn<'_>) -> bool {
 fn done(mut turn: Turn<'_>, known: &[ResultRow]) -> Decision {
     turn.remember_whole(known);
     if matches!(turn.inputs.standing, Standing::Cancelled { .. }) {
-        let ending = cancelled(&turn);
+        let ending = turn.cancelled(None);
         return turn.give_up(ending);
     }
     if turn.is_past_deadline() {
@@ -326,15 +335,6 @@ fn done(mut turn: Turn<'_>, known: &[ResultRow]) -> Decision {
     }
     turn.enter(Stage::CreateRule);
     turn.advance()
-}
-
-fn cancelled(turn: &Turn<'_>) -> Ending {
-    turn.ending(
-        Outcome::Cancelled,
-        Reason::Cancelled,
-        Impact::Possible,
-        "cancelled by an operator",
-    )
 }
 
 /// Nothing is armed by this try: the rule needs no putting away. Where a copy may be under way, what comes of that one is not known before
@@ -354,7 +354,7 @@ fn fail(mut turn: Turn<'_>, failure: &NbiFailure) -> Decision {
         return turn.retry(failure);
     }
     let ending = if matches!(turn.inputs.standing, Standing::Cancelled { .. }) {
-        cancelled(&turn)
+        turn.cancelled(None)
     } else {
         turn.nbi_ending(failure)
     };

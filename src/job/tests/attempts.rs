@@ -221,3 +221,38 @@ fn results_that_took_long_have_the_rule_read_once_more_before_the_write_and_no_m
     assert_eq!(look(60, false, 62), "reads");
     assert_eq!(look(60, true, 90), "writes");
 }
+
+#[test]
+fn a_job_whose_rule_another_has_looks_for_its_own_result_before_it_ends() {
+    let mut done = success(600);
+    done.rule_description = Some(FIRST.to_owned());
+    let others = RuleRow {
+        description: Some("nbi-upgrade job another".to_owned()),
+        ..other_rule(true)
+    };
+    let mut late = job(Stage::CreateRule);
+    late.progress.may_have_twin = true;
+    let ends = |rows: &[ResultRow]| {
+        let nbi = Nbi::new(rows, std::slice::from_ref(&others));
+        verdict(&deliver(late.clone(), inputs(3_700), &tagging(), &nbi).0)
+    };
+    assert_eq!(
+        ends(&[done]),
+        "Finish completed/upgraded impact applied rule superseded"
+    );
+    assert_eq!(
+        ends(&[]),
+        "Finish failed/timed_out impact possible rule superseded"
+    );
+    // Its rule was armed: without a result it ends superseded.
+    late = job(Stage::AwaitResult);
+    let mut theirs = success(600);
+    theirs.rule_description = others.description.clone();
+    let nbi = Nbi::new(&[theirs], std::slice::from_ref(&others));
+    let (over, calls) = deliver(late, inputs(3_700), &tagging(), &nbi);
+    assert_eq!(
+        verdict(&over),
+        "Finish failed/superseded impact possible rule superseded"
+    );
+    assert_eq!(calls, ["read_rule", "read_results"]);
+}

@@ -451,3 +451,38 @@ fn a_rule_with_this_jobs_tag_that_is_off_was_taken_by_a_device() {
     copy.progress.attempt = 2;
     assert!(arms(&copy, OWN, inputs(60)));
 }
+
+#[test]
+fn a_pause_before_a_further_attempt_costs_it_nothing_where_tags_say_that_nobody_has_armed_it() {
+    let policy = Policy {
+        tag_rules: true,
+        ..Policy::default()
+    };
+    let tagged = |attempt: &str| RuleRow {
+        description: Some(format!("nbi-upgrade job job-1{attempt}")),
+        ..our_rule(false)
+    };
+    let (first, second) = (tagged(""), tagged(" attempt 2"));
+    let mut further = job(Stage::CreateRule);
+    further.progress.attempt = 2;
+    further.progress.rule = RuleState::Deactivated;
+    further.progress.may_have_twin = true;
+    let rests = |rule: &RuleRow| {
+        let nbi = Nbi::new(&[], std::slice::from_ref(rule));
+        let (held, _) = deliver(further.clone(), paused(600), &policy, &nbi);
+        held.job.progress.rests_until.is_some()
+    };
+    assert!(!rests(&first));
+    assert!(rests(&second));
+    // A request that is sent again finds what an earlier life of its job has put away, and is held up by a pause before its second attempt.
+    further.progress.may_have_twin = false;
+    further.progress.rule = RuleState::NotCreated;
+    further.progress.started_at = Some(at(0));
+    let arms = |rule: &RuleRow| {
+        let nbi = Nbi::new(&[], std::slice::from_ref(rule));
+        let (_, calls) = deliver(further.clone(), resumed(600, 500), &policy, &nbi);
+        calls.contains(&"update_rule")
+    };
+    assert!(arms(&first));
+    assert!(!arms(&second));
+}

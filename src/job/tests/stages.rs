@@ -10,7 +10,7 @@ fn expect_step(decision: &Decision, name: &str) {
     assert_eq!(describe(decision, noon()), format!("Step {name}"));
 }
 
-fn finished(decision: &Decision) -> (&'static str, &'static str, &'static str) {
+pub(super) fn finished(decision: &Decision) -> (&'static str, &'static str, &'static str) {
     let Next::Finish(ending) = &decision.next else {
         panic!("not finished: {:?}", decision.next)
     };
@@ -316,6 +316,15 @@ fn a_job_whose_rule_another_one_overwrote_ends_when_the_device_has_worked_for_th
         ended.job,
         Step::ReadRuleBeforeDisarming,
         rules(&[other_rule(true)]),
+        inputs(60),
+        &policy,
+    );
+    // Whether there is a result of its own after all.
+    expect_step(&ended, "ReadResultsOnceMore");
+    let ended = decide(
+        ended.job,
+        Step::ReadResultsOnceMore,
+        results(&[theirs.clone()]),
         inputs(60),
         &policy,
     );
@@ -1730,4 +1739,34 @@ fn a_baseline_takes_a_whole_answer_in_no_time() {
     // Quadratic, this would take minutes.
     baseline.extend(ids.iter().map(String::as_str).zip(0..));
     assert_eq!(baseline.parts().0.len(), Baseline::MAX);
+}
+
+#[test]
+fn nothing_that_has_a_device_begin_goes_out_once_the_deadline_has_passed() {
+    let policy = Policy::default();
+    let looked = |stage, step, answer, seconds| {
+        let decision = decide(job(stage), step, answer, inputs(seconds), &policy);
+        describe(&decision, at(seconds))
+    };
+    let before_writing = || Step::ReadResultsBeforeWriting {
+        exists: false,
+        seen_at: at(3_599),
+        again: false,
+    };
+    for (seconds, writes, wakes) in [
+        (3_599, "Step CreateRule", "Step SendConnectionRequest"),
+        (
+            3_600,
+            "Step ReadRuleBeforeDisarming",
+            "Step ReadRuleBeforeDisarming",
+        ),
+    ] {
+        let step = before_writing();
+        let next = looked(Stage::CreateRule, step, results(&[]), seconds);
+        assert_eq!(next, writes);
+        let stands = rules(&[our_rule(true)]);
+        let step = Step::ReadRuleAfterArming;
+        let next = looked(Stage::CreateRule, step, stands, seconds);
+        assert_eq!(next, wakes);
+    }
 }

@@ -1,5 +1,6 @@
 //! Copies of a job: what one of them can see of the other, and what it must not say before it has looked.
 
+use super::stages::finished;
 use super::*;
 use crate::job::stages::preflight::Sign;
 
@@ -8,7 +9,7 @@ pub(super) struct Nbi {
     rows: Vec<ResultRow>,
     rules: Vec<RuleRow>,
     pub(super) is_down: bool,
-    version: &'static str,
+    pub(super) version: &'static str,
     /// POST finds the rule's id taken, whatever reads show.
     pub(super) is_taken: bool,
 }
@@ -287,14 +288,28 @@ fn a_copy_does_not_take_the_version_for_one_from_before() {
         redelivered: true,
         ..inputs(300)
     };
-    for inputs in [inputs(300), cancelled(300), redelivered] {
+    for (inputs, verifies) in [
+        (inputs(300), true),
+        (cancelled(300), false),
+        (redelivered, true),
+    ] {
         let (over, calls) = deliver(copy(), inputs, &policy, &done);
         assert_eq!(
             verdict(&over),
             "Finish completed/already_done impact applied rule deactivated"
         );
-        assert!(!calls.contains(&"read_version"), "{calls:?}");
+        assert_eq!(calls.contains(&"read_version"), verifies, "{calls:?}");
     }
+    // A success that is a copy's proves the new version as little as its own.
+    let mut old = Nbi::new(&[success(180)], &[our_rule(false)]);
+    old.version = "1.0";
+    let (waits, _) = deliver(copy(), inputs(300), &policy, &old);
+    assert!(matches!(waits.next, Next::Wait { .. }), "{:?}", waits.next);
+    let (over, _) = deliver(waits.job, inputs(3_000), &policy, &old);
+    assert_eq!(
+        verdict(&over),
+        "Finish failed/version_mismatch impact unknown rule not_created"
+    );
     // Nobody has reported, and the job shall end: what the device runs is no matter any more.
     let nothing = Nbi::new(&[], &[]);
     let (over, calls) = deliver(copy(), cancelled(300), &policy, &nothing);
@@ -372,4 +387,82 @@ fn a_request_that_is_sent_again_after_a_pause_knows_its_own_tag() {
     // It has put the rule away itself, before another try.
     job.progress.attempt = 2;
     assert!(arms(&job, "nbi-upgrade job job-1"));
+}
+
+#[test]
+fn what_a_device_reports_after_the_order_leaves_the_job_cancelled() {
+    let policy = Policy::default();
+    let awaits = job(Stage::AwaitResult);
+    let arrived = Job::new(order());
+    // The order is of second 240.
+    for (row, impact, before) in [
+        (success as fn(i64) -> ResultRow, "applied", "completed"),
+        (|seconds| faulted(seconds, 9010), "possible", "failed"),
+    ] {
+        let after = Nbi::new(&[row(300)], &[our_rule(false)]);
+        let (over, _) = deliver(arrived.clone(), cancelled(400), &policy, &after);
+        assert_eq!(finished(&over), ("cancelled", "cancelled", impact));
+        // It came while the results were on their way.
+        let answer = results(&[row(300)]);
+        let over = decide(
+            awaits.clone(),
+            Step::ReadResults,
+            answer,
+            cancelled(400),
+            &policy,
+        );
+        let exit = over.job.progress.exit.unwrap();
+        assert!(
+            matches!(&exit, Exit::End(ending) if ending.outcome == Outcome::Cancelled && ending.impact.name() == impact),
+            "{exit:?}"
+        );
+        // What it had reported before is the outcome.
+        let earlier = Nbi::new(&[row(200)], &[our_rule(false)]);
+        let (over, _) = deliver(arrived.clone(), cancelled(400), &policy, &earlier);
+        assert_eq!(finished(&over).0, before);
+    }
+}
+
+#[test]
+fn a_device_that_a_copy_may_have_upgraded_is_not_said_to_be_untouched() {
+    let policy = Policy {
+        verify: true,
+        ..Policy::default()
+    };
+    let current = Nbi::new(&[], &[]);
+    for (redelivered, impact) in [(false, "none"), (true, "possible")] {
+        let mut arrived = Job::new(order());
+        arrived.order_mut().expected_version = Some("2.0".to_owned());
+        let inputs = Inputs {
+            redelivered,
+            ..inputs(60)
+        };
+        let (over, _) = deliver(arrived, inputs, &policy, &current);
+        assert_eq!(finished(&over), ("completed", "already_current", impact));
+    }
+}
+
+#[test]
+fn an_armed_rule_that_shows_no_file_is_not_written_over_by_the_job_that_may_have_armed_it() {
+    let policy = Policy {
+        tag_rules: true,
+        ..Policy::default()
+    };
+    let without_file = |tag: Option<&str>| RuleRow {
+        file: None,
+        description: tag.map(str::to_owned),
+        ..our_rule(true)
+    };
+    let writes = |rule: RuleRow, redelivered| {
+        let nbi = Nbi::new(&[], &[rule]);
+        let inputs = Inputs {
+            redelivered,
+            ..inputs(60)
+        };
+        let (_, calls) = deliver(job(Stage::CreateRule), inputs, &policy, &nbi);
+        calls.contains(&"update_rule")
+    };
+    assert!(writes(without_file(None), false));
+    assert!(!writes(without_file(None), true));
+    assert!(!writes(without_file(Some("nbi-upgrade job job-1")), false));
 }
