@@ -5,13 +5,14 @@
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use lapin::tcp::{AMQPUriTcpExt, AsyncTcpStream, OwnedIdentity, OwnedTLSConfig};
 use lapin::uri::{AMQPScheme, AMQPUri};
-use lapin::{Channel, Connection, ConnectionProperties, ConnectionStatus, ErrorKind, runtime};
+use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, runtime};
 use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
 
@@ -33,9 +34,20 @@ const REPLY_SUCCESS: u16 = 200;
 pub(super) struct Ending {
     token: CancellationToken,
     reason: OnceLock<String>,
+    /// Whether the broker has refused a publish for want of a permission, and has not said since that it is there.
+    pub(super) may_not_publish: AtomicBool,
 }
 
 impl Ending {
+    /// The end of the generation after this one; whether it may publish goes on with it.
+    pub(super) fn next(&self) -> Self {
+        let may_not_publish = AtomicBool::new(self.may_not_publish.load(Ordering::Relaxed));
+        Self {
+            may_not_publish,
+            ..Self::default()
+        }
+    }
+
     /// Ends the generation; only the first reason counts.
     pub(super) fn end(&self, reason: impl Into<String>) {
         self.reason.get_or_init(|| reason.into());
@@ -67,11 +79,6 @@ pub(super) async fn guarded(
     if AssertUnwindSafe(task).catch_unwind().await.is_err() {
         ending.end(format!("the task for {what} panicked"));
     }
-}
-
-/// Whether an error on a connection's event stream has ended one of its channels only: the library tells both there.
-pub(super) fn is_of_a_channel(error: &lapin::Error, status: &ConnectionStatus) -> bool {
-    error.is_amqp_soft_error() && status.connected()
 }
 
 /// What a connection is for; part of its name on the broker.

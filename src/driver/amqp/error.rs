@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use lapin::ConnectionStatus;
+
 /// The broker, or the way to it, failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("failed to {action}: {cause}{}", remedy.as_ref().map(|remedy| format!("; {remedy}")).unwrap_or_default())]
@@ -83,6 +85,11 @@ pub(super) fn text(error: &lapin::Error) -> String {
         lapin::ErrorKind::ProtocolError(error) => error.get_message().to_string(),
         _ => error.to_string(),
     }
+}
+
+/// Whether an error on a connection's event stream has ended one of its channels only: the library tells both there.
+pub(super) fn is_of_a_channel(error: &lapin::Error, status: &ConnectionStatus) -> bool {
+    error.is_amqp_soft_error() && status.connected()
 }
 
 /// Awaits a call to the broker for at most `limit`.

@@ -15,9 +15,10 @@ use secrecy::{ExposeSecret, SecretString};
 use super::connection::{self, CALL_TIMEOUT, Purpose};
 use super::error::{BrokerError, bounded};
 use super::greeting::reach;
-use super::outgoing::short;
+use super::outgoing::{Target, short};
 use super::settings::{AmqpSettings, TopologyMode};
 use super::topology::{self, Object};
+use crate::message::EventKind;
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -266,16 +267,23 @@ async fn may_configure(
 }
 
 /// Publishes what the broker must refuse, wherever a worker publishes.
-async fn may_write(settings: &AmqpSettings, connection: &Connection) -> Result<(), BrokerError> {
-    for exchange in ["results", "dead", ""] {
-        let name = match exchange {
-            "" => String::new(),
-            last => format!("{}.{last}", settings.prefix),
-        };
-        let shown = if name.is_empty() {
+pub(super) async fn may_write(
+    settings: &AmqpSettings,
+    connection: &Connection,
+) -> Result<(), BrokerError> {
+    // With keys as they are used, as a topic permission looks at them.
+    let event = format!("{}.-", EventKind::Completed.event_type());
+    for target in [
+        Target::Results(event),
+        Target::Dead,
+        Target::Requests,
+        Target::Steps,
+    ] {
+        let (exchange, key) = target.address(&settings.prefix);
+        let shown = if exchange.is_empty() {
             "the default exchange"
         } else {
-            &name
+            &exchange
         };
         let action = || format!("write to {shown}");
         let channel = connection::channel(connection, "permissions").await?;
@@ -290,9 +298,9 @@ async fn may_write(settings: &AmqpSettings, connection: &Connection) -> Result<(
             .with_expiration("never".into())
             .with_user_id("nbi-upgrade-check-is-nobody".into());
         let published = async {
+            let (exchange, key) = (short(&exchange)?, short(&key)?);
             let options = BasicPublishOptions::default();
-            let key = short("nbi-upgrade-check")?;
-            let confirm = channel.basic_publish(short(&name)?, key, options, b"", impossible);
+            let confirm = channel.basic_publish(exchange, key, options, b"", impossible);
             let confirm = bounded(action, CALL_TIMEOUT, confirm).await?;
             bounded(action, CALL_TIMEOUT, confirm).await.map(|_| ())
         };
@@ -337,12 +345,14 @@ fn refusal(
     match answer {
         Err(error) if error.code == Some(403) => {
             let status = connection.status();
-            let remedy = format!(
-                "rabbitmqctl set_permissions -p {} {} {}",
-                shell_word(&status.vhost().to_string()),
-                shell_word(&status.username()),
-                topology::permissions(&settings.prefix, settings.topology)
-            );
+            let vhost = shell_word(&status.vhost().to_string());
+            let user = shell_word(&status.username());
+            let remedy = if error.cause.contains("access to topic") {
+                format!("rabbitmqctl clear_topic_permissions -p {vhost} {user}")
+            } else {
+                let all = topology::permissions(&settings.prefix, settings.topology);
+                format!("rabbitmqctl set_permissions -p {vhost} {user} {all}")
+            };
             Err(error.with_remedy(remedy))
         }
         Err(error) if error.code.is_none() => Err(error),

@@ -16,8 +16,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::connection::{self, CALL_TIMEOUT, Ending, Purpose, is_of_a_channel};
-use super::error::{BrokerError, bounded};
+use super::connection::{self, CALL_TIMEOUT, Ending, Purpose};
+use super::error::{BrokerError, bounded, is_of_a_channel};
 use super::outgoing::{Outgoing, Target, short};
 use super::properties;
 use super::publish::Publisher;

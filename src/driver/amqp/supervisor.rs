@@ -5,6 +5,7 @@
 //! lives and ends as a whole: one path for every failure. Between generations the wait grows from half a second to ten seconds, with full
 //! jitter, so that many workers do not come back in step; what no retry heals is tried at the longest wait, and said precisely.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -16,11 +17,13 @@ use secrecy::SecretString;
 use tokio::task::JoinSet;
 
 use super::campaign;
-use super::connection::{self, Ending, Purpose, guarded, is_of_a_channel};
+use super::connection::{self, Ending, Purpose, guarded};
 use super::consume::{Intaker, Source};
 use super::depths;
-use super::error::{self, BrokerError};
+use super::error::{self, BrokerError, is_of_a_channel};
+use super::probe;
 use super::publish::Publisher;
+use super::settings::AmqpSettings;
 use super::shared::{Link, Shared};
 use super::topology;
 use super::{answers, orders};
@@ -40,6 +43,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     // Workers of a fleet begin at different brokers of the list; then each goes through it in a circle.
     let first = usize::from(fastrand::u16(..));
     let mut number = 0;
+    let mut ending = Arc::new(Ending::default());
     while !shared.closing.is_cancelled() {
         let urls = connection::brokers(&shared.settings).await;
         let url = urls.map(|urls| urls.get((first + number) % urls.len().max(1)).cloned());
@@ -48,7 +52,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
         let (broker, outcome) = match url {
             Ok(Some(url)) => {
                 let broker = connection::redacted(&url);
-                (broker, generation(&shared, number, &url).await)
+                ending = Arc::new(ending.next());
+                (broker, generation(&shared, number, &url, &ending).await)
             }
             Ok(None) => {
                 let reason = "no URL is configured";
@@ -109,10 +114,10 @@ async fn generation(
     shared: &Arc<Shared>,
     number: usize,
     url: &SecretString,
+    ending: &Arc<Ending>,
 ) -> Result<String, BrokerError> {
-    let ending = Arc::new(Ending::default());
     let built = tokio::select! {
-        built = build(shared, number, url, &ending) => built,
+        built = build(shared, number, url, ending) => built,
         () = shared.closing.cancelled() => return Ok("closed".to_owned()),
     };
     let built = built.inspect_err(|_| unblocked(shared))?;
@@ -120,7 +125,7 @@ async fn generation(
         shared.consumers.spawn(intaker.run());
     }
     shared.consumers.spawn(guarded(
-        Arc::clone(&ending),
+        Arc::clone(ending),
         "campaigns",
         campaign::run(
             Arc::clone(shared),
@@ -196,6 +201,9 @@ async fn build(
         ));
     }
     topology::apply(&consuming, settings, settings.topology).await?;
+    if ending.may_not_publish.load(Ordering::Relaxed) {
+        look_at_permission(settings, url, ending).await?;
+    }
     let blocked = shared.blocked.subscribe();
     let publisher = Publisher::open(
         Arc::clone(&publishing),
@@ -246,6 +254,26 @@ async fn build(
         _channels: channels,
         _watchers: watchers,
     })
+}
+
+/// After a refusal nothing is consumed before the broker would take what we publish: what is in hand comes again with every generation, and
+/// each time counts towards its delivery limit.
+///
+/// On a connection of its own, as an alarm blocks the one that publishes. What the broker does not answer then is not refused.
+async fn look_at_permission(
+    settings: &AmqpSettings,
+    url: &SecretString,
+    ending: &Ending,
+) -> Result<(), BrokerError> {
+    let connection = connection::connect(settings, url, Purpose::Topology).await?;
+    let answer = probe::may_write(settings, &connection).await;
+    connection::close(&connection).await;
+    match answer {
+        Ok(()) => ending.may_not_publish.store(false, Ordering::Relaxed),
+        Err(error) if error.code == Some(403) => return Err(error),
+        Err(_) => {}
+    }
+    Ok(())
 }
 
 /// Follows a connection's events until the generation ends. A blocked connection is waited out, and what ends one channel alone is for

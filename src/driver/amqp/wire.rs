@@ -1,6 +1,7 @@
 //! What every publish needs: channels in confirm mode, a message written to one, and patience with the broker's answer.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
@@ -118,6 +119,9 @@ impl Wire {
             outcome = within(limit, self.blocked.clone(), call) => match outcome {
                 None => Err(PublishError::TimedOut(limit)),
                 Some(outcome) => outcome.map_err(|error| {
+                    if error::code(&error) == Some(403) {
+                        self.ending.may_not_publish.store(true, Ordering::Relaxed);
+                    }
                     self.ending.end(format!("publishing failed: {}", error::text(&error)));
                     PublishError::Lost(error::text(&error))
                 }),

@@ -6,6 +6,7 @@ mod alarms; // memory alarms
 mod cluster; // three nodes: killed, cut off
 mod lateness; // delay queues after a broker was killed
 mod others; // queues of others: full, unbound, silent
+mod permissions; // rights taken away and given back
 mod queues; // queues deleted, full, held for too long
 mod soak; // everything at once, for long
 mod steps; // steps that panic, steps that never end
