@@ -23,6 +23,7 @@ use super::properties;
 use super::settings::AmqpSettings;
 use super::shared::{Link, Settler, Shared};
 use super::stream::{Start, Stream, StreamReader};
+use super::take;
 use crate::message::control::{Answer, AnswerReason, Command, Scope, Verb};
 use crate::message::{EventKind, FieldFault, job_id_of_event};
 
@@ -85,7 +86,7 @@ async fn batch(consumer: &mut Consumer) -> Option<Vec<Original>> {
 async fn answer(shared: &Shared, link: &Arc<Link>, batch: Vec<Original>) {
     let commands: Vec<_> = batch
         .iter()
-        .map(|original| Command::decode(&original.data))
+        .map(|original| take::command(&original.data))
         .collect();
     let jobs: Vec<String> = commands
         .iter()

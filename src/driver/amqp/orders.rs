@@ -17,7 +17,8 @@ use super::properties;
 use super::publish::Publisher;
 use super::shared::Shared;
 use super::stream::{Record, Start, Stream, StreamReader};
-use crate::message::control::{Command, MARK_TYPE, Orders};
+use super::take;
+use crate::message::control::{MARK_TYPE, Orders};
 
 /// Reads all commands that are there.
 ///
@@ -120,7 +121,7 @@ fn apply(orders: &Orders, record: &Record, now: Timestamp) {
     if record.kind.as_deref() == Some(MARK_TYPE) {
         return orders.seen(at, now);
     }
-    if let Ok(command) = Command::decode(&record.body) {
+    if let Ok(command) = take::command(&record.body) {
         orders.apply(&command, at, now);
     }
 }

@@ -5,13 +5,14 @@
 //! lives and ends as a whole: one path for every failure. Between generations the wait grows from half a second to ten seconds, with full
 //! jitter, so that many workers do not come back in step; what no retry heals is tried at the longest wait, and said precisely.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff;
-use futures_util::{Stream, StreamExt};
+use futures_util::{FutureExt, Stream, StreamExt};
 use lapin::{Channel, Connection, ConnectionStatus, Event};
 use secrecy::SecretString;
 use tokio::task::JoinSet;
@@ -117,7 +118,7 @@ async fn generation(
     ending: &Arc<Ending>,
 ) -> Result<String, BrokerError> {
     let built = tokio::select! {
-        built = build(shared, number, url, ending) => built,
+        built = unharmed(build(shared, number, url, ending)) => built,
         () = shared.closing.cancelled() => return Ok("closed".to_owned()),
     };
     let built = built.inspect_err(|_| unblocked(shared))?;
@@ -156,6 +157,17 @@ async fn generation(
         .ledger
         .generation_ended(number, 2 * shared.settings.heartbeat + UNCERTAIN);
     Ok(ending.reason())
+}
+
+/// A panic while a generation is built must not end the supervisor: nobody would connect any more.
+async fn unharmed<T>(
+    building: impl Future<Output = Result<T, BrokerError>>,
+) -> Result<T, BrokerError> {
+    let built = AssertUnwindSafe(building).catch_unwind().await;
+    built.unwrap_or_else(|_| {
+        let cause = "it panicked, which is a fault of this worker; please report it";
+        Err(BrokerError::new("build a connection", cause))
+    })
 }
 
 /// A block ends with its connection: the next one is told anew.
@@ -328,6 +340,15 @@ mod tests {
                 .iter()
                 .any(|wait| *wait > Duration::from_secs(5))
         );
+    }
+
+    #[tokio::test]
+    async fn a_panic_while_a_generation_is_built_is_an_error_and_not_the_end() {
+        assert_eq!(unharmed(async { Ok(1) }).await, Ok(1));
+        let poison = async { panic!("poison") };
+        let error = unharmed::<u8>(poison).await.unwrap_err();
+        assert!(!error.is_permanent(), "{error}");
+        assert!(error.to_string().contains("it panicked"), "{error}");
     }
 
     #[test]

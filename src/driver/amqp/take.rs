@@ -19,6 +19,7 @@ use super::outgoing::{Outgoing, Target};
 use super::properties;
 use super::shared::{Settler, Shared, Token};
 use crate::driver::Delivery;
+use crate::message::control::Command;
 use crate::message::{DeadLetter, FieldFault, Named, Rejection, StepError, Work};
 
 /// What a publish that is under way may take when the worker stops.
@@ -256,13 +257,27 @@ impl Intaker {
 /// What is said of a request whose decoding panicked.
 fn undecodable() -> Rejection {
     Rejection {
-        faults: vec![FieldFault {
-            field: "body".to_owned(),
-            message: "cannot be decoded, which is a fault of this worker; please report it"
-                .to_owned(),
-        }],
+        faults: vec![undecodable_body()],
         ..Rejection::default()
     }
+}
+
+fn undecodable_body() -> FieldFault {
+    FieldFault {
+        field: "body".to_owned(),
+        message: "cannot be decoded, which is a fault of this worker; please report it".to_owned(),
+    }
+}
+
+/// The command in a message. One whose decoding panics is not valid: it stands in the stream, and is read by every worker that connects.
+pub(super) fn command(body: &[u8]) -> Result<Command, Vec<FieldFault>> {
+    command_by(|| Command::decode(body))
+}
+
+fn command_by(
+    decode: impl FnOnce() -> Result<Command, Vec<FieldFault>>,
+) -> Result<Command, Vec<FieldFault>> {
+    caught(decode).unwrap_or_else(|| Err(vec![undecodable_body()]))
 }
 
 /// A panic on a message must not end the consumer: the message would come again and again.
@@ -278,5 +293,12 @@ mod tests {
     fn a_panic_while_decoding_is_caught() {
         assert_eq!(caught(|| 1), Some(1));
         assert_eq!(caught(|| -> u8 { panic!("poison") }), None);
+    }
+
+    #[test]
+    fn a_command_whose_decoding_panics_is_not_valid() {
+        assert!(command(br#"{"command":"cancel","job_id":"job"}"#).is_ok());
+        let faults = command_by(|| panic!("poison")).unwrap_err();
+        assert_eq!(faults, [undecodable_body()]);
     }
 }

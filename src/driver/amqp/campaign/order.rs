@@ -8,6 +8,7 @@ use super::super::error::BrokerError;
 use super::super::orders;
 use super::super::record::{Record, Start};
 use super::super::stream::StreamReader;
+use super::super::take;
 use super::coordinator::{Coordinator, Input};
 use super::leader::Leader;
 use super::outlet::Outlet;
@@ -44,7 +45,7 @@ impl Order {
             verb,
             scope,
             arm_again,
-        } = Command::decode(&entry.body).ok()?;
+        } = take::command(&entry.body).ok()?;
         let campaign_id = match scope {
             Scope::Campaign(id) => Some(id),
             Scope::All => None,
