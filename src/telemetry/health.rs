@@ -1,5 +1,6 @@
 //! What readiness knows: the broker, the circuit, and whether the worker stops.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -13,7 +14,8 @@ struct State {
     broker_was_connected: bool,
     broker_trouble: Option<String>,
     broker_blocks: Option<String>,
-    events_trouble: Option<String>,
+    /// Why no queue takes what goes to an exchange.
+    unrouted: BTreeMap<&'static str, String>,
     circuit_trouble: Option<String>,
     is_stopping: bool,
     is_paused: bool,
@@ -63,8 +65,8 @@ impl Health {
         let mut state = self.lock();
         state.broker_is_connected = true;
         state.broker_trouble = None;
-        // Whether a queue takes events shows anew.
-        state.events_trouble = None;
+        // Whether a queue takes what is published shows anew.
+        state.unrouted.clear();
         std::mem::replace(&mut state.broker_was_connected, true)
     }
 
@@ -79,14 +81,14 @@ impl Health {
         self.lock().broker_blocks = reason.map(str::to_owned);
     }
 
-    /// Why no queue takes events, or `None` as one has taken an event. Says whether that is news.
-    pub(super) fn events_unrouted(&self, reason: Option<&str>) -> bool {
-        let mut state = self.lock();
-        let is_news = state.events_trouble.is_some() != reason.is_some();
-        if is_news {
-            state.events_trouble = reason.map(str::to_owned);
+    /// Why no queue takes what goes to an exchange, or `None` as one has taken something. Says whether that is news.
+    pub(super) fn unrouted(&self, exchange: &'static str, reason: Option<&str>) -> bool {
+        let unrouted = &mut self.lock().unrouted;
+        match reason {
+            Some(_) if unrouted.contains_key(exchange) => false,
+            Some(reason) => unrouted.insert(exchange, reason.to_owned()).is_none(),
+            None => unrouted.remove(exchange).is_some(),
         }
-        is_news
     }
 
     pub(super) fn circuit_opened(&self, reason: &str) {
@@ -121,12 +123,10 @@ impl Health {
                 why,
             });
         }
-        if let Some(reason) = &state.events_trouble {
-            missing.push(Missing {
-                what: "broker",
-                why: reason.clone(),
-            });
-        }
+        missing.extend(state.unrouted.values().map(|reason| Missing {
+            what: "broker",
+            why: reason.clone(),
+        }));
         if let Some(reason) = &state.circuit_trouble {
             missing.push(Missing {
                 what: "circuit",

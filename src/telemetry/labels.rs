@@ -37,6 +37,9 @@ pub(super) const EXCHANGES: [&str; 8] = [
     "campaigns",
 ];
 
+/// Those of them to which queues must be bound.
+pub(super) const BOUND: [&str; 3] = ["results", "requests", "dead"];
+
 /// Fields of a request that can be at fault; `body` is the whole.
 pub(super) const FIELDS: [&str; 19] = [
     "job_id",

@@ -246,25 +246,21 @@ pub(super) async fn publish_once(
                 telemetry.reply_failed(queue, &error.to_string());
                 continue;
             }
-            (target @ Target::Results(_), PublishError::Returned(_)) => {
-                let prefix = link.publisher.prefix();
-                let reason = format!(
-                    "nothing is bound to {}: bind queue \"{prefix}.events\" to it with key \"#\"",
-                    target.name(prefix)
-                );
-                if link.publisher.declares() {
-                    // The next generation binds the queue again.
-                    link.ending.end(reason);
-                } else {
-                    telemetry.events_unrouted(&reason);
-                }
-            }
             (target, PublishError::Returned(why)) => {
-                // An object is missing: the next generation declares it again, or says so.
-                link.ending.end(format!(
-                    "{} is missing ({why})",
-                    target.name(link.publisher.prefix())
-                ));
+                let prefix = link.publisher.prefix();
+                match unbound(target, prefix) {
+                    // No generation sees a binding, and none would make it.
+                    Some(reason) if !link.publisher.declares() => {
+                        telemetry.unrouted(target.label(), &reason);
+                    }
+                    // The next generation binds the queue again.
+                    Some(reason) => link.ending.end(reason),
+                    // The next generation declares the queue again, or says so.
+                    None => {
+                        let name = target.name(prefix);
+                        link.ending.end(format!("{name} is missing ({why})"));
+                    }
+                }
             }
             (_, PublishError::NotRequested) => {
                 link.ending.end("the channel is not in confirm mode")
@@ -274,6 +270,20 @@ pub(super) async fn publish_once(
         failed.push((message.clone(), error));
     }
     failed
+}
+
+/// What is wrong where an exchange leads nowhere, and the remedy; `None`: the message goes to a queue.
+fn unbound(target: &Target, prefix: &str) -> Option<String> {
+    let (queue, key) = match target {
+        Target::Results(_) => ("events", "#"),
+        Target::Requests => ("requests", "#"),
+        Target::Dead => ("dead", ""),
+        _ => return None,
+    };
+    let name = target.name(prefix);
+    Some(format!(
+        "nothing is bound to {name}: bind queue \"{prefix}.{queue}\" to it with key \"{key}\""
+    ))
 }
 
 /// What a requester's own queue does is his matter; what ended the generation is not.

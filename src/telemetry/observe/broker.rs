@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{TARGET, cut};
 use crate::message::Named;
 use crate::telemetry::Telemetry;
-use crate::telemetry::labels::{DEPTHS, EXCHANGES, QUEUES, closed};
+use crate::telemetry::labels::{BOUND, DEPTHS, EXCHANGES, QUEUES, closed};
 use crate::telemetry::trouble::SoFar;
 
 impl Telemetry {
@@ -49,15 +49,16 @@ impl Telemetry {
             .with_label_values(&[exchange])
             .observe(took.as_secs_f64());
         tracing::trace!(target: TARGET, exchange, duration_ms = took.as_secs_f64() * 1_000.0, "message published");
-        if exchange == "results" && self.health.events_unrouted(None) {
-            tracing::info!(target: TARGET, "events reach a queue again");
+        if BOUND.contains(&exchange) && self.health.unrouted(exchange, None) {
+            tracing::info!(target: TARGET, exchange, "messages reach a queue again");
         }
     }
 
-    /// No queue takes events: jobs stay in hand until one does.
-    pub fn events_unrouted(&self, reason: &str) {
-        if self.health.events_unrouted(Some(cut(reason))) {
-            tracing::warn!(target: TARGET, reason = cut(reason), "events reach no queue");
+    /// No queue takes what goes to an exchange, `results`, `requests` or `dead`: what is published stays in hand until one does.
+    pub fn unrouted(&self, exchange: &'static str, reason: &str) {
+        let exchange = closed(exchange, &EXCHANGES);
+        if self.health.unrouted(exchange, Some(cut(reason))) {
+            tracing::warn!(target: TARGET, exchange, reason = cut(reason), "messages reach no queue");
         }
     }
 

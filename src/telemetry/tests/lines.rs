@@ -276,7 +276,7 @@ fn texts_of_others_stay_within_their_line() {
         telemetry.reply_failed(EVIL, EVIL);
         telemetry.broker_lost(EVIL, EVIL, Duration::ZERO);
         telemetry.broker_blocked(Some(EVIL));
-        telemetry.events_unrouted(EVIL);
+        telemetry.unrouted("results", EVIL);
         telemetry.circuit_opened(EVIL);
         let fault = FaultPolicy::default()
             .fault_in(&format!("FaultCode 9010 {EVIL}"))

@@ -182,7 +182,7 @@ fn tell_everything(telemetry: &Telemetry) {
     telemetry.broker_blocked(Some("low on disk"));
     telemetry.broker_blocked(None);
     telemetry.broker_blocked(Some("low on disk"));
-    telemetry.events_unrouted("nothing is bound");
+    telemetry.unrouted("results", "nothing is bound");
     telemetry.published("results", took);
     telemetry.reply_failed("answers", "no such queue");
     telemetry.emergency_stop(true);
@@ -737,12 +737,14 @@ fn readiness_lists_what_is_missing() {
     assert_eq!(missing(), [("broker", "not connected yet".to_owned())]);
     telemetry.broker_connected("broker:5672");
     assert!(telemetry.readiness().is_ready());
-    telemetry.events_unrouted("nothing is bound");
-    assert_eq!(missing(), [("broker", "nothing is bound".to_owned())]);
-    telemetry.published("steps", Duration::ZERO);
-    assert_eq!(missing().len(), 1, "only an event says that events arrive");
-    telemetry.published("results", Duration::ZERO);
-    assert!(telemetry.readiness().is_ready());
+    for exchange in ["results", "requests", "dead"] {
+        telemetry.unrouted(exchange, "nothing is bound");
+        assert_eq!(missing(), [("broker", "nothing is bound".to_owned())]);
+        telemetry.published("steps", Duration::ZERO);
+        assert_eq!(missing().len(), 1, "what goes elsewhere says nothing");
+        telemetry.published(exchange, Duration::ZERO);
+        assert!(telemetry.readiness().is_ready(), "{exchange}");
+    }
     telemetry.circuit_opened("HTTP 401");
     assert_eq!(
         missing(),

@@ -24,9 +24,31 @@ const OTHERS: usize = 8;
 const AWHILE: Duration = Duration::from_secs(5);
 
 async fn bind(vhost: &Vhost, queue: &str, key: &str) {
-    let path = format!("/api/bindings/{}/e/upgrade.results/q/{queue}", vhost.name());
+    bind_to(vhost, "upgrade.results", queue, key).await;
+}
+
+pub(super) async fn bind_to(vhost: &Vhost, exchange: &str, queue: &str, key: &str) {
+    let path = format!("/api/bindings/{}/e/{exchange}/q/{queue}", vhost.name());
     let binding = format!(r#"{{"routing_key":"{key}"}}"#);
     aside(move || Node::shared().api("POST", &path, Some(&binding))).await;
+}
+
+/// Takes a binding away; `key` as the management API writes it.
+async fn unbind(vhost: &Vhost, exchange: &str, queue: &str, key: &str) {
+    let path = format!(
+        "/api/bindings/{}/e/{exchange}/q/{queue}/{key}",
+        vhost.name()
+    );
+    aside(move || Node::shared().api("DELETE", &path, None)).await;
+}
+
+/// Waits until the worker is not ready for this reason.
+async fn is_not_ready(bench: &Bench, reason: &str) {
+    let said = format!("not ready; broker: {reason}");
+    until("what is missing", PATIENCE, async || {
+        bench.telemetry.readiness().to_string().starts_with(&said)
+    })
+    .await;
 }
 
 /// Suspends or resumes the process of the queue `theirs`: meanwhile it confirms nothing.
@@ -96,25 +118,60 @@ async fn events_that_no_queue_takes_are_waited_out_where_bindings_are_somebody_e
     let bench = Bench::with(&vhost, checks).await;
     bench.submit("job").await;
     let delivery = bench.receive().await;
-    let path = format!(
-        "/api/bindings/{}/e/upgrade.results/q/upgrade.events/%23",
-        vhost.name()
-    );
-    aside(move || Node::shared().api("DELETE", &path, None)).await;
+    unbind(&vhost, "upgrade.results", "upgrade.events", "%23").await;
     let driver = Arc::clone(&bench.driver);
     let carried =
         tokio::spawn(async move { driver.carry_out(delivery.token, ended(delivery.work)).await });
-    let said = "not ready; broker: nothing is bound to exchange \"upgrade.results\"";
-    until("what is missing", PATIENCE, async || {
-        bench.telemetry.readiness().to_string().starts_with(said)
-    })
-    .await;
+    is_not_ready(&bench, "nothing is bound to exchange \"upgrade.results\"").await;
     tokio::time::sleep(AWHILE).await;
     assert!(!carried.is_finished());
     bind(&vhost, "upgrade.events", "#").await;
     let outcome = tokio::time::timeout(PATIENCE, carried).await;
     outcome.expect("it goes on").unwrap().unwrap();
     assert!(bench.telemetry.readiness().is_ready());
+    ends_without_a_reconnect(bench).await;
+}
+
+#[tokio::test]
+async fn dead_letters_and_requests_that_no_queue_takes_are_waited_out_where_bindings_are_somebody_elses()
+ {
+    let vhost = shared_vhost().await;
+    let checks = AmqpSettings {
+        topology: TopologyMode::Check,
+        ..settings(&vhost.url())
+    };
+    let bench = Bench::with(&vhost, checks).await;
+    bench.metric_becomes("campaign_leader", 1.0).await;
+    let publish = async |body: &[u8]| {
+        let properties = BasicProperties::default();
+        bench
+            .client
+            .publish("", "upgrade.requests", body, properties)
+            .await;
+    };
+    unbind(&vhost, "upgrade.dead", "upgrade.dead", "~").await;
+    publish(b"{}").await;
+    let missing =
+        "nothing is bound to exchange \"upgrade.dead\" with key \"\": bind queue \"upgrade.dead\"";
+    is_not_ready(&bench, missing).await;
+    tokio::time::sleep(AWHILE).await;
+    bind_to(&vhost, "upgrade.dead", "upgrade.dead", "").await;
+    let letter = bench.client.wait_for("upgrade.dead").await;
+    assert_eq!(letter.body, b"{}");
+    assert!(bench.telemetry.readiness().is_ready());
+
+    unbind(&vhost, "upgrade.requests", "upgrade.requests", "%23").await;
+    publish(
+        br#"{"campaign_id":"spring","firmware_url":"https://files.example/fw.bin","devices":["A"]}"#,
+    )
+    .await;
+    let missing = "nothing is bound to exchange \"upgrade.requests\" with key \"request\": bind queue \"upgrade.requests\"";
+    is_not_ready(&bench, missing).await;
+    tokio::time::sleep(AWHILE).await;
+    bind_to(&vhost, "upgrade.requests", "upgrade.requests", "#").await;
+    let delivery = bench.receive().await;
+    assert!(bench.telemetry.readiness().is_ready());
+    bench.finish(delivery).await;
     ends_without_a_reconnect(bench).await;
 }
 
