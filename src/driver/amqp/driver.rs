@@ -19,10 +19,12 @@ use crate::job::state::Order;
 use crate::message::{Codec, Orders};
 use crate::telemetry::Telemetry;
 
-/// Bound of [`Driver::stop`]: a cancel and its leftovers take at most five seconds each.
+/// Bound of the consumers' end in [`Driver::stop`]: a cancel and its leftovers take at most five seconds each.
 const STOP_TIMEOUT: Duration = Duration::from_secs(11);
-/// Bound of what is still to be answered when the driver closes.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Bound of the rest of [`Driver::stop`]: what the driver settles by itself gives up after three seconds, and then gives back.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(4);
+/// Bound of what the broker is to carry out before the driver closes.
+const CARRIED_OUT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bound of the rest of [`Driver::close`]: a channel and a connection take at most two seconds each.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(4);
 
@@ -85,16 +87,6 @@ impl AmqpDriver {
     pub fn leads(&self) -> bool {
         self.shared.leads.load(Ordering::Relaxed)
     }
-
-    /// Waits until everything is answered: of a delivery whose replacement is published and whose acknowledgement is not carried out
-    /// there would be two.
-    async fn settled(&self) {
-        self.shared.settlements.wait().await;
-        let link = self.shared.link.borrow().clone();
-        if let Some(link) = link {
-            link.settled().await;
-        }
-    }
 }
 
 impl Drop for AmqpDriver {
@@ -147,11 +139,17 @@ impl Driver for AmqpDriver {
             // The broker takes back what was not settled.
             link.ending.end("the consumers did not stop");
         }
+        // Of a delivery whose replacement is published and that is not acknowledged there would be two.
+        let settlements = &self.shared.settlements;
+        settlements.close();
+        drop(tokio::time::timeout(SETTLE_TIMEOUT, settlements.wait()).await);
     }
 
     async fn close(&self) {
-        self.shared.settlements.close();
-        drop(tokio::time::timeout(SETTLE_TIMEOUT, self.settled()).await);
+        let link = self.shared.link.borrow().clone();
+        if let Some(link) = link {
+            drop(tokio::time::timeout(CARRIED_OUT_TIMEOUT, link.settled()).await);
+        }
         self.shared.closing.cancel();
         self.shared.tasks.close();
         drop(tokio::time::timeout(CLOSE_TIMEOUT, self.shared.tasks.wait()).await);

@@ -10,5 +10,6 @@ mod permissions; // rights taken away and given back
 mod queues; // queues deleted, full, held for too long
 mod soak; // everything at once, for long
 mod steps; // steps that panic, steps that never end
+mod stops; // what is under way at a stop
 mod streams; // a stream that does not come back
 mod wire; // connections cut between two frames, half-open, slow
