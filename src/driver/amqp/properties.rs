@@ -25,6 +25,9 @@ const TRACESTATE: &str = "tracestate";
 /// Marks a message published again after it may have been worked on.
 const REDELIVERED: &str = "nbi-upgrade-redelivered";
 
+/// What stands in `reply_to` for a queue of the publisher's own; the broker refuses it from whoever has none on his channel.
+const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
+
 /// The text as AMQP's short string, cut to 255 bytes.
 pub(super) fn cut(text: &str) -> ShortString {
     ShortString::try_new(&text[..text.floor_char_boundary(255)]).unwrap_or_default()
@@ -202,13 +205,16 @@ pub(super) fn of_original(original: &BasicProperties) -> BasicProperties {
         content_type with_content_type,
         content_encoding with_content_encoding,
         correlation_id with_correlation_id,
-        reply_to with_reply_to,
         message_id with_message_id,
         timestamp with_timestamp,
         kind with_type,
         app_id with_app_id,
     );
-    properties
+    let reply_to = original.reply_to().clone();
+    match reply_to.filter(|queue| queue.as_str() != DIRECT_REPLY) {
+        Some(queue) => properties.with_reply_to(queue),
+        None => properties,
+    }
 }
 
 /// Of a delivery that goes to the dead letters: unchanged, and why.
@@ -380,6 +386,19 @@ mod tests {
             .map(|(name, value)| name.as_str().len() + size_of_plain(value))
             .sum();
         assert!(size <= HEADERS_MAX + 8 * 1024, "{size}");
+    }
+
+    #[test]
+    fn a_direct_reply_that_is_nobodys_yet_is_not_copied() {
+        for (reply_to, is_copied) in [
+            ("amq.rabbitmq.reply-to", false),
+            ("amq.rabbitmq.reply-to.g2dk.AAAA", true),
+            ("answers", true),
+        ] {
+            let original = BasicProperties::default().with_reply_to(reply_to.into());
+            let copy = of_original(&original);
+            assert_eq!(copy.reply_to().is_some(), is_copied, "{reply_to}");
+        }
     }
 
     #[test]
