@@ -23,8 +23,10 @@ pub(super) type Key = StepKey;
 const TIMES_IN_VIEW: usize = 4;
 /// Lost acknowledgements remembered: what one connection loses with both prefetches at their highest.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(20_000).expect("20,000 is not 0");
-/// A lost acknowledgement is answered by a redelivery soon, or by another worker. Later the same key may be a new life of the job.
-const REMEMBERED_FOR: Duration = Duration::from_secs(600);
+/// A lost acknowledgement of a request is answered by a redelivery soon, or by another worker. Later the same key may be a new life of the job.
+const REQUEST_REMEMBERED_FOR: Duration = Duration::from_secs(600);
+/// The key of a later step says when its stages began, and is that of no other life: it is remembered for as long as an outage may last.
+const STEP_REMEMBERED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What became of the continuation that a copy waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +96,7 @@ impl Ledger {
         let is_replaced = entries
             .lost_acks
             .peek(key)
-            .is_some_and(|since| since.elapsed() < REMEMBERED_FOR);
+            .is_some_and(|since| is_remembered(key, since.elapsed()));
         if redelivered && is_replaced {
             return Admission::Replaced;
         }
@@ -142,6 +144,16 @@ impl Ledger {
             }
         }
     }
+}
+
+/// Whether an acknowledgement that was lost so long ago still counts.
+fn is_remembered(key: &Key, ago: Duration) -> bool {
+    let limit = if key.seq == 0 {
+        REQUEST_REMEMBERED_FOR
+    } else {
+        STEP_REMEMBERED_FOR
+    };
+    ago < limit
 }
 
 /// The right to work on a continuation; given up when dropped.
@@ -239,6 +251,15 @@ mod tests {
         assert!(matches!(ledger.admit(&key(1), true), Admission::Replaced));
         ledger.acknowledged(key(1), 1);
         assert!(matches!(ledger.admit(&key(1), true), Admission::Claimed(_)));
+    }
+
+    #[test]
+    fn a_lost_acknowledgement_of_a_step_outlives_an_outage_and_that_of_a_request_does_not() {
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        assert!(is_remembered(&key(0), minutes(9)) && is_remembered(&key(1), minutes(9)));
+        assert!(!is_remembered(&key(0), minutes(11)) && is_remembered(&key(1), minutes(11)));
+        assert!(is_remembered(&key(1), minutes(23 * 60)));
+        assert!(!is_remembered(&key(1), minutes(25 * 60)));
     }
 
     #[test]
