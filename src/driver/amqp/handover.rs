@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::delay;
+use super::ledger::Key;
 use super::outgoing::{Outgoing, Target};
 use super::properties;
 use super::publish::PublishError;
@@ -58,7 +59,7 @@ pub(super) async fn carry_out(
 async fn settle(shared: &Shared, token: Token, hand_over: HandOver) -> Result<(), DriverError> {
     let replacement = (hand_over.to != Destination::Nowhere).then(|| hand_over.work.key());
     let messages = messages(shared, hand_over);
-    if let Err(error) = publish(shared, messages).await {
+    if let Err(error) = publish(shared, messages, replacement.as_ref()).await {
         token.settler.nack().await;
         return Err(error);
     }
@@ -153,8 +154,13 @@ pub(super) fn event_messages(
 
 /// Publishes until all is confirmed, on whichever generation stands.
 ///
-/// After silence or a lost connection the first try may have arrived all the same: the next one is marked as a possible copy.
-async fn publish(shared: &Shared, mut messages: Vec<Outgoing>) -> Result<(), DriverError> {
+/// After silence or a lost connection the first try may have arrived all the same: the next one is marked as a possible copy, and the ledger
+/// knows it.
+async fn publish(
+    shared: &Shared,
+    mut messages: Vec<Outgoing>,
+    continuation: Option<&Key>,
+) -> Result<(), DriverError> {
     let deadline = Instant::now() + PUBLISH_WITHIN;
     let mut pause = REFUSED_PAUSE_MIN;
     let mut alone = false;
@@ -169,6 +175,13 @@ async fn publish(shared: &Shared, mut messages: Vec<Outgoing>) -> Result<(), Dri
         };
         let failed = publish_once(&link, messages, alone, &shared.telemetry).await;
         alone = any_in_doubt(&failed);
+        if let Some(key) = continuation
+            && failed
+                .iter()
+                .any(|(message, error)| may_be_there(message, error))
+        {
+            shared.ledger.doubt(key.clone());
+        }
         if let Some((message, error)) = failed.first() {
             last = DriverError::NotPublished {
                 target: message.target.name(&shared.settings.prefix),
@@ -302,15 +315,22 @@ fn any_in_doubt(failed: &[(Outgoing, PublishError)]) -> bool {
     failed.iter().any(|(_, error)| is_in_doubt(error))
 }
 
+/// Whether a continuation may have arrived although it failed.
+fn may_be_there(message: &Outgoing, error: &PublishError) -> bool {
+    matches!(message.target, Target::Steps | Target::Delay(_))
+        && matches!(error, PublishError::Lost(_) | PublishError::TimedOut(_))
+}
+
 /// The message for its next try.
 fn again(message: Outgoing, error: &PublishError) -> Outgoing {
-    let is_continuation = matches!(message.target, Target::Steps | Target::Delay(_));
-    match error {
-        PublishError::Lost(_) | PublishError::TimedOut(_) if is_continuation => Outgoing {
-            properties: properties::marked_redelivered(message.properties),
+    if may_be_there(&message, error) {
+        let properties = properties::marked_redelivered(message.properties);
+        Outgoing {
+            properties,
             ..message
-        },
-        _ => message,
+        }
+    } else {
+        message
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) type Key = StepKey;
 /// and that for each prefetch that followed another shortly before its end. No more than that, as they are memory that is passed over
 /// again and again.
 const TIMES_IN_VIEW: usize = 4;
-/// Lost acknowledgements remembered: what one connection loses with both prefetches at their highest.
+/// Continuations known: what one connection loses with both prefetches at their highest.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(20_000).expect("20,000 is not 0");
 /// A lost acknowledgement of a request is answered by a redelivery soon, or by another worker. Later the same key may be a new life of the job.
 const REQUEST_REMEMBERED_FOR: Duration = Duration::from_secs(600);
@@ -36,15 +36,31 @@ enum Fate {
     LetGo,
 }
 
+/// What is known of a continuation that may come again.
+#[derive(Debug, Default)]
+struct Known {
+    /// When its acknowledgement was lost, or may have been, after its replacement was confirmed.
+    lost_ack: Option<Instant>,
+    /// It may be there twice, under two publishes: whatever comes after the first is a copy, though it is new to the broker.
+    is_doubtful: bool,
+}
+
 #[derive(Debug)]
 struct Entries {
     /// A channel only where a copy waits.
     in_hand: HashMap<Key, Option<watch::Sender<Fate>>>,
-    lost_acks: LruCache<Key, Instant>,
+    known: LruCache<Key, Known>,
     /// Acknowledgements that were written, with their generation, oldest first.
     written_acks: VecDeque<(Key, usize, Instant)>,
     /// The last generation that has ended.
     ended: Option<usize>,
+}
+
+impl Entries {
+    fn lost_ack(&mut self, key: Key) {
+        let known = self.known.get_or_insert_mut(key, Known::default);
+        known.lost_ack = Some(Instant::now());
+    }
 }
 
 /// The books of one process.
@@ -73,7 +89,7 @@ impl Ledger {
             in_view: unacknowledged * TIMES_IN_VIEW,
             entries: Mutex::new(Entries {
                 in_hand: HashMap::new(),
-                lost_acks: LruCache::new(REMEMBERED),
+                known: LruCache::new(REMEMBERED),
                 written_acks: VecDeque::new(),
                 ended: None,
             }),
@@ -84,7 +100,8 @@ impl Ledger {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Claims a delivery. Only a *re*delivery can be dropped: the same key as a new message is the job's next life.
+    /// Claims a delivery. Only a *re*delivery, or a copy of what may be there twice, can be dropped: the same key as a new message is the job's
+    /// next life.
     pub(super) fn admit(self: &Arc<Self>, key: &Key, redelivered: bool) -> Admission {
         let mut entries = self.entries();
         if let Some(sender) = entries.in_hand.get_mut(key) {
@@ -93,11 +110,12 @@ impl Ledger {
                 fate: sender.subscribe(),
             });
         }
-        let is_replaced = entries
-            .lost_acks
-            .peek(key)
-            .is_some_and(|since| is_remembered(key, since.elapsed()));
-        if redelivered && is_replaced {
+        if let Some(known) = entries.known.peek(key)
+            && (redelivered || known.is_doubtful)
+            && known
+                .lost_ack
+                .is_some_and(|since| is_remembered(key, since.elapsed()))
+        {
             return Admission::Replaced;
         }
         entries.in_hand.insert(key.clone(), None);
@@ -110,17 +128,33 @@ impl Ledger {
 
     /// Remembers that the replacement is confirmed and the acknowledgement lost.
     pub(super) fn remember(&self, key: Key) {
-        self.entries().lost_acks.put(key, Instant::now());
+        self.entries().lost_ack(key);
+    }
+
+    /// A continuation is published again although it may have arrived. Requests are not: the same key may be the job's next life.
+    pub(super) fn doubt(&self, key: Key) {
+        if key.seq > 0 {
+            let mut entries = self.entries();
+            let known = entries.known.get_or_insert_mut(key, Known::default);
+            known.is_doubtful = true;
+        }
     }
 
     /// The acknowledgement is written; whether it arrives is not known. It may come to be written when its generation is over already.
     pub(super) fn acknowledged(&self, key: Key, generation: usize) {
         let mut entries = self.entries();
         if entries.ended.is_some_and(|ended| generation <= ended) {
-            entries.lost_acks.put(key, Instant::now());
+            entries.lost_ack(key);
             return;
         }
-        entries.lost_acks.pop(&key);
+        match entries.known.peek(&key) {
+            // Its copy is still to come.
+            Some(known) if known.is_doubtful => entries.lost_ack(key.clone()),
+            Some(_) => {
+                entries.known.pop(&key);
+            }
+            None => {}
+        }
         if entries.written_acks.len() >= self.in_view {
             entries.written_acks.pop_front();
         }
@@ -140,7 +174,7 @@ impl Ledger {
                 return;
             }
             if now.duration_since(since) <= uncertain_for {
-                entries.lost_acks.put(key, now);
+                entries.lost_ack(key);
             }
         }
     }
@@ -260,6 +294,26 @@ mod tests {
         assert!(!is_remembered(&key(0), minutes(11)) && is_remembered(&key(1), minutes(11)));
         assert!(is_remembered(&key(1), minutes(23 * 60)));
         assert!(!is_remembered(&key(1), minutes(25 * 60)));
+    }
+
+    #[test]
+    fn of_what_may_be_there_twice_the_second_is_dropped_whichever_it_is() {
+        for is_marked in [true, false] {
+            let ledger = Ledger::of(10);
+            ledger.doubt(key(1));
+            let Admission::Claimed(first) = ledger.admit(&key(1), !is_marked) else {
+                panic!("it is the first")
+            };
+            ledger.acknowledged(key(1), 1);
+            first.replaced();
+            let second = ledger.admit(&key(1), is_marked);
+            assert!(matches!(second, Admission::Replaced), "{is_marked}");
+        }
+        // The same request may be a new life of the job.
+        let ledger = Ledger::of(10);
+        ledger.doubt(key(0));
+        ledger.acknowledged(key(0), 1);
+        assert!(matches!(ledger.admit(&key(0), true), Admission::Claimed(_)));
     }
 
     #[test]

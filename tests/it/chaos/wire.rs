@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nbi_upgrade::driver::amqp::{AmqpSettings, Token};
 use nbi_upgrade::driver::{Delivery, Destination, Driver, DriverError};
 
-use super::bench::{Bench, PATIENCE, ended, next, settings, shared_vhost, to};
+use super::bench::{Bench, PATIENCE, ended, in_seconds, next, settings, shared_vhost, to};
 use crate::support::amqp_proxy::{ACK, AmqpProxy, CONSUME, DECLARED, From, PUBLISH};
 
 const A_WHILE: Duration = Duration::from_secs(2);
@@ -127,6 +127,28 @@ async fn a_cut_between_publish_and_confirm_makes_a_marked_copy_that_is_dropped()
     let delivery = bench.receive().await;
     assert_eq!(delivery.work.job.progress.seq, 1);
     assert!(bench.receives_nothing(A_WHILE).await, "the copy waits");
+    bench.finish(delivery).await;
+    is_over(bench, 2..=2).await;
+}
+
+#[tokio::test]
+async fn a_marked_copy_that_comes_after_the_first_is_over_is_dropped_too() {
+    let (proxy, bench) = behind_a_proxy().await;
+    bench.submit("job").await;
+    let delivery = bench.receive().await;
+    proxy.cut_before(From::Broker, ACK);
+    let outcome = bench
+        .driver
+        .carry_out(delivery.token, to(next(delivery.work), in_seconds(1)))
+        .await;
+    assert!(proxy.has_struck());
+    assert!(
+        matches!(outcome, Err(DriverError::NotAcknowledged { .. })),
+        "{outcome:?}"
+    );
+    // The one whose confirm was lost is due first; the one published again comes later by what the reconnect took.
+    let delivery = bench.receive().await;
+    assert_eq!(delivery.work.job.progress.seq, 1);
     bench.finish(delivery).await;
     is_over(bench, 2..=2).await;
 }
