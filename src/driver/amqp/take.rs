@@ -8,6 +8,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use lapin::message::Delivery as Original;
 
 use super::consume::{Intaker, Source};
@@ -152,14 +153,14 @@ impl Intaker {
         {
             Admission::Claimed(claim) => self.push(work, original, claim),
             Admission::Replaced => {
-                let intaker = Arc::clone(self);
-                self.shared
-                    .settlements
-                    .spawn(async move { intaker.drop_duplicate(&work, &original).await });
+                let (intaker, settler) = (Arc::clone(self), self.settler(&original));
+                self.settle(settler, async move {
+                    intaker.drop_duplicate(&work, &original).await;
+                });
             }
             Admission::InHand(twin) => {
-                let intaker = Arc::clone(self);
-                self.shared.settlements.spawn(async move {
+                let (intaker, settler) = (Arc::clone(self), self.settler(&original));
+                self.settle(settler, async move {
                     tokio::select! {
                         biased;
                         () = intaker.link.ending.ended() => {}
@@ -225,7 +226,7 @@ impl Intaker {
     fn replace(self: &Arc<Self>, original: Original, messages: Vec<Outgoing>) {
         let settler = self.settler(&original);
         let (shared, link) = (Arc::clone(&self.shared), Arc::clone(&self.link));
-        self.shared.settlements.spawn(async move {
+        self.settle(settler.clone(), async move {
             // Refusals are waited out with the delivery in hand: going back to the queue would count towards the delivery limit.
             let gives_up = async {
                 tokio::select! {
@@ -251,6 +252,19 @@ impl Intaker {
             }
             settler.nack().await;
         });
+    }
+
+    /// Settles a delivery in a task of its own.
+    fn settle(&self, settler: Settler, settling: impl Future<Output = ()> + Send + 'static) {
+        let settled = or_else(settling, async move { settler.reject().await });
+        self.shared.settlements.spawn(settled);
+    }
+}
+
+/// What panics is rejected, as it would hold its place until the channel ends.
+async fn or_else(settling: impl Future<Output = ()>, reject: impl Future<Output = ()>) {
+    if AssertUnwindSafe(settling).catch_unwind().await.is_err() {
+        reject.await;
     }
 }
 
@@ -293,6 +307,16 @@ mod tests {
     fn a_panic_while_decoding_is_caught() {
         assert_eq!(caught(|| 1), Some(1));
         assert_eq!(caught(|| -> u8 { panic!("poison") }), None);
+    }
+
+    #[tokio::test]
+    async fn a_settlement_that_panics_is_rejected_and_one_that_ends_is_not() {
+        for panics in [true, false] {
+            let mut rejected = false;
+            let settling = async { assert!(!panics, "poison") };
+            or_else(settling, async { rejected = true }).await;
+            assert_eq!(rejected, panics);
+        }
     }
 
     #[test]
