@@ -324,6 +324,12 @@ fn begin_exit(mut turn: Turn<'_>, exit: Exit) -> Decision {
     if turn.job.progress.stage == Stage::Verify {
         return turn.step(Step::ReadVersion);
     }
+    // Left to another job before: what stands there now is a copy's, which puts it away.
+    let is_left = matches!(&turn.job.progress.exit, Some(Exit::End(ending)) if ending.reason == Reason::Superseded)
+        && turn.job.progress.rule == RuleState::Superseded;
+    if is_left {
+        return turn.step(Step::ReadResultsOnceMore);
+    }
     turn.step(Step::ReadRuleBeforeDisarming)
 }
 

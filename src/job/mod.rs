@@ -15,6 +15,7 @@ pub mod state;
 pub mod machine;
 pub mod stages;
 pub mod tag;
+pub mod traces;
 pub mod turn;
 
 pub mod late;

@@ -77,6 +77,13 @@ fn on_rule_before_arming(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailur
                 turn.job.progress.rule = RuleState::Armed;
                 true
             }
+            // It shows no file, and may be this job's.
+            Some(Owner::Unknown)
+                if rows.iter().any(RuleRow::is_armed) && (is_written || progress.may_have_twin) =>
+            {
+                turn.job.progress.rule = RuleState::Armed;
+                true
+            }
             // It was put away after an attempt before, and its tag says that nobody has armed it since.
             Some(Owner::Ours)
                 if !is_written && turn.last_attempt_of(&rows).is_some_and(|of| of < attempt) =>

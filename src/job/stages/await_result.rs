@@ -29,10 +29,7 @@ pub fn on_results(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> 
             let ending = turn.cancelled(Some((row, verdict)));
             turn.give_up(ending)
         }
-        Some((row, Verdict::Success)) => {
-            let ending = success_ending(&turn, row);
-            end_or_verify(turn, ending)
-        }
+        Some((row, Verdict::Success)) => succeeded(turn, row),
         Some((row, Verdict::Faulted(fault))) => {
             turn.remember(&rows);
             faulted(turn, fault, row)
@@ -82,8 +79,8 @@ pub fn on_resent(mut turn: Turn<'_>, _answer: Result<NbiAnswer, NbiFailure>) -> 
 }
 
 /// The NBI says that the device was upgraded.
-#[must_use]
-pub fn end_or_verify(turn: Turn<'_>, ending: Ending) -> Decision {
+fn succeeded(turn: Turn<'_>, row: ResultRow) -> Decision {
+    let ending = success_ending(&turn, row);
     if needs_verification(&turn) {
         verify_first(turn, ending)
     } else {
@@ -129,17 +126,7 @@ fn verify_first(mut turn: Turn<'_>, ending: Ending) -> Decision {
 #[must_use]
 pub fn faulted(mut turn: Turn<'_>, fault: Fault, row: ResultRow) -> Decision {
     turn.catch_up(turn.own_attempt(row.rule_description.as_deref()));
-    let pause = turn
-        .policy
-        .attempt_pause
-        .delay(turn.job.progress.attempt - 1, turn.inputs.jitter);
-    let has_time = turn
-        .inputs
-        .now
-        .checked_add(pause)
-        .is_ok_and(|then| then < turn.job.order.deadline);
-    let tries_again =
-        fault.transient && has_time && turn.job.progress.attempt < turn.job.order.max_attempts;
+    let tries_again = tries_again(&turn, &fault);
     turn.happened(JobEvent::DeviceFaulted {
         fault: fault.clone(),
         tries_again,
@@ -150,6 +137,19 @@ pub fn faulted(mut turn: Turn<'_>, fault: Fault, row: ResultRow) -> Decision {
     }
     let ending = fault_ending(&turn, fault, Some(row));
     turn.end(ending)
+}
+
+/// Whether a fault is one that the device may try again after, with an attempt and time left.
+#[must_use]
+pub fn tries_again(turn: &Turn<'_>, fault: &Fault) -> bool {
+    let attempt = turn.job.progress.attempt;
+    let pause = turn
+        .policy
+        .attempt_pause
+        .delay(attempt.saturating_sub(1), turn.inputs.jitter);
+    let then = turn.inputs.now.checked_add(pause);
+    let has_time = then.is_ok_and(|then| then < turn.job.order.deadline);
+    fault.transient && has_time && attempt < turn.job.order.max_attempts
 }
 
 /// A copy of this job has armed the rule for a further attempt already, and the device may have begun: this one waits for the same result.

@@ -10,13 +10,16 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::super::call::{NbiAnswer, NbiFailure, ResultRow, RuleRow};
-use super::super::decision::{Decision, Standing};
+use super::super::decision::Decision;
 use super::super::event::WaitingFor;
 use super::super::machine::Step;
 use super::super::outcome::{Impact, Outcome, Reason, RuleState};
 use super::super::pause;
 use super::super::policy::OnBusy;
 use super::super::state::{Cleanup, Stage, elapsed};
+use super::super::traces::{
+    has_stood, is_a_copys, may_be_under_way_until, may_have_armed, may_have_been_taken_over,
+};
 use super::super::turn::{Owner, Turn};
 use super::unexpected;
 
@@ -75,23 +78,23 @@ pub fn on_rule(
         // The result is another job's, which ended in this moment: it is taken into the baseline before arming.
         (Some(Owner::Other) | None, false, true) => begin_anew(turn, rows),
         // A rule that shows no file, which a copy, or a write before, may have armed: rather a job that waits than a device upgraded twice.
-        (Some(Owner::Unknown), true, false) if turn.may_have_copies() => stands(turn),
+        (Some(Owner::Unknown), true, false) if may_have_armed(&turn) => stands(turn),
         // What was written and accepted has been turned off: by an NBI that does so when a device takes it, or by a copy.
         (Some(Owner::Ours | Owner::Unknown), false, false) if has_stood(&turn) => stands(turn),
         (Some(Owner::Ours | Owner::Unknown), false, false)
             if let Some(until) = pause::rests_until(&turn, &rules) =>
         {
             turn.job.progress.looked_alike = true;
-            // Results, cancellations and further resumes may come meanwhile.
-            let polls = turn.job.progress.polls;
-            let delay = turn.policy.busy_interval.delay(polls, turn.inputs.jitter);
-            turn.job.progress.polls = polls.saturating_add(1);
-            let until = turn.later(delay).min(until);
-            turn.wait_until(until, WaitingFor::Resume)
+            look_later(turn, until, WaitingFor::Resume)
         }
         (Some(Owner::Ours | Owner::Unknown), false, false) if is_a_copys(&turn, &rules) => {
             turn.catch_up(turn.last_attempt_of(&rules));
             stands(turn)
+        }
+        (Some(Owner::Ours), false, false)
+            if let Some(until) = may_be_under_way_until(&turn, &rules) =>
+        {
+            look_later(turn, until, WaitingFor::Result)
         }
         (Some(owner), false, false) | (Some(owner @ Owner::Unknown), true, false) => {
             turn.job.progress.looked_alike |= owner != Owner::Other;
@@ -103,6 +106,15 @@ pub fn on_rule(
         // A copy that was done would have left the rule here.
         (None, false, false) => turn.step(Step::CreateRule { readable: true }),
     }
+}
+
+/// Rests until then, with a look now and then: results, cancellations and resumes may come meanwhile.
+fn look_later(mut turn: Turn<'_>, until: Timestamp, waiting_for: WaitingFor) -> Decision {
+    let polls = turn.job.progress.polls;
+    let delay = turn.policy.busy_interval.delay(polls, turn.inputs.jitter);
+    turn.job.progress.polls = polls.saturating_add(1);
+    let until = turn.later(delay).min(until);
+    turn.wait_until(until, waiting_for)
 }
 
 fn look_before_writing(turn: Turn<'_>, exists: bool, again: bool) -> Decision {
@@ -229,50 +241,6 @@ fn overwritten(mut turn: Turn<'_>) -> Decision {
             turn.end(ending)
         }
     }
-}
-
-/// Whether a copy of this job may have armed the rule, and another job have taken the device since.
-///
-/// The baseline was read right before the hand-over to this stage, so only a delivery that comes again, or a job whose rule a pause had
-/// disarmed, finds a new result here without having waited for another job. Whose it is nobody can tell.
-fn may_have_been_taken_over(turn: &Turn<'_>) -> bool {
-    let progress = &turn.job.progress;
-    (turn.inputs.redelivered || progress.may_have_twin || progress.rests_until.is_some())
-        && !progress.waited_for_other
-}
-
-/// Whether this job's file, found disarmed, tells that an earlier write of it was done: nothing like it stood there before.
-fn has_stood(turn: &Turn<'_>) -> bool {
-    turn.job.progress.rule == RuleState::Armed && !turn.job.progress.looked_alike
-}
-
-/// Whether the rule's tag says that a copy of this job has written it. No pause has disarmed it, and a copy that is done would have left a result:
-/// the NBI has turned it off, as a device took it, or somebody has. A request that is sent again later is another matter: it is tried anew, so at
-/// the first attempt it takes a delivery that came again, where this job has written none.
-fn is_a_copys(turn: &Turn<'_>, rules: &[RuleRow]) -> bool {
-    let progress = &turn.job.progress;
-    let put_away = progress
-        .stages
-        .iter()
-        .find(|record| record.stage == Stage::DeactivateRule)
-        .and_then(|record| record.finished_at);
-    let begun = put_away.max(progress.started_at);
-    let is_unpaused = match turn.inputs.standing {
-        Standing::Clear => true,
-        Standing::Resumed { at, .. } => begun.is_some_and(|begun| begun > at),
-        Standing::Paused | Standing::Cancelled { .. } => false,
-    };
-    let is_further =
-        progress.attempt > 1 && progress.rests_until.is_none() && turn.may_have_copies();
-    let may_be = is_further
-        || progress.attempt == 1
-            && progress.may_have_twin
-            && progress.rule == RuleState::NotCreated;
-    is_unpaused
-        && may_be
-        && turn
-            .last_attempt_of(rules)
-            .is_some_and(|attempt| attempt >= progress.attempt)
 }
 
 /// What the device has reported is another job's: it is known, durably, before anything is written.

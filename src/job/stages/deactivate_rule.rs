@@ -11,6 +11,7 @@ use super::super::machine::Step;
 use super::super::outcome::{Ending, Impact, Outcome, Reason, RuleState};
 use super::super::policy::OnBusy;
 use super::super::state::{Cleanup, Exit, Stage};
+use super::super::traces::{is_verified, never_began, rests};
 use super::super::turn::{Owner, Turn, Verdict};
 use super::{await_result, unexpected};
 
@@ -116,6 +117,14 @@ pub fn on_results_once_more(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFai
                     turn.finish(ending)
                 }
                 Some((row, Verdict::Success)) => await_result::succeeded_after_disarming(turn, row),
+                // A copy that saw it before the order has put the rule away for another try, and ends cancelled.
+                Some((row, Verdict::Faulted(fault)))
+                    if ending.outcome == Outcome::Cancelled
+                        && await_result::tries_again(&turn, &fault) =>
+                {
+                    ending.result = Some(row);
+                    turn.finish(ending)
+                }
                 Some((row, Verdict::Faulted(fault))) => {
                     let ending = await_result::fault_ending(&turn, fault, Some(row));
                     turn.finish(ending)
@@ -169,28 +178,6 @@ fn not_ours(mut turn: Turn<'_>) -> Decision {
         superseded(&mut turn);
     }
     leave_to_other(turn)
-}
-
-/// Whether this job has disarmed its rule itself, after the device's success, to wait for the version.
-fn is_verified(turn: &Turn<'_>) -> bool {
-    let progress = &turn.job.progress;
-    let records = &progress.stages;
-    progress.rule == RuleState::Deactivated
-        && progress.rests_until.is_none()
-        && records.iter().any(|record| record.stage == Stage::Verify)
-}
-
-/// Whether this job has written none of these rules, and nothing says that a copy of it has: it has only just read the results.
-fn never_began(turn: &Turn<'_>, rules: &[RuleRow]) -> bool {
-    let progress = &turn.job.progress;
-    let records = &progress.stages;
-    progress.rule == RuleState::NotCreated
-        && progress.attempt == 1
-        && !progress.may_have_twin
-        && !records
-            .iter()
-            .any(|record| record.stage == Stage::CreateRule)
-        && !rules.iter().any(|rule| turn.has_own_tag(rule))
 }
 
 /// The outcome of a job whose rule another job has, or had: what the device reported may be that one's.
@@ -309,14 +296,6 @@ fn write(mut turn: Turn<'_>, is_armed: bool, filter_ignored: bool) -> Decision {
             put_away(turn)
         }
     }
-}
-
-/// Whether a pause has put the rule away, and neither this job nor a copy of it can have armed it since.
-fn rests(turn: &Turn<'_>) -> bool {
-    let progress = &turn.job.progress;
-    progress.rule == RuleState::Deactivated
-        && progress.rests_until.is_some()
-        && !progress.may_have_twin
 }
 
 fn is_cancelled(turn: &Turn<'_>) -> bool {

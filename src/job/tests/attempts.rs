@@ -256,3 +256,81 @@ fn a_job_whose_rule_another_has_looks_for_its_own_result_before_it_ends() {
     );
     assert_eq!(calls, ["read_rule", "read_results"]);
 }
+
+#[test]
+fn a_fault_before_the_order_that_a_copy_would_have_tried_again_after_leaves_the_job_cancelled() {
+    let policy = tagging();
+    let failed = Nbi::new(&[fault_of(200, FIRST)], &[tagged(true, FIRST)]);
+    // The order is of second 240. With its last attempt it has failed.
+    for (last, verdict_is) in [
+        (
+            3,
+            "Finish cancelled/cancelled impact possible rule deactivated",
+        ),
+        (
+            1,
+            "Finish failed/device_fault impact possible rule deactivated",
+        ),
+    ] {
+        let mut awaits = tries(Stage::AwaitResult, 1);
+        awaits.order_mut().max_attempts = last;
+        let (over, _) = deliver(awaits, cancelled(260), &policy, &failed);
+        assert_eq!(verdict(&over), verdict_is);
+    }
+}
+
+#[test]
+fn a_job_that_has_left_its_rule_to_another_does_not_come_back_to_what_stands_there() {
+    let mut left = job(Stage::DeactivateRule);
+    left.progress.rule = RuleState::Superseded;
+    left.progress.exit = Some(Exit::End(Ending {
+        outcome: Outcome::Failed,
+        reason: Reason::Superseded,
+        impact: Impact::Possible,
+        message: "another job took the rule over".to_owned(),
+        result: None,
+        fault: None,
+        decided_at: at(600),
+    }));
+    // Its results could not be read, and a copy has armed a further attempt since.
+    let nbi = Nbi::new(&[], &[tagged(true, SECOND)]);
+    let (over, calls) = deliver(left, inputs(700), &tagging(), &nbi);
+    assert_eq!(calls, ["read_results"]);
+    assert!(matches!(over.next, Next::Finish(_)), "{:?}", over.next);
+}
+
+#[test]
+fn a_request_that_is_sent_twice_does_not_arm_what_the_nbi_has_turned_off_for_a_device_that_is_at_it()
+ {
+    let policy = tagging();
+    let takes = policy.flash_time.as_secs();
+    let turned_off = Nbi::new(&[], &[tagged(false, FIRST)]);
+    let (looked, _) = deliver(Job::new(order()), inputs(60), &policy, &turned_off);
+    assert_eq!(looked.job.progress.stage, Stage::CreateRule);
+    let (waits, calls) = deliver(looked.job.clone(), inputs(61), &policy, &turned_off);
+    assert!(!calls.contains(&"update_rule"), "{calls:?}");
+    assert!(matches!(waits.next, Next::Wait { .. }), "{:?}", waits.next);
+    // The device is done.
+    let done = ResultRow {
+        rule_description: Some(FIRST.to_owned()),
+        ..success(300)
+    };
+    let done = Nbi::new(&[done], &[tagged(false, FIRST)]);
+    let mut seen = deliver(waits.job.clone(), inputs(320), &policy, &done).0;
+    while !matches!(seen.next, Next::Finish(_)) {
+        seen = deliver(seen.job, inputs(400), &policy, &done).0;
+    }
+    assert!(
+        verdict(&seen).starts_with("Finish completed/upgraded"),
+        "{}",
+        verdict(&seen)
+    );
+    // Nothing comes of it: an earlier life of the job has left it.
+    let late = inputs(60 + takes);
+    let (_, calls) = deliver(waits.job, late, &policy, &turned_off);
+    assert!(calls.contains(&"update_rule"), "{calls:?}");
+    // Another job's tag tells nothing of this one's device.
+    let others = Nbi::new(&[], &[tagged(false, "nbi-upgrade job another")]);
+    let (_, calls) = deliver(looked.job, inputs(61), &policy, &others);
+    assert!(calls.contains(&"update_rule"), "{calls:?}");
+}

@@ -370,6 +370,16 @@ fn two_outcomes_are_found_unless_copies_may_have_told_them() {
         two(Some(100), true),
         right(),
     );
+    let cancelled = |reported_at| {
+        let cancel = json!({"command": "cancel", "job_id": JOB});
+        let case = Case::new().armed(10).flash(20, reported_at, SUCCESS);
+        let case = case.ordered(100, &cancel).disarmed(105);
+        let case = case.told(110, "cancelled/cancelled", "possible");
+        let case = case.told(310, "completed/upgraded", "applied");
+        case.copied(2, 0, Some(1))
+            .with(|scenario, _| scenario.jobs[0].may_differ = true)
+    };
+    tells_apart("reported after the order", cancelled(300), cancelled(99));
     let contradicting = |skewed: bool| {
         let case = Case::new().armed(10).flash(20, 140, fault());
         let case = case.flash(200, 300, SUCCESS).disarmed(310);

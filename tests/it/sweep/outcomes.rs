@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
-use nbi_upgrade::simulator::{FailedAttempt, ReadingRules, Results};
+use nbi_upgrade::simulator::{AttemptResult, FailedAttempt, ReadingRules, Results};
 
 use super::check::Seen;
 use super::effects;
@@ -36,6 +36,10 @@ pub(crate) fn check(seen: &Seen<'_>, wrong: &mut Vec<String>) {
         wrong.push(format!("{name} has two outcomes: {verdicts:?}"));
     } else if !can_be_explained(seen, &verdicts) {
         wrong.push(format!("{name} has outcomes that contradict: {verdicts:?}"));
+    } else if is_completed_after_the_order(seen, &verdicts) {
+        wrong.push(format!(
+            "{name} is cancelled, and completed by what its device reported after the order"
+        ));
     }
     let kinds: BTreeSet<&str> = finals.iter().map(|event| event.text("outcome")).collect();
     let ids: BTreeSet<(&str, &str)> = finals
@@ -107,6 +111,23 @@ fn can_be_explained(seen: &Seen<'_>, verdicts: &BTreeSet<String>) -> bool {
         ["completed/upgraded", "failed/device_fault"] => is_limited,
         _ => false,
     }
+}
+
+/// Whether a copy has told by a success since the order that the job is completed, where another one says that it is cancelled. Nobody can
+/// tell where it may be another job's success.
+fn is_completed_after_the_order(seen: &Seen<'_>, verdicts: &BTreeSet<String>) -> bool {
+    let told = |verdict: &str| verdicts.iter().any(|told| told.starts_with(verdict));
+    let ordered_at = effects::ordered_at(seen.scenario, seen.job, "cancel");
+    let is_its_own = seen.scenario.setup.policy.tag_rules || seen.others().next().is_none();
+    let flashes = effects::flashes(seen);
+    let successes = flashes
+        .iter()
+        .filter(|flash| flash.result == AttemptResult::Success);
+    let first = successes.filter_map(|flash| flash.ended_at).min();
+    let is_since = first
+        .zip(ordered_at)
+        .is_some_and(|(first, ordered_at)| first > ordered_at + seen.skew());
+    told("cancelled/") && told("completed/upgraded") && is_its_own && is_since
 }
 
 /// Events of one id say the same, except for what belongs to the copy that tells it and to what it knows; where a device has two results
