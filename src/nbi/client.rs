@@ -104,19 +104,26 @@ impl<T: Transport> NbiClient<T> {
     /// Reads, under the second name if the first does not bring rows of ours and no others.
     async fn read(&self, call: &NbiCall, storage: &Storage) -> Result<NbiAnswer, NbiFailure> {
         let asked = storage.names.first();
-        let first = self.read_under(asked, call, storage).await;
+        let mut first = self.read_under(asked, call, storage).await;
+        // Most such answers, here and under the second name, are a proxy's trouble of this moment.
+        if is_rejected(&first) && storage.names.is_open() {
+            first = self.read_under(asked, call, storage).await;
+        }
         let worth_a_second = match &first {
             Ok(reply) => reply.found().is_some_and(|found| found != Found::Ours),
-            Err(failure) => matches!(failure, NbiFailure::Rejected { .. }),
+            Err(_) => is_rejected(&first),
         };
         let second = storage.names.second_for_read(asked);
         let Some(second) = second.filter(|_| worth_a_second) else {
             return first.map(|reply| reply.answer);
         };
         let mut again = self.read_under(second, call, storage).await;
-        let is_garbled = matches!(again, Err(NbiFailure::Unintelligible { .. }));
-        // Most such answers are a proxy's trouble of this moment.
-        if is_garbled && storage.names.second_for_read(asked).is_some() {
+        let is_doubtful = match &again {
+            Ok(reply) => reply.answer == NbiAnswer::RulesUnreadable,
+            Err(NbiFailure::Unintelligible { .. }) => true,
+            Err(_) => is_rejected(&again) && !is_rejected(&first),
+        };
+        if is_doubtful && storage.names.second_for_read(asked).is_some() {
             again = self.read_under(second, call, storage).await;
         }
         better(first, again).map(|reply| reply.answer)
@@ -132,8 +139,9 @@ impl<T: Transport> NbiClient<T> {
         let outcome = self.ask(call, storage.names.text(name)).await;
         match &outcome {
             Ok(reply) => {
-                if let Some(found) = reply.found() {
-                    storage.names.note(name, found);
+                match reply.found() {
+                    Some(found) => storage.names.note(name, found),
+                    None => storage.names.note_taken(name),
                 }
                 if reply.filter_ignored {
                     storage.warn_of_ignored_filter(name, &self.telemetry);
@@ -162,7 +170,10 @@ impl<T: Transport> NbiClient<T> {
         match self.ask(call, names.text(second)).await {
             // The NBI does not know the second name; what it said under the first stands.
             Err(NbiFailure::Rejected { .. }) => Ok(first),
-            outcome => outcome.map(|reply| reply.answer),
+            outcome => outcome.map(|reply| {
+                names.note_taken(second);
+                reply.answer
+            }),
         }
     }
 
@@ -339,6 +350,11 @@ impl Storage {
             telemetry.nbi_filter_ignored(self.names.key, self.names.text(name));
         }
     }
+}
+
+/// Whether the NBI, or a proxy before it, will not do this.
+fn is_rejected(outcome: &Result<Reply, NbiFailure>) -> bool {
+    matches!(outcome, Err(NbiFailure::Rejected { .. }))
 }
 
 /// What a request showed of the NBI's load. What asks the device takes as long as the device does.
@@ -699,8 +715,20 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_name_that_the_nbi_rejects_does_no_harm() {
-        // As second name: what the first said stands, and it is not asked again.
-        let (client, script) = client([code(404), code(400), code(404)]);
+        // As second name: what the first said stands, and it is not asked again for some time.
+        let (client, script) = client([
+            code(404),
+            code(400),
+            code(400),
+            code(404),
+            code(404),
+            code(400),
+            code(404),
+        ]);
+        assert_eq!(rows(&client.call(&read_results()).await), (0, false));
+        assert_eq!(rows(&client.call(&read_results()).await), (0, false));
+        assert_eq!(asked(&script), [FIRST, SECOND, SECOND, FIRST]);
+        tokio::time::advance(Duration::from_secs(600)).await;
         assert_eq!(rows(&client.call(&read_results()).await), (0, false));
         assert_eq!(rows(&client.call(&read_results()).await), (0, false));
         assert_eq!(asked(&script), [FIRST, SECOND, FIRST]);
@@ -709,11 +737,61 @@ mod tests {
         let (client, script) = client_with(
             NbiSettings::default(),
             Duration::ZERO,
-            [code(400), result_rows(&["R"]), code(404)],
+            [code(400), code(400), result_rows(&["R"]), code(404)],
         );
         assert_eq!(rows(&client.call(&read_results()).await), (1, false));
         assert_eq!(rows(&client.call(&read_results()).await), (0, false));
-        assert_eq!(asked(&script), [FIRST, SECOND, SECOND]);
+        assert_eq!(asked(&script), [FIRST, FIRST, SECOND, SECOND]);
+    }
+
+    /// A rule that is taken for absent stays armed, or is armed twice.
+    #[tokio::test(start_paused = true)]
+    async fn one_odd_answer_of_a_proxy_makes_no_rule_absent() {
+        const FIRST: &str = "Get FirmwareStorage?campaignid=R";
+        const SECOND: &str = "Get FirmwareStorage?id=R";
+        let odd = || http(406, "<html>Not Acceptable</html>");
+        let (client, script) = client([odd(), rule_rows(&["R"])]);
+        assert_eq!(rows(&client.call(&read_rule()).await), (1, false));
+        assert_eq!(asked(&script), [FIRST, FIRST]);
+
+        for strange in [odd(), code(405)] {
+            let (client, script) = client_with(
+                NbiSettings::default(),
+                Duration::ZERO,
+                [code(404), strange, rule_rows(&["R"])],
+            );
+            assert_eq!(rows(&client.call(&read_rule()).await), (1, false));
+            assert_eq!(asked(&script), [FIRST, SECOND, SECOND]);
+        }
+
+        // Rules that may not be read under the second name are not absent.
+        let (client, _) = client_with(
+            NbiSettings::default(),
+            Duration::ZERO,
+            [code(404), code(405), code(405)],
+        );
+        let read = client.call(&read_rule()).await;
+        assert_eq!(read, Ok(NbiAnswer::RulesUnreadable));
+
+        // Where it lasts, what disarms tries the name all the same.
+        let (client, script) = client_with(
+            NbiSettings::default(),
+            Duration::ZERO,
+            [
+                code(404),
+                odd(),
+                odd(),
+                code(404),
+                code(204),
+                code(404),
+                rule_rows(&["R"]),
+            ],
+        );
+        assert_eq!(rows(&client.call(&read_rule()).await), (0, false));
+        assert_eq!(client.call(&disarm()).await, Ok(NbiAnswer::Done));
+        // Which shows that the NBI takes it.
+        assert_eq!(rows(&client.call(&read_rule()).await), (1, false));
+        assert_eq!(asked(&script).len(), 7);
     }
 
     /// A rule that is taken for absent is armed again, and its device flashed twice.

@@ -6,8 +6,9 @@
 //! name is used for reads and writes of the storage.
 //!
 //! A name under which rows of *others* came back is no filter: nothing is learnt from it, and no write falls back to it, as it
-//! could hit every row. A name under which nobody can read the answer may be one that the NBI does not know, or a proxy's trouble of this
-//! moment: it is asked again some times before it counts as not known. No I/O here; `client.rs` does the asking.
+//! could hit every row. A name under which the NBI rejects a read, or nobody can read the answer, may be one that the NBI does not know, or a
+//! proxy's trouble of this moment: it is asked again before it counts as not known, and a rejected one again after some time. No I/O here;
+//! `client.rs` does the asking.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -56,6 +57,11 @@ const GARBLED_MAX: u32 = 10;
 /// A proxy's bad moment is over by then, and it would hardly spare the first name.
 const GARBLED_FOR: Duration = Duration::from_secs(600);
 
+/// Rejected so often, and nothing else in between: the NBI does not take the name, as far as anybody can tell.
+const REJECTED_MAX: u32 = 2;
+/// For so long since the last time, as a proxy may have rejected it: a rule that stands under the name must not be taken for absent for good.
+const REJECTED_FOR: Duration = Duration::from_secs(600);
+
 /// The names of one storage and what is known of them.
 #[derive(Debug)]
 pub(crate) struct QueryNames {
@@ -79,6 +85,29 @@ struct Known {
     garbled_since: Option<Instant>,
     /// Whether an answer under the other name could ever be read.
     other_is_known: bool,
+    /// How often in a row the other name was rejected.
+    other_rejected: u32,
+    /// When it was last.
+    rejected_at: Option<Instant>,
+}
+
+impl Known {
+    /// Whether the other name counts as one that the NBI does not take.
+    fn is_other_rejected(&self) -> bool {
+        self.other_rejected >= REJECTED_MAX
+            && self
+                .rejected_at
+                .is_some_and(|last| last.elapsed() < REJECTED_FOR)
+    }
+
+    /// Whether so many answers under the other name could not be read, and none could, that the NBI does not know it.
+    fn is_other_garbled(&self) -> bool {
+        !self.other_is_known
+            && self.other_garbled >= GARBLED_MAX
+            && self
+                .garbled_since
+                .is_some_and(|since| since.elapsed() >= GARBLED_FOR)
+    }
 }
 
 impl QueryNames {
@@ -100,28 +129,37 @@ impl QueryNames {
         self.known().learnt.unwrap_or(Name::Configured)
     }
 
+    /// Whether it is open which of two names is the right one.
+    pub(crate) fn is_open(&self) -> bool {
+        self.other.is_some() && self.known().learnt.is_none()
+    }
+
     /// The name to read under when the one that was asked under did not do. Which one is right may have been learnt while that answer was
     /// on its way: then what it said under the other name tells nothing.
     pub(crate) fn second_for_read(&self, asked: Name) -> Option<Name> {
         let known = self.known();
-        let second = asked.other();
-        let is_garbled = !known.other_is_known
-            && known.other_garbled >= GARBLED_MAX
-            && known
-                .garbled_since
-                .is_some_and(|since| since.elapsed() >= GARBLED_FOR);
-        let is_taken = known.other != Some(Found::Rejected) && !is_garbled;
-        let may_do = second == Name::Configured || known.learnt == Some(second) || is_taken;
-        (self.other.is_some() && known.learnt != Some(asked) && may_do).then_some(second)
+        self.second(&known, asked).filter(|second| {
+            let is_rejected = *second == Name::Other && known.is_other_rejected();
+            known.learnt == Some(*second) || !is_rejected
+        })
     }
 
-    /// The name to update under when the one that was asked under found no row.
+    /// The name to update under when the one that was asked under found no row. One that was rejected is tried all the same: a rule
+    /// may stand under it, and an update that is rejected does no harm.
     pub(crate) fn second_for_update(&self, asked: Name) -> Option<Name> {
         let known = self.known();
-        self.second_for_read(asked).filter(|second| {
+        self.second(&known, asked).filter(|second| {
             let is_no_filter = *second == Name::Other && known.other_is_no_filter;
             known.learnt == Some(*second) || !is_no_filter
         })
+    }
+
+    /// The name beside the one that was asked under, unless that is the right one, or nobody can read what comes under it.
+    fn second(&self, known: &Known, asked: Name) -> Option<Name> {
+        let second = asked.other();
+        let may_do =
+            second == Name::Configured || known.learnt == Some(second) || !known.is_other_garbled();
+        (self.other.is_some() && known.learnt != Some(asked) && may_do).then_some(second)
     }
 
     /// The name to delete under when the one that was asked under found no row: only one that was seen not to bring rows of others, as a deleted
@@ -148,6 +186,12 @@ impl QueryNames {
         if name == Name::Other {
             known.other = Some(found);
             known.other_is_no_filter |= found == Found::Others;
+            if found == Found::Rejected {
+                known.other_rejected = known.other_rejected.saturating_add(1);
+                known.rejected_at = Some(Instant::now());
+            } else {
+                known.other_rejected = 0;
+            }
             match found {
                 Found::Garbled => {
                     known.garbled_since.get_or_insert_with(Instant::now);
@@ -162,6 +206,14 @@ impl QueryNames {
             // Learnt while ours was the only row there.
             Found::Others if known.learnt == Some(name) => known.learnt = None,
             Found::Others | Found::Nothing | Found::Rejected | Found::Garbled => {}
+        }
+    }
+
+    /// Takes note of an answer that shows no rows and rejects nothing: the NBI takes the name.
+    pub(crate) fn note_taken(&self, name: Name) {
+        if name == Name::Other {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.other_rejected = 0;
         }
     }
 
@@ -280,11 +332,37 @@ mod tests {
         );
     }
 
-    #[test]
-    fn a_name_that_the_nbi_rejects_is_not_asked_again() {
+    #[tokio::test(start_paused = true)]
+    async fn a_name_that_is_rejected_twice_in_a_row_is_not_read_under_for_some_time_and_written_under_all_the_same()
+     {
         let names = QueryNames::new("nbi.rule_query", "campaignid");
+        let other = Some(Name::Other);
+        let seconds = || {
+            let first = names.first();
+            (
+                names.second_for_read(first),
+                names.second_for_update(first),
+                names.second_for_delete(first),
+            )
+        };
         names.note(Name::Other, Found::Rejected);
-        assert_eq!(names.second_for_read(names.first()), None);
+        assert_eq!(seconds(), (other, other, None));
+        names.note(Name::Other, Found::Garbled);
+        names.note(Name::Other, Found::Rejected);
+        assert_eq!(seconds(), (other, other, None), "not in a row");
+        names.note(Name::Other, Found::Rejected);
+        assert_eq!(seconds(), (None, other, None));
+        tokio::time::advance(REJECTED_FOR).await;
+        assert_eq!(seconds(), (other, other, None));
+        names.note(Name::Other, Found::Rejected);
+        assert_eq!(seconds(), (None, other, None), "still the same");
+        names.note_taken(Name::Other);
+        assert_eq!(seconds(), (other, other, None));
+        for _ in 0..2 {
+            names.note(Name::Other, Found::Rejected);
+        }
+        names.note(Name::Other, Found::Nothing);
+        assert_eq!(seconds(), (other, other, other));
     }
 
     #[test]

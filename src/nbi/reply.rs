@@ -45,8 +45,8 @@ impl Reply {
 ///
 /// Rows of ours under the second name count if they came alone or if the first brought none. A trouble that passes under the
 /// second name is reported rather than taken for "no rows", as the first name may be the wrong one, and a rule that is taken for absent
-/// is armed; so is an answer that nobody can read, until `names.rs` gives the name up. A second name that the NBI does not take says
-/// nothing.
+/// is armed; so are an answer that nobody can read, until `names.rs` gives the name up, and rules that may not be read. A second name that the
+/// NBI does not take says nothing.
 pub(super) fn better(
     first: Result<Reply, NbiFailure>,
     second: Result<Reply, NbiFailure>,
@@ -64,6 +64,9 @@ pub(super) fn better(
     };
     match second {
         Ok(second) if second.has_rows() && (!first.has_rows() || !second.filter_ignored) => {
+            Ok(second)
+        }
+        Ok(second) if second.answer == NbiAnswer::RulesUnreadable && !first.has_rows() => {
             Ok(second)
         }
         Ok(_) | Err(NbiFailure::Rejected { .. }) => Ok(first),
