@@ -163,6 +163,7 @@ pub fn judge_missing(call: &NbiCall, error: &TransportError) -> Judged {
         sign: match (call, error) {
             // It answers; a list is asked for in smaller pages then.
             (NbiCall::ListRules { .. }, TransportError::TooLarge { .. }) => Sign::Alive,
+            (_, TransportError::TimedOut(_)) if asks_device(call) => Sign::Unclear,
             _ => Sign::Failing { retry_after: None },
         },
         filter_ignored: false,
@@ -328,20 +329,20 @@ impl<'a> Case<'a> {
 
     /// What the answer says about the NBI's health.
     ///
-    /// A method's transient code inside HTTP 2xx is about the device (asleep, unreachable), not about the NBI, which answered:
-    /// a fleet of sleeping devices must not open the circuit (inferred; the codes of `SendCNR` are unknown).
+    /// A method's transient code inside HTTP 2xx is about the device (asleep, unreachable), not about the NBI, which answered (inferred);
+    /// where time is up, the NBI may have waited for the device (unknown). A fleet of sleeping devices must not open the circuit.
     fn sign(&self, outcome: &Result<NbiAnswer, NbiFailure>) -> Sign {
         let shows_rows =
             || self.class() == Class::Success && self.rows().is_ok_and(|rows| !rows.is_empty());
+        let is_devices = asks_device(self.call);
+        let is_success = (200..300).contains(&self.raw.status);
+        let is_late = matches!(self.raw.status, 408 | 504);
         match outcome {
             Ok(_) | Err(NbiFailure::Rejected { .. } | NbiFailure::NotSent { .. }) => Sign::Alive,
             // A row is not to be used, and will not be; an open circuit would wait for ever.
             Err(NbiFailure::Unintelligible { .. }) if shows_rows() => Sign::Alive,
-            Err(NbiFailure::Transient { .. })
-                if asks_device(self.call) && (200..300).contains(&self.raw.status) =>
-            {
-                Sign::Alive
-            }
+            Err(NbiFailure::Transient { .. }) if is_devices && is_success => Sign::Alive,
+            Err(NbiFailure::Transient { .. }) if is_devices && is_late => Sign::Unclear,
             Err(NbiFailure::Transient { retry_after, .. }) => Sign::Failing {
                 retry_after: retry_after.map(SignedDuration::unsigned_abs),
             },
@@ -882,10 +883,26 @@ mod tests {
                 ),
                 Sign::Alive,
             ),
-            (&cnr, raw(504, HTML), failing),
+            (&cnr, raw(504, HTML), Sign::Unclear),
+            (&cnr, raw(408, &envelope(408)), Sign::Unclear),
+            (&cnr, raw(503, HTML), failing),
+            (&read_rule, raw(504, HTML), failing),
             (&cnr, raw(200, r#"{"result":{"code":401}}"#), Sign::Refused),
         ] {
             assert_eq!(ask(call, &answer).sign, expected, "{call:?} {answer:?}");
+        }
+        let late = TransportError::TimedOut("late".to_owned());
+        let reset = TransportError::NoAnswer("reset".to_owned());
+        for (call, error, expected) in [
+            (&cnr, &late, Sign::Unclear),
+            (&cnr, &reset, failing),
+            (&create, &late, failing),
+        ] {
+            assert_eq!(
+                judge_missing(call, error).sign,
+                expected,
+                "{call:?} {error:?}"
+            );
         }
     }
 

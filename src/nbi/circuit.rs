@@ -4,7 +4,7 @@
 //! before each request, tells [`Circuit::record`] what came of it and publishes [`Circuit::state`].
 //!
 //! While open nothing is sent. When the open time is over, exactly one request goes through as a probe: if the NBI answers, the
-//! circuit closes; if not, it opens again for twice the time. What comes back of requests that began before the circuit last
+//! circuit closes; if not, it opens again for twice the time; if that cannot be told, the next request is the probe. What comes back of requests that began before the circuit last
 //! changed is ignored, so that a slow failure of yesterday's trouble does not count today.
 
 use std::time::Duration;
@@ -63,6 +63,8 @@ pub enum Sign {
     },
     /// It does not take our credentials: every further request would fare the same.
     Refused,
+    /// No answer in time to what asks a device: the device may sleep, or the NBI be in trouble.
+    Unclear,
 }
 
 /// A request that was let through; given back with [`Circuit::record`] or [`Circuit::abandon`].
@@ -155,10 +157,11 @@ impl Circuit {
                 }
             }
             Sign::Refused => self.open(now, None),
+            Sign::Unclear => self.abandon(ticket, now),
         }
     }
 
-    /// Takes note that a request was given up before anything was known; a probe leaves its place to the next request.
+    /// Takes note that a request ended, or was given up, before anything was known; a probe leaves its place to the next request.
     pub fn abandon(&mut self, ticket: Ticket, now: Instant) {
         if ticket.is_probe && ticket.generation == self.generation {
             self.change(CircuitState::Open { until: now });
@@ -324,6 +327,24 @@ mod tests {
         circuit.abandon(probe, later);
         assert_eq!(circuit.state(), CircuitState::Open { until: later });
         assert!(circuit.admit(later).is_ok());
+    }
+
+    #[test]
+    fn what_tells_nothing_neither_opens_it_nor_keeps_it_open_nor_clears_it() {
+        let (mut circuit, now) = (circuit(), Instant::now());
+        for sign in [Sign::Unclear; 10] {
+            show(&mut circuit, sign, now);
+            assert_eq!(circuit.state(), CircuitState::Closed);
+        }
+        for sign in [FAILING, FAILING, Sign::Unclear, FAILING] {
+            show(&mut circuit, sign, now);
+        }
+        let until = now + Duration::from_secs(5);
+        assert_eq!(circuit.state(), CircuitState::Open { until });
+        show(&mut circuit, Sign::Unclear, until);
+        assert_eq!(circuit.state(), CircuitState::Open { until });
+        show(&mut circuit, Sign::Alive, until);
+        assert_eq!(circuit.state(), CircuitState::Closed);
     }
 
     #[test]

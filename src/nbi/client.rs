@@ -301,14 +301,14 @@ impl<T: Transport> NbiClient<T> {
             .nbi_answered(request.operation, &status, took);
         self.telemetry.nbi_sent(&request.span(&status), took);
         admission.record(&judged, ended);
-        let seen = Seen {
+        let seen = end(call, judged.sign).map(|end| Seen {
             operation: request.operation,
             begun,
             took,
             under_way,
-            end: end(call, judged.sign),
-        };
-        if let Some(limit) = self.limiter.learn(&seen, ended) {
+            end,
+        });
+        if let Some(limit) = seen.and_then(|seen| self.limiter.learn(&seen, ended)) {
             self.telemetry.nbi_concurrency_limit(limit);
         }
         let filter_ignored = judged.filter_ignored;
@@ -357,12 +357,13 @@ fn is_rejected(outcome: &Result<Reply, NbiFailure>) -> bool {
     matches!(outcome, Err(NbiFailure::Rejected { .. }))
 }
 
-/// What a request showed of the NBI's load. What asks the device takes as long as the device does.
-fn end(call: &NbiCall, sign: Sign) -> End {
+/// What a request showed of the NBI's load, if anything. What asks the device takes as long as the device does.
+fn end(call: &NbiCall, sign: Sign) -> Option<End> {
     match sign {
-        Sign::Failing { .. } => End::Failed,
-        Sign::Alive if !asks_device(call) => End::Answered,
-        Sign::Alive | Sign::Refused => End::Untimed,
+        Sign::Failing { .. } => Some(End::Failed),
+        Sign::Alive if !asks_device(call) => Some(End::Answered),
+        Sign::Alive | Sign::Refused => Some(End::Untimed),
+        Sign::Unclear => None,
     }
 }
 
@@ -1118,6 +1119,33 @@ mod tests {
             (asked(&script).len(), *client.circuit().borrow()),
             (30, CircuitState::Closed)
         );
+    }
+
+    /// An NBI may wait until the device answers (unknown).
+    #[tokio::test(start_paused = true)]
+    async fn devices_that_sleep_until_time_is_up_open_no_circuit_keep_none_open_and_take_no_places()
+    {
+        let late = || Err(TransportError::TimedOut("late".to_owned()));
+        let (settings, takes) = (NbiSettings::default(), Duration::from_secs(30));
+        let (client, _) = client_with(settings, takes, (0..80).map(|_| late()));
+        let begins_with = client.limiter.limit();
+        let wake = cnr();
+        for _ in 0..10 {
+            let woken = futures_util::future::join_all((0..8).map(|_| client.call(&wake))).await;
+            assert!(woken.iter().all(Result::is_err));
+        }
+        assert_eq!(*client.circuit().borrow(), CircuitState::Closed);
+        assert_eq!(client.limiter.limit(), begins_with);
+
+        // As a probe it leaves its place to the next.
+        let answers = [http(401, ""), late(), code(204)];
+        let (client, script) = client_with(NbiSettings::default(), takes, answers);
+        let _ = client.call(&disarm()).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(client.call(&cnr()).await.is_err());
+        assert_eq!(client.call(&disarm()).await, Ok(NbiAnswer::Done));
+        assert_eq!(*client.circuit().borrow(), CircuitState::Closed);
+        assert_eq!(asked(&script).len(), 3);
     }
 
     #[tokio::test(start_paused = true)]
