@@ -3,7 +3,8 @@
 //! What comes from files is read again: at most once in [`LOOK_EVERY`] while requests are sent, and at once after the NBI refused what
 //! the worker showed. So a changed password or certificate needs no restart. A new password counts from the next request on; new
 //! certificates from the next connection on, as they come with a new client. Files that cannot be used (half written, or a
-//! certificate whose key is not there yet) change nothing: what worked goes on, and they are looked at again.
+//! certificate whose key is not there yet) change nothing: what worked goes on, and they are looked at again. Nor do files that cannot be
+//! read in time, as on a network that hangs: requests go on, and what they hold counts once it is read.
 //!
 //! `http.rs` is the only caller.
 
@@ -18,7 +19,8 @@ use reqwest::header::HeaderValue;
 use reqwest::{Certificate, Client, Identity, redirect};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
 
 use super::setup::{HttpSettings, NbiSetupError, base_url};
 use super::text::Mask;
@@ -28,6 +30,10 @@ use crate::{secret_file, tls};
 /// How often files are looked at: less than the shortest time that a circuit stays open by default, so that whoever probes after a
 /// refusal shows what the files hold by then.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a request waits for a look at the files: many times what a file needs that can be read at all, and well within the time that the
+/// request may take itself.
+const LOOK_MAX: Duration = Duration::from_secs(5);
 
 /// How long an unused connection is kept: less than the 60 s or more after which servers and balancers commonly close theirs, so
 /// that a request seldom meets a connection that is just being closed.
@@ -55,9 +61,19 @@ impl Access {
 pub(super) struct Door {
     settings: HttpSettings,
     access: RwLock<Arc<Access>>,
-    /// When the files were looked at; held while somebody looks.
-    looked: Mutex<Instant>,
+    /// Held while somebody looks.
+    looks: Mutex<Looks>,
 }
+
+/// The looks at the files.
+struct Looks {
+    /// When the last one ended, or was left to itself.
+    last: Instant,
+    /// The one that is under way, and since when; no other begins beside it.
+    under_way: Option<(Instant, Look)>,
+}
+
+type Look = JoinHandle<Result<Access, NbiSetupError>>;
 
 impl Door {
     /// Reads the files and builds the client. Opens no connection.
@@ -70,18 +86,20 @@ impl Door {
         Ok(Self {
             settings,
             access: RwLock::new(Arc::new(access)),
-            looked: Mutex::new(Instant::now()),
+            looks: Mutex::new(Looks {
+                last: Instant::now(),
+                under_way: None,
+            }),
         })
     }
 
     /// What lets a request in now. Looks at the files, if nobody did lately.
     pub(super) async fn access(&self, telemetry: Option<&Telemetry>) -> Arc<Access> {
         if self.settings.has_files()
-            && let Ok(mut looked) = self.looked.try_lock()
-            && looked.elapsed() >= LOOK_EVERY
+            && let Ok(mut looks) = self.looks.try_lock()
+            && looks.last.elapsed() >= LOOK_EVERY
         {
-            self.look(telemetry).await;
-            *looked = Instant::now();
+            self.look(&mut looks, telemetry).await;
         }
         self.current()
     }
@@ -93,10 +111,9 @@ impl Door {
         telemetry: Option<&Telemetry>,
     ) -> Option<Arc<Access>> {
         self.settings.password_file.as_ref()?;
-        let mut looked = self.looked.lock().await;
+        let mut looks = self.looks.lock().await;
         if self.current().is_as(refused) {
-            self.look(telemetry).await;
-            *looked = Instant::now();
+            self.look(&mut looks, telemetry).await;
         }
         Some(self.current()).filter(|current| current.password != refused.password)
     }
@@ -105,15 +122,27 @@ impl Door {
         Arc::clone(&self.access.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Looks at the files and takes over what changed.
-    async fn look(&self, telemetry: Option<&Telemetry>) {
-        let (settings, current) = (self.settings.clone(), self.current());
-        let before = Arc::clone(&current);
-        // Files may lie on a network.
-        let read = tokio::task::spawn_blocking(move || {
-            Files::read(&settings)?.access(&settings, Some(&current))
+    /// Looks at the files and takes over what changed. A look that takes too long goes on by itself, and a later call takes over what it saw.
+    async fn look(&self, looks: &mut Looks, telemetry: Option<&Telemetry>) {
+        let before = self.current();
+        let (begun, look) = looks.under_way.get_or_insert_with(|| {
+            let (settings, current) = (self.settings.clone(), Arc::clone(&before));
+            // Files may lie on a network.
+            let look = tokio::task::spawn_blocking(move || {
+                Files::read(&settings)?.access(&settings, Some(&current))
+            });
+            (Instant::now(), look)
         });
-        let Ok(renewed) = read.await else {
+        let read = timeout(LOOK_MAX.saturating_sub(begun.elapsed()), look).await;
+        looks.last = Instant::now();
+        let Ok(read) = read else {
+            if let Some(telemetry) = telemetry {
+                telemetry.nbi_files_unusable(TAKES_TOO_LONG);
+            }
+            return;
+        };
+        looks.under_way = None;
+        let Ok(renewed) = read else {
             return;
         };
         match renewed {
@@ -145,6 +174,9 @@ impl Door {
         }
     }
 }
+
+/// What is said of files that cannot be read in time.
+const TAKES_TOO_LONG: &str = "reading the files of `nbi.password_file`, `nbi.ca_file`, `nbi.client_cert_file` and `nbi.client_key_file` takes longer than 5 s: is the file system that holds them there?";
 
 /// An error with its causes.
 fn text(error: &NbiSetupError) -> String {
@@ -309,4 +341,59 @@ fn basic(username: &str, password: &SecretString) -> Result<HeaderValue, NbiSetu
     };
     header.set_sensitive(true);
     Ok(header)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A read of a fifo waits for a writer, as one of a file on a network that hangs waits for the network.
+    #[tokio::test]
+    async fn a_file_that_cannot_be_read_in_time_holds_no_request_up_and_counts_once_it_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("password");
+        std::fs::write(&file, "first").unwrap();
+        let door = Door::new(HttpSettings {
+            url: "http://127.0.0.1:9".to_owned(),
+            username: "worker".to_owned(),
+            password: "unused".into(),
+            password_file: Some(file.clone()),
+            timeout: LOOK_MAX,
+            connect_timeout: LOOK_MAX,
+            ca_file: None,
+            client_certificate: None,
+            allow_http: true,
+            max_response_bytes: 64,
+            max_concurrency: 4,
+        })
+        .unwrap();
+        let telemetry = Telemetry::default();
+        let first = door.access(Some(&telemetry)).await;
+        std::fs::remove_file(&file).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(&file).status();
+        assert!(made.unwrap().success());
+        door.looks.lock().await.last -= LOOK_EVERY;
+
+        let begun = Instant::now();
+        let hung = timeout(2 * LOOK_MAX, door.access(Some(&telemetry))).await;
+        let beside = timeout(LOOK_MAX, door.better_than(&first, Some(&telemetry))).await;
+        let took = begun.elapsed();
+        let written = {
+            let file = file.clone();
+            tokio::task::spawn_blocking(move || std::fs::write(file, "second"))
+        };
+        written.await.unwrap().unwrap();
+        assert!(hung.is_ok_and(|access| access.is_as(&first)));
+        assert!(beside.is_ok_and(|better| better.is_none()));
+        // The second did not wait as the first did, nor begin another look.
+        assert!(took < LOOK_MAX + LOOK_EVERY, "{took:?}");
+        let better = loop {
+            if let Some(better) = door.better_than(&first, Some(&telemetry)).await {
+                break better;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        assert!(!better.is_as(&first));
+        assert!(door.looks.lock().await.under_way.is_none());
+    }
 }
