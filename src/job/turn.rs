@@ -159,6 +159,11 @@ impl<'a> Turn<'a> {
         )
         .unwrap_or(rest);
         let until = self.after(spread);
+        if matches!(failure, NbiFailure::Refused { .. }) {
+            // Nor does the time count for which it has been failing: a wrong password may stand for hours.
+            let since = &mut self.job.progress.retries.since;
+            *since = since.and_then(|since| since.checked_add(spread).ok());
+        }
         let stage = self.job.progress.stage;
         self.look_ahead(until, None);
         self.hand_over();

@@ -168,6 +168,13 @@ pub(super) fn refused() -> NbiFailure {
     }
 }
 
+pub(super) fn not_sent() -> NbiFailure {
+    NbiFailure::NotSent {
+        message: "its turn did not come".to_owned(),
+        retry_after: SignedDuration::from_secs(10),
+    }
+}
+
 pub(super) fn rejected() -> NbiFailure {
     NbiFailure::Rejected {
         message: "400".to_owned(),

@@ -1639,6 +1639,39 @@ fn the_workers_own_trouble_costs_the_job_nothing() {
 }
 
 #[test]
+fn the_time_under_a_wrong_password_does_not_count_as_time_of_failing() {
+    let policy = Policy::default();
+    let mut job = job(Stage::CreateRule);
+    job.progress.retries.failures = 1;
+    job.progress.retries.since = Some(noon());
+    let mut now = 10;
+    let fails = |job, failure, now| {
+        let step = Step::ReadResultsBeforeArming;
+        decide(job, step, Err(failure), inputs(now), &policy)
+    };
+    for _ in 0..100 {
+        let rests = fails(job, refused(), now);
+        let Next::Release { until } = rests.next else {
+            panic!("{:?}", rests.next)
+        };
+        now = until.duration_since(noon()).as_secs() + 1;
+        job = rests.job;
+    }
+    assert!(now > policy.retry_max_elapsed.as_secs());
+    let failed = fails(job, transient(), now);
+    assert!(
+        matches!(failed.next, Next::Retry { .. }),
+        "{:?}",
+        failed.next
+    );
+
+    // An open circuit does count.
+    let rests = fails(failed.job.clone(), not_sent(), now);
+    let since = |decision: &Decision| decision.job.progress.retries.since;
+    assert_eq!(since(&rests), since(&failed));
+}
+
+#[test]
 fn a_retry_after_is_honoured() {
     let asks = NbiFailure::Transient {
         message: "503".to_owned(),
