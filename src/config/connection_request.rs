@@ -12,7 +12,7 @@ pub struct ConnectionRequest {
     pub attempts: u32,
     /// A silent device gets another one after this long; zero: never.
     pub resend_interval: SignedDuration,
-    /// What it means when none could be sent.
+    /// What it means when all of them failed.
     pub on_failure: OnConnectionRequestFailure,
 }
 

@@ -146,12 +146,14 @@ impl Step {
 
     /// Whether a device may begin because of it.
     fn may_begin(&self) -> bool {
+        matches!(self, Self::CreateRule { .. } | Self::UpdateRule { .. }) || self.wakes()
+    }
+
+    /// Whether it is a connection request.
+    fn wakes(&self) -> bool {
         matches!(
             self,
-            Self::CreateRule { .. }
-                | Self::UpdateRule { .. }
-                | Self::SendConnectionRequest
-                | Self::ResendConnectionRequest
+            Self::SendConnectionRequest | Self::ResendConnectionRequest
         )
     }
 }
@@ -270,6 +272,8 @@ fn follow(
             rows,
             filter_ignored: true,
         }) if rows.is_empty() => Ok(NbiAnswer::RulesUnreadable),
+        // A device that was not woken may come by itself.
+        Err(failure @ NbiFailure::NotSent { .. }) if step.wakes() => Err(failure),
         Err(failure @ (NbiFailure::Refused { .. } | NbiFailure::NotSent { .. })) => {
             return turn.release(&failure);
         }

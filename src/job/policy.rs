@@ -62,7 +62,7 @@ pub enum OnBusy {
     Fail,
 }
 
-/// What a connection request that could not be sent means for the job.
+/// What it means for the job when all tries of its connection request failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnConnectionRequestFailure {
     /// The device comes by itself at its next periodic Inform.

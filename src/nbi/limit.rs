@@ -193,25 +193,16 @@ impl Turn {
 }
 
 impl Overdue {
-    /// What the core is told; the circuit has no part in it. A device that was not woken may come by itself, so its job goes on as where a
-    /// connection request fails; any other call is made anew.
+    /// What the core is told; the circuit has no part in it.
     pub(crate) fn failure(self, operation: &'static str, class: CallClass) -> NbiFailure {
         let seconds = wait_max(class).as_secs();
         let message = format!(
             "{operation}: not sent, as it would have waited longer than {seconds} s for its turn: the limits of calls to the NBI let through less than is wanted"
         );
         let rest = SignedDuration::try_from(self.rest).unwrap_or(SignedDuration::MAX);
-        if class == CallClass::ConnectionRequest {
-            NbiFailure::Transient {
-                message,
-                retry_after: Some(rest),
-                no_effect: true,
-            }
-        } else {
-            NbiFailure::NotSent {
-                message,
-                retry_after: rest,
-            }
+        NbiFailure::NotSent {
+            message,
+            retry_after: rest,
         }
     }
 }

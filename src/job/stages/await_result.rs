@@ -71,10 +71,13 @@ pub fn on_rule_of_other(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure
     turn.end(ending)
 }
 
-/// A connection request to a silent device was sent, or not: the job waits on either way.
+/// A connection request to a silent device went well, or not: the job waits on either way. One that the worker could not send is due
+/// still.
 #[must_use]
-pub fn on_resent(mut turn: Turn<'_>, _answer: Result<NbiAnswer, NbiFailure>) -> Decision {
-    turn.job.progress.connection_requested_at = Some(turn.inputs.now);
+pub fn on_resent(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Decision {
+    if !matches!(answer, Err(NbiFailure::NotSent { .. })) {
+        turn.job.progress.connection_requested_at = Some(turn.inputs.now);
+    }
     poll_again(turn)
 }
 
@@ -188,12 +191,12 @@ fn tells_of_others(turn: &Turn<'_>, rows: &[ResultRow]) -> bool {
     })
 }
 
+/// Whether the device is to be woken: where none was sent yet, whatever the interval.
 fn is_resend_due(turn: &Turn<'_>) -> bool {
     let interval = turn.policy.connection_request_resend_interval;
     let last = turn.job.progress.connection_requested_at;
-    !interval.is_zero()
-        && turn.inputs.standing != Standing::Paused
-        && last.is_none_or(|last| elapsed(last, turn.inputs.now) >= interval)
+    turn.inputs.standing != Standing::Paused
+        && last.is_none_or(|last| !interval.is_zero() && elapsed(last, turn.inputs.now) >= interval)
 }
 
 fn poll_again(mut turn: Turn<'_>) -> Decision {

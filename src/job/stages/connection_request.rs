@@ -1,5 +1,6 @@
 //! `connection_request`: wake the device. Failure is not the job's failure: an armed rule is picked up at the device's next periodic
-//! Inform (inferred from the vendor's page; another management server does so, documented), so the job goes on without.
+//! Inform (inferred from the vendor's page; another management server does so, documented), so the job goes on without. It does so, too,
+//! where the worker could not send it at all (its limits, an open circuit).
 
 use super::super::call::{NbiAnswer, NbiFailure};
 use super::super::decision::Decision;
@@ -21,6 +22,12 @@ pub fn on_sent(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Dec
             return await_first_result(turn);
         }
         Ok(other) => unexpected(&other),
+        Err(failure @ NbiFailure::NotSent { .. }) => {
+            // The worker's own trouble: no attempt, and no failure of the device's. `await_result` sends it as soon as it can.
+            turn.job.progress.connection_requested_at = None;
+            turn.give_up_and_enter(Stage::AwaitResult, &failure.to_string());
+            return await_first_result(turn);
+        }
         Err(failure) => failure,
     };
     let is_used_up = turn.count_failure(&failure)

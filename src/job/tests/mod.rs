@@ -16,6 +16,7 @@ mod table;
 mod twins;
 mod unseen;
 mod verifies;
+mod wakes;
 
 use jiff::{SignedDuration, Timestamp};
 
