@@ -4,7 +4,7 @@
 //! is part of the work; the whole path is every call of the core, codecs and judge that such a job costs a worker.
 
 use jiff::Timestamp;
-use nbi_upgrade::job::{self, Inputs, Job, JobEvent, NbiCall, Next, Policy, Standing};
+use nbi_upgrade::job::{self, Inputs, Job, JobEvent, NbiCall, Next, Policy, Purpose, Standing};
 use nbi_upgrade::message::{Codec, EventSettings, Incoming, RequestSettings, Work};
 use nbi_upgrade::nbi::wire::{Names, Request};
 use nbi_upgrade::nbi::{RawAnswer, answer};
@@ -66,6 +66,7 @@ pub(crate) fn all() -> Vec<Piece> {
             let call = NbiCall::ReadResults {
                 rule_id: waiting.job.order.rule_id.clone(),
                 cpe_id: waiting.job.order.cpe_id.clone(),
+                purpose: Purpose::Look,
             };
             let raw = raw(SUCCESS);
             move || {

@@ -10,7 +10,7 @@ use super::{Common, load};
 use crate::config::{Config, NbiAccess};
 use crate::driver::amqp::{AmqpSettings, BrokerError, probe};
 use crate::job::state::Cleanup;
-use crate::job::{CpeId, NbiAnswer, NbiCall, NbiFailure, RuleId};
+use crate::job::{CpeId, NbiAnswer, NbiCall, NbiFailure, Purpose, RuleId};
 use crate::nbi::openapi::{self, Described, OpenApiError};
 use crate::nbi::{Nbi, TransportError, look};
 use crate::telemetry::Telemetry;
@@ -210,12 +210,17 @@ async fn storages(config: &Config, access: &NbiAccess) -> Vec<Finding> {
     let read = NbiCall::ReadResults {
         rule_id: rule_id.clone(),
         cpe_id,
+        purpose: Purpose::Look,
     };
     let results = match client.call(&read).await {
         Ok(_) => Finding::ok("NBI results", "FirmwareResultStorage can be read"),
         Err(failure) => with_remedy("NBI results", &failure),
     };
-    let rules = match client.call(&NbiCall::ReadRule { rule_id }).await {
+    let read = NbiCall::ReadRule {
+        rule_id,
+        purpose: Purpose::Look,
+    };
+    let rules = match client.call(&read).await {
         Ok(NbiAnswer::RulesUnreadable) => Finding::advice(
             "NBI rules",
             "FirmwareStorage cannot be read with these credentials: rules are armed unseen, at most once a job",

@@ -16,11 +16,15 @@ pub enum NbiCall {
         rule_id: RuleId,
         /// The device.
         cpe_id: CpeId,
+        /// What it is read for.
+        purpose: Purpose,
     },
     /// The rule of this id.
     ReadRule {
         /// The rule.
         rule_id: RuleId,
+        /// What it is read for.
+        purpose: Purpose,
     },
     /// A page of all rules, whoever's they are. No job asks this: who looks for rules that no job owns does.
     ListRules {
@@ -101,6 +105,17 @@ impl NbiCall {
             | Self::ReadVersion { .. } => true,
         }
     }
+}
+
+/// What a read is for: how urgent it is, and how long its turn may be waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To see how things are.
+    Look,
+    /// The last look before a rule is armed: it must not be old when that is written.
+    Arm,
+    /// The look before a rule is put away, which waits for it.
+    PutAway,
 }
 
 /// A rule as it shall stand, armed.

@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 
-use super::call::{NbiAnswer, NbiCall, NbiFailure, ResultRow, RuleSpec};
+use super::call::{NbiAnswer, NbiCall, NbiFailure, Purpose, ResultRow, RuleSpec};
 use super::decision::{Decision, Inputs, Next, Standing};
 use super::event::WaitingFor;
 use super::outcome::{Impact, Outcome, Reason, RuleState};
@@ -122,6 +122,7 @@ impl Step {
             | Self::ReadResultsOnceMore => NbiCall::ReadResults {
                 rule_id: rule_id(),
                 cpe_id: cpe_id(),
+                purpose: self.purpose(),
             },
             Self::ReadRuleOfOldResult { .. }
             | Self::ReadRuleBeforeArming { .. }
@@ -131,7 +132,10 @@ impl Step {
             | Self::ReadRuleOfOther
             | Self::ReadRuleToPause
             | Self::ReadRuleToVerify
-            | Self::ReadRuleBeforeDisarming => NbiCall::ReadRule { rule_id: rule_id() },
+            | Self::ReadRuleBeforeDisarming => NbiCall::ReadRule {
+                rule_id: rule_id(),
+                purpose: self.purpose(),
+            },
             Self::CreateRule { .. } => NbiCall::CreateRule(rule_spec(job, policy)),
             Self::UpdateRule { .. } => NbiCall::UpdateRule(rule_spec(job, policy)),
             Self::SendConnectionRequest | Self::ResendConnectionRequest => {
@@ -141,6 +145,23 @@ impl Step {
                 NbiCall::DisarmRule { rule_id: rule_id() }
             }
             Self::DeleteRule => NbiCall::DeleteRule { rule_id: rule_id() },
+        }
+    }
+
+    /// What it is read for, where it is a read.
+    fn purpose(&self) -> Purpose {
+        let arms = matches!(
+            self,
+            Self::ReadResultsBeforeWriting { .. } | Self::ReadRuleBeforeArming { again: true, .. }
+        );
+        let puts_away = matches!(
+            self,
+            Self::ReadRuleBeforeDisarming | Self::ReadRuleToPause | Self::ReadRuleToVerify
+        );
+        match (arms, puts_away) {
+            (true, _) => Purpose::Arm,
+            (false, true) => Purpose::PutAway,
+            (false, false) => Purpose::Look,
         }
     }
 

@@ -32,7 +32,7 @@ pub mod retry;
 #[cfg(test)]
 mod tests;
 
-pub use call::{ListedRule, NbiAnswer, NbiCall, NbiFailure, ResultRow, RuleRow, RuleSpec};
+pub use call::{ListedRule, NbiAnswer, NbiCall, NbiFailure, Purpose, ResultRow, RuleRow, RuleSpec};
 pub use decision::{ArmAgain, Decision, Inputs, Next, Standing};
 pub use event::{JobEvent, WaitingFor};
 pub use machine::{Step, begin, decide};

@@ -190,10 +190,10 @@ impl<'a> Case<'a> {
         filter_ignored: &mut bool,
     ) -> Result<NbiAnswer, NbiFailure> {
         match self.call {
-            NbiCall::ReadResults { rule_id, cpe_id } => {
-                self.results(rule_id, cpe_id, filter_ignored)
-            }
-            NbiCall::ReadRule { rule_id } => self.rules(rule_id, filter_ignored),
+            NbiCall::ReadResults {
+                rule_id, cpe_id, ..
+            } => self.results(rule_id, cpe_id, filter_ignored),
+            NbiCall::ReadRule { rule_id, .. } => self.rules(rule_id, filter_ignored),
             NbiCall::ListRules { .. } => Ok(NbiAnswer::RuleList(listed(self.rows()?))),
             NbiCall::ReadVersion { .. } => self.version(version_parameters),
             NbiCall::CreateRule(_)
@@ -401,7 +401,7 @@ fn is_usable(id: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::{FirmwareUrl, RuleSpec};
+    use crate::job::{FirmwareUrl, Purpose, RuleSpec};
 
     const CREATED: &str = include_str!("../../tests/fixtures/nbi/rule_created.json");
     const UPDATED: &str = include_str!("../../tests/fixtures/nbi/rule_updated.json");
@@ -434,8 +434,12 @@ mod tests {
             NbiCall::ReadResults {
                 rule_id: rule_id(),
                 cpe_id: cpe_id(),
+                purpose: Purpose::Look,
             },
-            NbiCall::ReadRule { rule_id: rule_id() },
+            NbiCall::ReadRule {
+                rule_id: rule_id(),
+                purpose: Purpose::Look,
+            },
             NbiCall::CreateRule(spec()),
             NbiCall::UpdateRule(spec()),
             NbiCall::DisarmRule { rule_id: rule_id() },

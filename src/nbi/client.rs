@@ -25,7 +25,7 @@ pub use super::settings::NbiSettings;
 use super::settings::VERSION_METHOD;
 use super::wire::{Names, Request};
 use super::{Nbi, RawAnswer, Transport, TransportError, version};
-use crate::job::{CpeId, NbiAnswer, NbiCall, NbiFailure, RuleId};
+use crate::job::{CpeId, NbiAnswer, NbiCall, NbiFailure, Purpose, RuleId};
 use crate::telemetry::Telemetry;
 
 /// The path of the default method.
@@ -96,7 +96,11 @@ impl<T: Transport> NbiClient<T> {
         let (Ok(rule_id), Ok(cpe_id)) = (RuleId::parse(NOBODY), CpeId::parse(NOBODY)) else {
             return Ok(());
         };
-        let read = NbiCall::ReadResults { rule_id, cpe_id };
+        let read = NbiCall::ReadResults {
+            rule_id,
+            cpe_id,
+            purpose: Purpose::Look,
+        };
         let names = &self.results.names;
         self.ask(&read, names.text(names.first())).await.map(drop)
     }
@@ -530,11 +534,15 @@ mod tests {
         NbiCall::ReadResults {
             rule_id: rule_id(),
             cpe_id: cpe_id(),
+            purpose: Purpose::Look,
         }
     }
 
     fn read_rule() -> NbiCall {
-        NbiCall::ReadRule { rule_id: rule_id() }
+        NbiCall::ReadRule {
+            rule_id: rule_id(),
+            purpose: Purpose::Look,
+        }
     }
 
     fn disarm() -> NbiCall {

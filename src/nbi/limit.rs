@@ -4,7 +4,7 @@
 //! place, then for its moment; places are given back when the [`Turn`] is dropped. In this order a budget that has used up its share
 //! waits outside and holds nothing that another one could use; and as nobody who is in the line of the whole waits for one of a
 //! budget, there is no deadlock. Whose turn it is says `places.rs`: budgets in turn, so that a flood of polls does not keep a rule armed;
-//! among writes, those that put a rule away first.
+//! among writes, those that put a rule away first, and among reads, those right before such a write.
 //!
 //! Nobody waits for long ([`wait_max`]): what a call does was decided by what was seen and ordered before it waited. Who waited in
 //! vain is told when to come again, one after the other as the rate allows, so that the rate is used and nobody asks in vain
@@ -32,8 +32,8 @@ use crate::job::NbiFailure;
 /// The longest spacing: a rate below one request an hour is taken as one an hour.
 const SPACING_MAX: Duration = Duration::from_secs(3600);
 
-/// How long a call that may have a device begin waits: so late may it be sent after an order to stop, after the deadline, or after
-/// another worker has done the same. A worker that only has a burst gets through it in that time.
+/// How long a call that may have a device begin waits, and the last look before a rule is armed: so late may it be sent after an order to stop, after the deadline, or after
+/// another worker has done the same, and so old may be what was seen before. A worker that only has a burst gets through it in that time.
 const BEGIN_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// How long all others wait. A delivery makes some of them one after the other, and the broker takes a delivery back after
@@ -179,7 +179,7 @@ impl Limiter {
         match class {
             CallClass::PutAway | CallClass::Arm => &self.writes,
             CallClass::ConnectionRequest => &self.connection_requests,
-            CallClass::Read => &self.reads,
+            CallClass::ReadToPutAway | CallClass::ReadToArm | CallClass::Read => &self.reads,
         }
     }
 }
@@ -525,6 +525,8 @@ mod tests {
             (CallClass::Arm, 10),
             (CallClass::ConnectionRequest, 10),
             (CallClass::PutAway, 180),
+            (CallClass::ReadToPutAway, 180),
+            (CallClass::ReadToArm, 10),
             (CallClass::Read, 180),
         ] {
             let one = at_once(1);
@@ -635,6 +637,27 @@ mod tests {
         // The one that waits for its moment already, and their own.
         let took = begun.elapsed();
         assert!(took < Duration::from_millis(5_700), "{took:?}");
+        tasks.shutdown().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_polls_does_not_keep_the_look_before_a_write_waiting() {
+        let limiter = Arc::new(whole(4, None));
+        let (mut tasks, polls) = (JoinSet::new(), Arc::default());
+        flood(&mut tasks, &limiter, CallClass::Read, 10_000, &polls);
+        sleep(Duration::from_millis(500)).await;
+        for class in [CallClass::ReadToPutAway, CallClass::ReadToArm] {
+            let begun = Instant::now();
+            let looks = Arc::default();
+            flood(&mut tasks, &limiter, class, 4, &looks);
+            while looks.load(Ordering::SeqCst) < 4 {
+                sleep(Duration::from_millis(10)).await;
+            }
+            // What is under way, and their own time.
+            let took = begun.elapsed();
+            assert!(took < Duration::from_millis(2_100), "{class:?} {took:?}");
+        }
+        assert!(polls.load(Ordering::SeqCst) >= 4, "{polls:?}");
         tasks.shutdown().await;
     }
 

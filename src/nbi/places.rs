@@ -2,7 +2,7 @@
 //!
 //! Two things a semaphore cannot do: the number of places changes while requests wait (`pace.rs`), and a free place goes to the
 //! budgets of calls (writes, connection requests, reads) in turn, to the longest waiting call of each; among writes, to those that
-//! put a rule away before those that arm one. So a budget waits for at most two calls of others per call of its own ahead of it,
+//! put a rule away before those that arm one, and among reads, to those that stand right before either. So a budget waits for at most two calls of others per call of its own ahead of it,
 //! however many calls of the others wait.
 //!
 //! Taking places away interrupts nothing: requests under way end, and the next ones find fewer places.
@@ -18,7 +18,11 @@ use super::budget::CallClass;
 const BUDGETS: [&[CallClass]; 3] = [
     &[CallClass::PutAway, CallClass::Arm],
     &[CallClass::ConnectionRequest],
-    &[CallClass::Read],
+    &[
+        CallClass::ReadToPutAway,
+        CallClass::ReadToArm,
+        CallClass::Read,
+    ],
 ];
 
 /// A changing number of places, given to the budgets in turn.
@@ -154,7 +158,7 @@ fn budget_of(class: CallClass) -> usize {
     match class {
         CallClass::PutAway | CallClass::Arm => 0,
         CallClass::ConnectionRequest => 1,
-        CallClass::Read => 2,
+        CallClass::ReadToPutAway | CallClass::ReadToArm | CallClass::Read => 2,
     }
 }
 
@@ -236,13 +240,20 @@ mod tests {
         drop(late);
         assert!(!is_full(&places).await);
     }
+
     #[tokio::test(start_paused = true)]
     async fn what_puts_away_goes_before_what_arms_and_the_others_have_their_turns() {
         let places = Places::new(1);
         let held = places.take(CallClass::Read).await.unwrap();
         let order = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = tokio::task::JoinSet::new();
-        let classes = [CallClass::Arm, CallClass::Read, CallClass::PutAway];
+        let classes = [
+            CallClass::Arm,
+            CallClass::Read,
+            CallClass::ReadToArm,
+            CallClass::ReadToPutAway,
+            CallClass::PutAway,
+        ];
         for class in [classes, classes].concat() {
             let (places, order) = (places.clone(), order.clone());
             tasks.spawn(async move {
@@ -253,10 +264,21 @@ mod tests {
         }
         drop(held);
         tasks.join_all().await;
-        let [arm, read, put_away] = classes;
+        let [arm, read, read_to_arm, read_to_put_away, put_away] = classes;
         assert_eq!(
             *order.lock().unwrap(),
-            [put_away, read, put_away, read, arm, arm]
+            [
+                put_away,
+                read_to_put_away,
+                put_away,
+                read_to_put_away,
+                arm,
+                read_to_arm,
+                arm,
+                read_to_arm,
+                read,
+                read
+            ]
         );
     }
 }

@@ -71,7 +71,7 @@ impl Request {
             NbiCall::ReadResults { rule_id, .. } => {
                 (Verb::Get, RESULTS, filter(rule_id.as_str()), None)
             }
-            NbiCall::ReadRule { rule_id } => (Verb::Get, RULES, filter(rule_id.as_str()), None),
+            NbiCall::ReadRule { rule_id, .. } => (Verb::Get, RULES, filter(rule_id.as_str()), None),
             NbiCall::ListRules { offset, limit } => (Verb::Get, RULES, page(*offset, *limit), None),
             NbiCall::CreateRule(spec) => (
                 Verb::Post,
@@ -387,7 +387,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::job::{CpeId, FirmwareUrl, RuleId};
+    use crate::job::{CpeId, FirmwareUrl, Purpose, RuleId};
 
     fn rule_id() -> RuleId {
         RuleId::parse("UPGRADE_x").unwrap()
@@ -439,11 +439,11 @@ mod tests {
         let cpe_id = cpe_id();
         for (call, expected) in [
             (
-                NbiCall::ReadResults { rule_id: rule_id.clone(), cpe_id: cpe_id.clone() },
+                NbiCall::ReadResults { rule_id: rule_id.clone(), cpe_id: cpe_id.clone(), purpose: Purpose::Look },
                 "Get /v1/dyn/FirmwareResultStorage/.*?campaignid=UPGRADE_x".to_owned(),
             ),
             (
-                NbiCall::ReadRule { rule_id: rule_id.clone() },
+                NbiCall::ReadRule { rule_id: rule_id.clone(), purpose: Purpose::Look },
                 "Get /v1/dyn/FirmwareStorage/.*?campaignid=UPGRADE_x".to_owned(),
             ),
             (NbiCall::CreateRule(spec(None)), format!("Post /v1/dyn/FirmwareStorage/.* {ARMED}")),

@@ -16,7 +16,7 @@ use super::known::{Known, Reach};
 use super::list::{Listing, list};
 use super::naming::Naming;
 use crate::clock::Clock;
-use crate::job::{CpeId, NbiAnswer, NbiCall, NbiFailure, RuleId, RuleRow};
+use crate::job::{CpeId, NbiAnswer, NbiCall, NbiFailure, Purpose, RuleId, RuleRow};
 use crate::nbi::Nbi;
 
 /// Rules asked for at a time, where they are asked for one by one; the client's own limits hold as well.
@@ -300,8 +300,8 @@ impl<'a, N: Nbi, P: Past> Sweep<'a, N, P> {
 
     /// The armed rows of a rule, sorted.
     async fn armed_rows(&self, rule_id: &RuleId) -> Result<Vec<RuleRow>, String> {
-        let rule_id = rule_id.clone();
-        match self.nbi.call(&NbiCall::ReadRule { rule_id }).await {
+        let (rule_id, purpose) = (rule_id.clone(), Purpose::PutAway);
+        match self.nbi.call(&NbiCall::ReadRule { rule_id, purpose }).await {
             // A write under such a filter could hit the rules of others.
             Ok(NbiAnswer::Rules {
                 filter_ignored: true,
@@ -343,11 +343,10 @@ impl<'a, N: Nbi, P: Past> Sweep<'a, N, P> {
         report.seen = rules.len();
         let nbi = self.nbi;
         let mut answers = futures_util::stream::iter(rules)
-            .map(|(rule_id, cpe_id)| async move {
-                let call = NbiCall::ReadRule {
-                    rule_id: rule_id.clone(),
-                };
-                (rule_id, cpe_id, nbi.call(&call).await)
+            .map(|(id, cpe_id)| async move {
+                let (rule_id, purpose) = (id.clone(), Purpose::Look);
+                let call = NbiCall::ReadRule { rule_id, purpose };
+                (id, cpe_id, nbi.call(&call).await)
             })
             .buffer_unordered(AT_ONCE);
         let mut armed = BTreeMap::new();

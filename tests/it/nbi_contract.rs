@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use nbi_upgrade::job::{CpeId, FirmwareUrl, NbiAnswer, NbiCall, NbiFailure, RuleId, RuleSpec};
+use nbi_upgrade::job::{
+    CpeId, FirmwareUrl, NbiAnswer, NbiCall, NbiFailure, Purpose, RuleId, RuleSpec,
+};
 use nbi_upgrade::nbi::http::HttpSettings;
 use nbi_upgrade::nbi::{HttpTransport, Nbi, NbiClient, NbiSettings, Transport};
 use nbi_upgrade::simulator::{
@@ -109,13 +111,17 @@ fn spec() -> RuleSpec {
 }
 
 fn read_rule() -> NbiCall {
-    NbiCall::ReadRule { rule_id: rule_id() }
+    NbiCall::ReadRule {
+        rule_id: rule_id(),
+        purpose: Purpose::Look,
+    }
 }
 
 fn read_results() -> NbiCall {
     NbiCall::ReadResults {
         rule_id: rule_id(),
         cpe_id: cpe_id("CPE1"),
+        purpose: Purpose::Look,
     }
 }
 

@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
-use nbi_upgrade::job::{CpeId, FirmwareUrl, NbiAnswer, NbiCall, NbiFailure, RuleId, RuleSpec};
+use nbi_upgrade::job::{
+    CpeId, FirmwareUrl, NbiAnswer, NbiCall, NbiFailure, Purpose, RuleId, RuleSpec,
+};
 use nbi_upgrade::nbi::circuit::CircuitSettings;
 use nbi_upgrade::nbi::http::HttpSettings;
 use nbi_upgrade::nbi::{HttpTransport, Nbi, NbiClient, NbiSettings};
@@ -253,13 +255,17 @@ fn cpe_id() -> CpeId {
 }
 
 fn read_rule() -> NbiCall {
-    NbiCall::ReadRule { rule_id: rule_id() }
+    NbiCall::ReadRule {
+        rule_id: rule_id(),
+        purpose: Purpose::Look,
+    }
 }
 
 fn read_results() -> NbiCall {
     NbiCall::ReadResults {
         rule_id: rule_id(),
         cpe_id: cpe_id(),
+        purpose: Purpose::Look,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Tests of the core: no async, no mocks, no clock.
 //!
 //! `table` prints what follows from what and is the state diagram of the documentation; `stages` states the finer points one by one,
-//! `pauses` those of a pause that meets something else that went wrong; `twins` says what copies of a job may say, `attempts` what those that are not at the same attempt; `properties` tries sequences that nobody thought of.
+//! `pauses` those of a pause that meets something else that went wrong; `twins` says what copies of a job may say, `attempts` what those that are not at the same attempt; `wakes` is about connection requests that were not sent, `purposes` about what reads are for; `properties` tries sequences that nobody thought of.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -11,6 +11,7 @@
 mod attempts;
 mod pauses;
 mod properties;
+mod purposes;
 mod stages;
 mod table;
 mod twins;

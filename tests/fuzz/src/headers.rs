@@ -5,7 +5,7 @@
 
 use arbitrary::{Arbitrary, Unstructured};
 use jiff::{SignedDuration, Timestamp};
-use nbi_upgrade::job::{CpeId, JobEvent, NbiAnswer, NbiCall, NbiFailure, RuleId};
+use nbi_upgrade::job::{CpeId, JobEvent, NbiAnswer, NbiCall, NbiFailure, Purpose, RuleId};
 use nbi_upgrade::message::headers::truncate;
 use nbi_upgrade::message::{Incoming, unix_seconds};
 use nbi_upgrade::nbi::RawAnswer;
@@ -55,7 +55,11 @@ pub fn play(bytes: &[u8]) -> Accepted {
 fn answer(input: &Carried<'_>, now: Timestamp, accepted: &mut Accepted) {
     let rule_id = RuleId::parse("UPGRADE_x").expect("an id");
     let cpe_id = CpeId::parse("x").expect("an id");
-    let call = NbiCall::ReadResults { rule_id, cpe_id };
+    let call = NbiCall::ReadResults {
+        rule_id,
+        cpe_id,
+        purpose: Purpose::Look,
+    };
     let raw = |status, body: &[u8]| RawAnswer {
         status,
         body: body.to_vec(),

@@ -4,7 +4,7 @@
 
 use jiff::SignedDuration;
 use nbi_upgrade::job::{
-    CpeId, FirmwareUrl, NbiAnswer, NbiCall, NbiFailure, ResultRow, RuleId, RuleSpec,
+    CpeId, FirmwareUrl, NbiAnswer, NbiCall, NbiFailure, Purpose, ResultRow, RuleId, RuleSpec,
 };
 use nbi_upgrade::nbi::RawAnswer;
 use nbi_upgrade::nbi::answer::judge;
@@ -43,9 +43,11 @@ pub fn play(data: &[u8]) -> Accepted {
         0 => NbiCall::ReadResults {
             rule_id: rule_id.clone(),
             cpe_id: cpe_id.clone(),
+            purpose: Purpose::Look,
         },
         1 => NbiCall::ReadRule {
             rule_id: rule_id.clone(),
+            purpose: Purpose::Look,
         },
         2 => NbiCall::CreateRule(spec()),
         3 => NbiCall::UpdateRule(spec()),
