@@ -15,7 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::copies::Copies;
 use super::history::{Published, Rule};
 use super::run::Facts;
-use super::scenarios::{JobExpectation, Scenario};
+use super::scenarios::{JobExpectation, Scenario, Send};
 use super::{again, effects, outcomes, verdicts};
 
 /// NBI calls that a delivery which comes again may cost.
@@ -45,6 +45,36 @@ impl Seen<'_> {
     /// Whether anything of it can have been done twice: it was asked for twice, or copied, or a delivery came again.
     pub(crate) fn came_again(&self) -> bool {
         self.copies.may_be() > 1
+    }
+
+    /// When its requests were sent.
+    pub(crate) fn sent_at(&self) -> impl Iterator<Item = Timestamp> {
+        let sends = self.scenario.sends.iter();
+        sends
+            .filter(|send| send.job == self.job.job_id)
+            .map(Send::at)
+    }
+
+    /// Since when its results count, by true clocks: what the last request by then says, or when it was sent where it says nothing. None: it has a
+    /// date by which older ones count as well.
+    pub(crate) fn asked_for_since(&self, by: Timestamp) -> Option<Timestamp> {
+        let sends = self.scenario.sends.iter();
+        let last = sends
+            .filter(|send| send.job == self.job.job_id && send.at() <= by)
+            .max_by_key(|send| send.at())?;
+        let said = last.body["requested_at"].as_str();
+        match said {
+            Some(said) => said.parse().ok(),
+            None => (last.body["force"] == true).then(|| last.at()),
+        }
+    }
+
+    /// The dates of its requests, as events by then have told them.
+    pub(crate) fn told_dates(&self, by: Timestamp) -> impl Iterator<Item = Timestamp> {
+        let events = self.facts.events.iter();
+        events
+            .filter(move |event| event.at <= by && event.text("job_id") == self.job.job_id)
+            .filter_map(|event| event.text("requested_at").parse().ok())
     }
 
     /// Other jobs of its device.

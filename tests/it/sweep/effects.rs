@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::check::Seen;
 use super::driver::LAG;
-use super::history::{NbiWrite, Rule};
+use super::history::{NbiWrite, Published, Rule};
 use super::run::Facts;
 use super::scenarios::{JobExpectation, Scenario};
 use super::{again, outcomes};
@@ -119,7 +119,7 @@ pub(crate) fn check(seen: &Seen<'_>, wrong: &mut Vec<String>) {
             ));
         }
         let knows_less = job.may_differ && outcomes::may_know_less(seen, event);
-        if impact == "none" && !flashes.is_empty() && !knows_less {
+        if impact == "none" && has_run_until_asked_again(seen, &flashes, event) && !knows_less {
             wrong.push(format!(
                 "{name} is {verdict} with impact none and {} ran its file",
                 job.cpe_id
@@ -144,8 +144,18 @@ pub(crate) fn check(seen: &Seen<'_>, wrong: &mut Vec<String>) {
     }
 }
 
+/// Whether anything of the job was armed or run, but for what came of a request that was sent after this event: a job that has failed is then
+/// carried out anew.
+fn has_run_until_asked_again(seen: &Seen<'_>, flashes: &[&Flash], event: &Published) -> bool {
+    let asked_again = seen.sent_at().filter(|at| *at > event.at).min();
+    let is_before = |at: Timestamp| asked_again.is_none_or(|asked_again| at < asked_again);
+    !flashes.is_empty()
+        && (flashes.iter().any(|flash| is_before(flash.started_at))
+            || armings(seen).any(|write| is_before(write.at)))
+}
+
 /// Writes that arm the job's file on its device.
-fn armings<'a>(seen: &Seen<'a>) -> impl Iterator<Item = &'a NbiWrite> + Clone {
+pub(crate) fn armings<'a>(seen: &Seen<'a>) -> impl Iterator<Item = &'a NbiWrite> + Clone {
     let (facts, job) = (seen.facts, seen.job);
     facts.writes.iter().filter(move |write| {
         write.cpe_id == job.cpe_id && write.file.as_deref() == Some(job.file.as_str())

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use nbi_upgrade::simulator::{
-    AttemptResult, DeviceState, DeviceView, FailedAttempt, Flash, PostOnExisting, Put,
-    ReadingRules, Results, TakenRule,
+    AttemptResult, DeviceState, DeviceView, FailedAttempt, Flash, Incomplete, PostOnExisting, Put,
+    ReadingRules, ResultTime, Results, TakenRule,
 };
 use serde_json::{Value, json};
 
@@ -267,6 +267,33 @@ fn a_request_that_comes_after_the_deadline_may_time_out_beside_a_device_that_is_
 }
 
 #[test]
+fn a_forced_request_that_is_dated_after_the_result_may_time_out_where_no_rule_is_read() {
+    let dated = |secs, reading_rules| {
+        let case = Case::new().armed(10).flash(20, 140, SUCCESS);
+        let case = case.disarmed(3_600);
+        let case = case.told(3_601, "failed/timed_out", "possible");
+        let case = case.saying("requested_at", json!(at(secs).to_string()));
+        case.copied(1, 1, None).with(|scenario, _| {
+            scenario.setup.semantics.reading_rules = reading_rules;
+            scenario.sends[0].body["requested_at"] = Value::Null;
+            scenario.sends[0].body["force"] = json!(true);
+        })
+    };
+    let right = || dated(141, ReadingRules::Forbidden403);
+    let what = "the device had reported success";
+    tells_apart(what, dated(140, ReadingRules::Forbidden403), right());
+    tells_apart(what, dated(141, ReadingRules::Allowed), right());
+    let tagged = right().with(|scenario, _| scenario.setup.policy.tag_rules = true);
+    tells_apart(what, tagged, right());
+    let unforced = right().with(|scenario, _| scenario.sends[0].body["force"] = json!(false));
+    tells_apart(what, unforced, right());
+    let said = json!(start().to_string());
+    let said = right().with(|scenario, _| scenario.sends[0].body["requested_at"] = said);
+    tells_apart(what, said, right());
+    tells_apart(what, right().copied(1, 0, None), right());
+}
+
+#[test]
 fn a_verdict_without_its_cause_is_found() {
     let busy = |case: Case| case.told(3_600, "failed/device_busy", "none");
     tells_apart(
@@ -440,6 +467,27 @@ fn a_job_without_an_end_or_with_a_late_one_is_found() {
     let told = |secs| silent().told(secs, "failed/timed_out", "possible");
     tells_apart("has no outcome", silent(), told(3_601));
     tells_apart("at the latest it must", told(4_502), told(4_500));
+    let named_behind_one_of = |first_secs, secs| {
+        let case = Case::new().told(secs, "failed/timed_out", "none");
+        case.with(|scenario, _| {
+            let first = request("job-2", "CPE2", "job-2.bin");
+            let body = scenario.sends[0].body.clone();
+            let sent = Scenario::new("by hand").send(first_secs, &first, &[]);
+            *scenario = sent.send(0, &body, &[]);
+            scenario.jobs.retain(|job| job.job_id == JOB);
+        })
+    };
+    let right = || named_behind_one_of(4_000, 4_901);
+    tells_apart(
+        "at the latest it must",
+        named_behind_one_of(4_000, 4_902),
+        right(),
+    );
+    tells_apart(
+        "at the latest it must",
+        named_behind_one_of(3_999, 4_901),
+        right(),
+    );
     let left = |left| Case::upgraded().with(|_, facts| facts.left = left);
     tells_apart("messages are left", left(1), left(0));
     let dead = |dead: &str| {
@@ -540,6 +588,143 @@ fn a_second_flash_is_found_unless_a_cause_was_there() {
         })
     };
     tells_apart(what, paused(400), paused(140));
+}
+
+#[test]
+fn a_silent_device_is_flashed_again_only_where_its_trace_was_gone() {
+    let what = "was flashed 2 times";
+    let silent = AttemptResult::Silent;
+    let again = |result, gone_at, rules: &[(&str, bool)]| {
+        let case = Case::new().armed(10).flash(20, 140, result);
+        let case = case.rules(gone_at, rules).armed(160);
+        let case = case.flash(170, 290, SUCCESS).disarmed(300);
+        let case = case.told(301, "completed/upgraded", "applied");
+        case.copied(2, 0, None)
+            .with(|scenario, _| scenario.jobs[0].max_attempts = 2)
+    };
+    let right = || again(silent.clone(), 150, &[(OTHER_FILE, true)]);
+    tells_apart(what, again(SUCCESS, 150, &[(OTHER_FILE, true)]), right());
+    let deleted = again(silent.clone(), 150, &[]);
+    tells_apart(what, again(silent.clone(), 150, &[(FILE, false)]), deleted);
+    let lost_its_file = again(silent.clone(), 150, &[("", false)]);
+    tells_apart(what, lost_its_file, right());
+    let before = again(silent.clone(), 20, &[(OTHER_FILE, true)]);
+    tells_apart(what, before, right());
+    tells_apart(what, right().copied(1, 0, None), right());
+    // A row without a verdict tells that it has begun, for half an hour.
+    let with_a_row = |armed| {
+        let case = Case::new().armed(10).flash(20, 140, AttemptResult::Silent);
+        let case = case.rules(150, &[(OTHER_FILE, false)]).armed(armed);
+        let case = case.flash(armed + 10, armed + 130, SUCCESS);
+        let case = case.disarmed(armed + 140);
+        let case = case.told(armed + 141, "completed/upgraded", "applied");
+        case.copied(2, 0, None).with(|scenario, _| {
+            scenario.jobs[0].max_attempts = 2;
+            scenario.setup.semantics.incomplete = Incomplete::UndecidedRow;
+        })
+    };
+    tells_apart(what, with_a_row(1_819), with_a_row(1_820));
+    // Each of them must be explained.
+    let thrice = |rules: &[(&str, bool)]| {
+        let case = again(silent.clone(), 150, &[]);
+        let case = case.with(|scenario, facts| {
+            scenario.jobs[0].max_attempts = 3;
+            facts.devices[0].flashes[1].result = AttemptResult::Silent;
+            facts.events.clear();
+        });
+        let case = case.rules(310, rules).armed(320);
+        let case = case.flash(330, 450, SUCCESS).disarmed(460);
+        case.told(461, "completed/upgraded", "applied")
+    };
+    tells_apart(
+        "was flashed 3 times",
+        thrice(&[(FILE, false)]),
+        thrice(&[(OTHER_FILE, false)]),
+    );
+}
+
+#[test]
+fn a_further_attempt_is_run_twice_only_where_a_copy_put_it_away_too_early() {
+    let what = "was flashed 2 times";
+    let run = |put_away, armed, since| {
+        let case = Case::new().armed(10).flash(20, 140, fault()).disarmed(150);
+        let case = case.armed(800).flash(810, 1_000, SUCCESS);
+        let case = case.disarmed(put_away).armed(armed);
+        let case = case.flash(1_100, 1_200, SUCCESS).disarmed(1_210);
+        let case = case.told(1_211, "completed/upgraded", "applied");
+        case.copied(2, 0, Some(since)).with(|scenario, _| {
+            scenario.jobs[0].may_differ = true;
+            scenario.jobs[0].max_attempts = 3;
+        })
+    };
+    let right = || run(850, 1_000, 810);
+    tells_apart(what, run(1_001, 1_002, 810), right());
+    tells_apart(what, run(850, 1_001, 810), right());
+    tells_apart(what, run(850, 1_000, 811), right());
+    let tagged = right().with(|scenario, _| scenario.setup.policy.tag_rules = true);
+    tells_apart(what, tagged, right());
+    let first = right().with(|_, facts| {
+        facts.devices[0].flashes.remove(0);
+    });
+    tells_apart(what, first, right());
+    let tries = |max_attempts| {
+        right().with(|scenario, _| {
+            scenario.jobs[0].max_attempts = max_attempts;
+            // Each copy counts its own tries.
+            scenario.faults.ack_lost = 0.1;
+        })
+    };
+    tells_apart(what, tries(1).copied(3, 0, Some(810)), tries(2));
+}
+
+#[test]
+fn a_result_is_taken_for_an_older_one_only_where_clocks_are_wrong() {
+    let what = "was flashed 2 times";
+    let twice = || {
+        let case = Case::upgraded().armed(160).flash(170, 290, SUCCESS);
+        let case = case.disarmed(300).copied(2, 0, Some(5));
+        case.with(|scenario, _| {
+            scenario.jobs[0].may_differ = true;
+            scenario.jobs[0].max_attempts = 2;
+        })
+    };
+    // The NBI is behind, and so is a worker, which does not see it.
+    let behind = |skew, result_time| {
+        twice().with(|scenario, _| {
+            scenario.setup.semantics.clock_offset = SignedDuration::from_secs(-100);
+            scenario.setup.semantics.result_time = result_time;
+            scenario.skews = vec![SignedDuration::from_secs(skew)];
+        })
+    };
+    let right = || behind(-96, ResultTime::Begin);
+    tells_apart(what, behind(0, ResultTime::Begin), right());
+    // Seen as behind by five seconds, or more: the time of the row is set right.
+    tells_apart(what, behind(60, ResultTime::Begin), right());
+    // By its end it is not older than the request.
+    tells_apart(what, behind(-96, ResultTime::End), right());
+    let tagged = right().with(|scenario, _| scenario.setup.policy.tag_rules = true);
+    tells_apart(what, tagged, right());
+    // A worker that is ahead has dated the request after its result.
+    let dated = |secs, sent_after| {
+        let case = twice().with(|scenario, facts| {
+            let date = json!(at(secs).to_string());
+            facts.events[0].body["data"]["requested_at"] = date;
+            scenario.skews = [200, 0].map(SignedDuration::from_secs).to_vec();
+            let send = &mut scenario.sends[0];
+            send.after = Duration::from_secs(sent_after);
+            send.body["requested_at"] = Value::Null;
+            send.body["force"] = json!(true);
+        });
+        case.with(|_, facts| facts.events[0].at = at(170))
+    };
+    tells_apart(what, dated(140, 0), dated(141, 0));
+    // By true clocks it is an order of its own.
+    tells_apart(what, dated(141, 141), dated(141, 140));
+    let unforced = dated(141, 0).with(|s, _| s.sends[0].body["force"] = json!(false));
+    tells_apart(what, unforced, dated(141, 0));
+    // Nobody had said so when the device ran again.
+    let later = dated(141, 0).with(|_, facts| facts.events[0].at = at(171));
+    tells_apart(what, later, dated(141, 0));
 }
 
 #[test]
@@ -662,6 +847,25 @@ fn an_impact_that_is_not_true_is_found() {
             .with(|scenario, _| scenario.jobs[0].may_differ = true)
     };
     tells_apart("with impact none", none(1, None), none(2, Some(30)));
+    let failed_first = |asked_again| {
+        let case = Case::new().told(100, "failed/nbi_protocol_error", "none");
+        let case = case.armed(210).flash(220, 340, SUCCESS).disarmed(350);
+        let case = case.told(351, "completed/upgraded", "applied");
+        case.copied(2, 0, Some(200)).with(|scenario, facts| {
+            scenario.jobs[0].may_differ = true;
+            let mut again = scenario.sends[0].clone();
+            again.after = Duration::from_secs(asked_again);
+            scenario.sends.push(again);
+            let failure = Failure {
+                at: at(50),
+                is_unintelligible: true,
+            };
+            facts.failures = vec![failure; 5];
+        })
+    };
+    tells_apart("with impact none", failed_first(211), failed_first(210));
+    // It was asked for again before it failed.
+    tells_apart("with impact none", failed_first(100), failed_first(101));
     let applied = |impact| Case::new().told(3_601, "failed/superseded", impact);
     let beside = |impact| {
         let mut case = applied(impact).beside_another();

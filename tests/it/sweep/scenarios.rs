@@ -23,6 +23,13 @@ pub(crate) struct Send {
     pub(crate) body: Value,
 }
 
+impl Send {
+    /// When it is sent.
+    pub(crate) fn at(&self) -> Timestamp {
+        start() + SignedDuration::try_from(self.after).unwrap()
+    }
+}
+
 /// An operator's command, so long after the beginning.
 #[derive(Debug, Clone)]
 pub(crate) struct Ordered {
@@ -107,17 +114,19 @@ impl Scenario {
         self
     }
 
-    /// Sends a request and says what may come of it.
+    /// Sends a request and says what may come of it. One follows the other: none is sent before those that were named before it.
     pub(crate) fn send(mut self, after_secs: u64, body: &Value, allowed: &[&'static str]) -> Self {
         let text = |field: &str| body[field].as_str().unwrap_or_default().to_owned();
         let job = text("job_id");
-        self.sends.push(Send {
-            after: Duration::from_secs(after_secs),
+        let before = self.sends.last().map_or(Duration::ZERO, |send| send.after);
+        let send = Send {
+            after: before.max(Duration::from_secs(after_secs)),
             job: job.clone(),
             body: body.clone(),
-        });
+        };
+        let sent_at = send.at();
+        self.sends.push(send);
         if self.jobs.iter().all(|known| known.job_id != job) {
-            let sent_at = start() + SignedDuration::from_secs(i64::try_from(after_secs).unwrap());
             let time = |field: &str| text(field).parse::<Timestamp>().ok();
             let begins_at = time("requested_at")
                 .unwrap_or(sent_at)

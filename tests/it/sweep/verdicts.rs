@@ -7,8 +7,6 @@ use nbi_upgrade::simulator::{AttemptResult, Flash, ReadingRules, Results};
 use super::check::Seen;
 use super::effects;
 use super::history::Published;
-use super::scenarios::Send;
-use crate::support::world::start;
 
 /// A job that waits looks for its result every 5 minutes (`await_result.max`), or sooner; a minute for its calls.
 const LOOKING_TAKES: SignedDuration = SignedDuration::from_mins(6);
@@ -38,7 +36,7 @@ fn contradiction(seen: &Seen<'_>, event: &Published) -> Option<String> {
             has_reported_fault(seen, event),
             "the device had not reported this fault".to_owned(),
         ),
-        "timed_out" => before_the_deadline(seen, at).or_else(|| missed(seen, at)),
+        "timed_out" => before_the_deadline(seen, at).or_else(|| missed(seen, event)),
         "device_busy" if seen.others().next().is_none() => {
             Some("its device has no other job".to_owned())
         }
@@ -115,35 +113,46 @@ fn before_the_deadline(seen: &Seen<'_>, at: Timestamp) -> Option<String> {
 
 /// The device reported success so long before the deadline that a look must have shown it, and nothing was in the way. A request that comes after
 /// the deadline, or is held up by a pause until then, is answered without a look.
-fn missed(seen: &Seen<'_>, at: Timestamp) -> Option<String> {
-    let mut sends = seen.scenario.sends.iter();
-    let is_late = |send: &Send| {
-        let sent_at = start() + SignedDuration::try_from(send.after).unwrap();
-        send.job == seen.job.job_id && sent_at + seen.skew() >= seen.job.deadline
-    };
+fn missed(seen: &Seen<'_>, event: &Published) -> Option<String> {
+    let is_late = |sent_at: Timestamp| sent_at + seen.skew() >= seen.job.deadline;
     // A copy that looks when the one row has become another job's, or that takes the result for one of before its time, sees nothing.
     let is_rewritten = seen.scenario.setup.semantics.results == Results::RowRewritten
         && seen.others().next().is_some();
     let is_before_its_time = seen.job.not_before.is_some() && !seen.scenario.skew_max().is_zero();
-    let is_asked_again = sends
-        .clone()
-        .filter(|send| send.job == seen.job.job_id)
-        .count()
-        > 1;
-    let may_be_held_up =
-        is_asked_again && effects::ordered_at(seen.scenario, seen.job, "pause").is_some();
-    if sends.any(is_late) || may_be_held_up || is_rewritten || is_before_its_time {
+    let may_be_held_up = seen.sent_at().count() > 1
+        && effects::ordered_at(seen.scenario, seen.job, "pause").is_some();
+    if seen.sent_at().any(is_late) || may_be_held_up || is_rewritten || is_before_its_time {
         return None;
     }
     let flashes = effects::flashes(seen);
     let first = flashes
         .iter()
-        .filter(|flash| flash.ended_at.is_some_and(|ended_at| ended_at <= at))
+        .filter(|flash| flash.ended_at.is_some_and(|ended_at| ended_at <= event.at))
         .filter(|flash| flash.result == AttemptResult::Success)
         .filter_map(|flash| flash.ended_at)
         .min()?;
+    if is_dated_after(seen, event, first) {
+        return None;
+    }
     let shown_at = seen.at_the_latest(first, LOOKING_TAKES);
     (shown_at < seen.job.deadline).then(|| format!("the device had reported success at {first}"))
+}
+
+/// A forced request without a date was delivered again after the device had reported, and is dated by that delivery, as the event itself tells. An
+/// older result counts only under a rule with this file, or with a tag, which nobody can see.
+fn is_dated_after(seen: &Seen<'_>, event: &Published, reported_at: Timestamp) -> bool {
+    let setup = &seen.scenario.setup;
+    let mut sends = seen.scenario.sends.iter();
+    let is_undated = sends.all(|send| {
+        send.job != seen.job.job_id
+            || send.body["requested_at"].is_null() && send.body["force"] == true
+    });
+    let date = event.text("requested_at").parse::<Timestamp>();
+    is_undated
+        && !setup.policy.tag_rules
+        && setup.semantics.reading_rules != ReadingRules::Allowed
+        && seen.came_again()
+        && date.is_ok_and(|date| date > reported_at)
 }
 
 /// Whether another job had armed its own file in the rule of the device.
