@@ -330,7 +330,12 @@ fn done(mut turn: Turn<'_>, known: &[ResultRow]) -> Decision {
         // Only where a copy may be under way does this look past the deadline: what that one armed must not stay so.
         return turn.give_up(ending);
     }
+    let polls = turn.job.progress.polls;
     turn.enter(Stage::CreateRule);
+    if turn.job.progress.waited_for_other {
+        // Should the device be busy still, the waits go on growing.
+        turn.job.progress.polls = polls;
+    }
     turn.advance()
 }
 
@@ -341,6 +346,7 @@ fn fail(mut turn: Turn<'_>, failure: &NbiFailure) -> Decision {
     let is_late = turn.is_past_deadline();
     let gives_up = match failure {
         NbiFailure::Transient { .. } if turn.job.progress.may_have_twin => is_used_up && is_late,
+        NbiFailure::Unintelligible { .. } if turn.job.progress.may_have_twin => is_used_up,
         NbiFailure::Transient { .. }
         | NbiFailure::Refused { .. }
         | NbiFailure::NotSent { .. }

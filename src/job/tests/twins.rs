@@ -466,3 +466,41 @@ fn an_armed_rule_that_shows_no_file_is_not_written_over_by_the_job_that_may_have
     let (_, calls) = deliver(further, paused, &policy, &nbi);
     assert!(calls.contains(&"disarm_rule"), "{calls:?}");
 }
+
+#[test]
+fn a_copy_that_looks_past_its_deadline_does_not_end_by_one_answer_that_nobody_understands() {
+    let policy = Policy::default();
+    let mut twin = Job::new(order());
+    twin.progress.may_have_twin = true;
+    let mut inputs = inputs(3_700);
+    for count in 1..=policy.unintelligible_max {
+        let looks = begin(twin, inputs, &policy);
+        let Next::Step(step) = looks.next else {
+            panic!("{:?}", looks.next)
+        };
+        let after = decide(looks.job, step, Err(unintelligible()), inputs, &policy);
+        let is_over = !matches!(after.next, Next::Retry { .. });
+        assert_eq!(is_over, count == policy.unintelligible_max, "{count}");
+        twin = after.job;
+        inputs.now += SignedDuration::from_secs(10);
+    }
+}
+
+#[test]
+fn waits_for_a_busy_device_go_on_growing() {
+    let policy = Policy::default();
+    let busy = Nbi::new(&[], &[other_rule(true)]);
+    let mut job = Job::new(order());
+    let mut waits = Vec::new();
+    let mut now = 60;
+    while waits.len() < 4 {
+        let (decision, _) = deliver(job, inputs(now), &policy, &busy);
+        if let Next::Wait { until } = decision.next {
+            let wait = until.duration_since(at(now)).as_secs();
+            waits.push(wait);
+            now += wait;
+        }
+        job = decision.job;
+    }
+    assert!(waits.is_sorted_by(|a, b| a < b), "{waits:?}");
+}
