@@ -156,7 +156,11 @@ impl Step {
         );
         let puts_away = matches!(
             self,
-            Self::ReadRuleBeforeDisarming | Self::ReadRuleToPause | Self::ReadRuleToVerify
+            Self::ReadRuleBeforeDisarming
+                | Self::ReadRuleToPause
+                | Self::ReadRuleToVerify
+                // The other half of what ends a job: one without the other would begin anew.
+                | Self::ReadResultsOnceMore
         );
         match (arms, puts_away) {
             (true, _) => Purpose::Arm,
@@ -351,7 +355,8 @@ fn begin_exit(mut turn: Turn<'_>, exit: Exit) -> Decision {
     }
     // Left to another job before: what stands there now is a copy's, which puts it away.
     let is_left = matches!(&turn.job.progress.exit, Some(Exit::End(ending)) if ending.reason == Reason::Superseded)
-        && turn.job.progress.rule == RuleState::Superseded;
+        && turn.job.progress.rule == RuleState::Superseded
+        && turn.policy.tag_rules;
     if is_left {
         return turn.step(Step::ReadResultsOnceMore);
     }

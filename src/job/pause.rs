@@ -172,17 +172,29 @@ pub fn on_rule(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Dec
         }
         None => disarm_or_go_on(turn),
         Some(Owner::Ours | Owner::Unknown) => {
-            // When, nobody says, unless this job has done it: after the device was last woken for it.
+            // When, nobody says, unless this job has done it: after it was armed, and the device last woken for it.
             let progress = &turn.job.progress;
             let known = (progress.rule == RuleState::Deactivated)
                 .then_some(progress.disarmed_at)
                 .flatten();
-            let woken = progress.connection_requested_at.or(progress.started_at);
-            let since = known.or(woken).unwrap_or(turn.inputs.now);
+            let woken = progress.connection_requested_at.max(armed_at(&turn));
+            let since = known
+                .or(woken)
+                .or(progress.started_at)
+                .unwrap_or(turn.inputs.now);
             turn.job.progress.rule = RuleState::Deactivated;
             rest(turn, since)
         }
     }
+}
+
+/// When this job armed its rule, as its records say.
+fn armed_at(turn: &Turn<'_>) -> Option<Timestamp> {
+    let records = &turn.job.progress.stages;
+    let armed = records
+        .iter()
+        .find(|record| record.stage == Stage::CreateRule);
+    armed?.finished_at
 }
 
 /// It is armed, as far as anybody can tell.

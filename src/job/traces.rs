@@ -55,11 +55,15 @@ pub fn is_a_copys(turn: &Turn<'_>, rules: &[RuleRow]) -> bool {
             .is_some_and(|attempt| attempt >= progress.attempt)
 }
 
-/// Whether this job, or a copy of it, may have armed a rule of which nothing tells whose it is.
+/// Whether this job, or a copy of it, may have armed a rule of which nothing tells whose it is. What came to a further attempt, or rests after a
+/// pause, may have been copied before.
 #[must_use]
 pub fn may_have_armed(turn: &Turn<'_>) -> bool {
     let progress = &turn.job.progress;
-    progress.may_have_twin || progress.rule == RuleState::Armed
+    progress.may_have_twin
+        || progress.rule == RuleState::Armed
+        || progress.attempt > 1
+        || progress.rests_until.is_some()
 }
 
 /// Until when a device may be at it for the same request, sent twice at about the same time, where the NBI turns a rule off as a device takes it:

@@ -3,6 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// What no queue takes is tried again every few seconds by whoever has it in hand. Where nobody has, any more, nothing says how it is.
+const UNROUTED_FOR: Duration = Duration::from_secs(30);
 
 /// What the worker needs to be ready. A worker starts without a broker, with a closed circuit.
 #[derive(Debug, Default)]
@@ -14,8 +20,8 @@ struct State {
     broker_was_connected: bool,
     broker_trouble: Option<String>,
     broker_blocks: Option<String>,
-    /// Why no queue takes what goes to an exchange.
-    unrouted: BTreeMap<&'static str, String>,
+    /// Why no queue takes what goes to an exchange, and when that was seen last.
+    unrouted: BTreeMap<&'static str, (String, Instant)>,
     circuit_trouble: Option<String>,
     is_stopping: bool,
     is_paused: bool,
@@ -85,8 +91,11 @@ impl Health {
     pub(super) fn unrouted(&self, exchange: &'static str, reason: Option<&str>) -> bool {
         let unrouted = &mut self.lock().unrouted;
         match reason {
-            Some(_) if unrouted.contains_key(exchange) => false,
-            Some(reason) => unrouted.insert(exchange, reason.to_owned()).is_none(),
+            Some(reason) => {
+                let seen = (reason.to_owned(), Instant::now());
+                let before = unrouted.insert(exchange, seen);
+                before.is_none_or(|(_, seen_at)| seen_at.elapsed() >= UNROUTED_FOR)
+            }
             None => unrouted.remove(exchange).is_some(),
         }
     }
@@ -123,7 +132,9 @@ impl Health {
                 why,
             });
         }
-        missing.extend(state.unrouted.values().map(|reason| Missing {
+        let unrouted = state.unrouted.values();
+        let unrouted = unrouted.filter(|(_, seen_at)| seen_at.elapsed() < UNROUTED_FOR);
+        missing.extend(unrouted.map(|(reason, _)| Missing {
             what: "broker",
             why: reason.clone(),
         }));

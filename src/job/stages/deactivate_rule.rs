@@ -106,7 +106,11 @@ pub fn on_results_once_more(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFai
             {
                 rows.retain(|row| turn.is_tagged_as_ours(row));
             }
-            return match turn.newest_fresh(&rows) {
+            let newest = turn.newest_fresh(&rows);
+            if let Some((row, Verdict::Faulted(_))) = &newest {
+                turn.catch_up(turn.own_attempt(row.rule_description.as_deref()));
+            }
+            return match newest {
                 Some((row, verdict)) if is_cancelled_before(&turn, &ending, &row) => {
                     ending.impact = if verdict == Verdict::Success {
                         Impact::Applied

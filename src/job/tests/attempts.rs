@@ -277,6 +277,21 @@ fn a_fault_before_the_order_that_a_copy_would_have_tried_again_after_leaves_the_
         let (over, _) = deliver(awaits, cancelled(260), &policy, &failed);
         assert_eq!(verdict(&over), verdict_is);
     }
+    // The fault of the last attempt, of which a copy that is behind knows by its tag alone.
+    let last = "nbi-upgrade job job-1 attempt 3";
+    let rows = [fault_of(60, FIRST), fault_of(200, last)];
+    let failed = Nbi::new(&rows, &[tagged(false, last)]);
+    let (over, _) = deliver(
+        tries(Stage::AwaitResult, 1),
+        cancelled(260),
+        &policy,
+        &failed,
+    );
+    assert!(
+        verdict(&over).starts_with("Finish failed/device_fault"),
+        "{}",
+        verdict(&over)
+    );
 }
 
 #[test]

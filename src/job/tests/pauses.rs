@@ -486,3 +486,40 @@ fn a_pause_before_a_further_attempt_costs_it_nothing_where_tags_say_that_nobody_
     assert!(arms(&first));
     assert!(!arms(&second));
 }
+
+#[test]
+fn a_resume_does_not_speak_of_a_rule_that_was_armed_after_it_although_its_device_could_not_be_woken()
+ {
+    let policy = Policy::default();
+    let off = Nbi::new(&[], &[our_rule(false)]);
+    let mut awaits = job(Stage::AwaitResult);
+    awaits.progress.started_at = Some(at(0));
+    awaits.progress.connection_requested_at = None;
+    let updates = |armed_at, job: &Job| {
+        let mut job = job.clone();
+        job.progress.stages.push(StageRecord {
+            stage: Stage::CreateRule,
+            attempts: 1,
+            started_at: at(armed_at - 1),
+            finished_at: Some(at(armed_at)),
+            failed: false,
+            last_error: None,
+        });
+        // The resume of second 500 has the rules armed again a minute later.
+        let inputs = Inputs {
+            standing: Standing::Resumed {
+                at: at(500),
+                arm_again: Some(ArmAgain {
+                    after: SignedDuration::from_mins(1),
+                    over: SignedDuration::ZERO,
+                }),
+            },
+            redelivered: true,
+            ..inputs(900)
+        };
+        let (_, calls) = deliver(job, inputs, &policy, &off);
+        calls.contains(&"update_rule")
+    };
+    assert!(updates(400, &awaits));
+    assert!(!updates(600, &awaits));
+}

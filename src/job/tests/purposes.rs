@@ -35,7 +35,7 @@ fn the_last_look_before_a_rule_is_armed_and_the_one_before_it_is_put_away_say_so
         (
             Stage::DeactivateRule,
             Step::ReadResultsOnceMore,
-            Purpose::Look,
+            Purpose::PutAway,
         ),
     ] {
         assert_eq!(purpose(stage, step.clone()), expected, "{step:?}");

@@ -718,8 +718,8 @@ fn labels_stay_closed_whatever_is_told() {
     assert!(!text.contains("job-1") && !text.contains("CPE1") && !text.contains("spring"));
 }
 
-#[test]
-fn readiness_lists_what_is_missing() {
+#[tokio::test(start_paused = true)]
+async fn readiness_lists_what_is_missing() {
     let telemetry = Telemetry::default();
     let missing = || {
         telemetry
@@ -745,6 +745,14 @@ fn readiness_lists_what_is_missing() {
         telemetry.published(exchange, Duration::ZERO);
         assert!(telemetry.readiness().is_ready(), "{exchange}");
     }
+    // Another worker has taken over what no queue took.
+    telemetry.unrouted("dead", "nothing is bound");
+    tokio::time::advance(Duration::from_secs(20)).await;
+    telemetry.unrouted("dead", "nothing is bound");
+    tokio::time::advance(Duration::from_secs(20)).await;
+    assert!(!telemetry.readiness().is_ready());
+    tokio::time::advance(Duration::from_secs(10)).await;
+    assert!(telemetry.readiness().is_ready());
     telemetry.circuit_opened("HTTP 401");
     assert_eq!(
         missing(),

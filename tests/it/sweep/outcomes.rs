@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
-use nbi_upgrade::simulator::{AttemptResult, FailedAttempt, ReadingRules, Results};
+use nbi_upgrade::simulator::{AttemptResult, FailedAttempt, ReadingRules, ResultTime, Results};
 
 use super::check::Seen;
 use super::effects;
@@ -123,7 +123,16 @@ fn is_completed_after_the_order(seen: &Seen<'_>, verdicts: &BTreeSet<String>) ->
     let successes = flashes
         .iter()
         .filter(|flash| flash.result == AttemptResult::Success);
-    let first = successes.filter_map(|flash| flash.ended_at).min();
+    let semantics = &seen.scenario.setup.semantics;
+    // As the row has it.
+    let dated = |flash: &&Flash| {
+        let time = match semantics.result_time {
+            ResultTime::Begin => Some(flash.started_at),
+            ResultTime::End => flash.ended_at,
+        };
+        Some(time? + semantics.clock_offset)
+    };
+    let first = successes.filter_map(|flash| dated(flash)).min();
     let is_since = first
         .zip(ordered_at)
         .is_some_and(|(first, ordered_at)| first > ordered_at + seen.skew());
