@@ -422,6 +422,18 @@ fn two_outcomes_are_found_unless_copies_may_have_told_them() {
         })
     };
     tells_apart("contradict", contradicting(false), contradicting(true));
+    let late = |secs| {
+        let case = Case::new().armed(10).flash(20, secs, fault());
+        let case = case.flash(secs + 5, secs + 50, SUCCESS).disarmed(secs + 60);
+        let case = case.told(secs + 20, "failed/device_fault", "possible");
+        let case = case.saying("fault", json!({"code": 9010}));
+        let case = case.told(secs + 70, "completed/upgraded", "applied");
+        case.copied(2, 0, Some(1)).with(|scenario, _| {
+            scenario.jobs[0].may_differ = true;
+            scenario.jobs[0].max_attempts = 2;
+        })
+    };
+    tells_apart("contradict", late(1_000), late(3_300));
     let undated = |is_undated: bool| {
         contradicting(false).with(|scenario, _| {
             let again = scenario.sends[0].clone();

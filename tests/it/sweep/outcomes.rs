@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
-use nbi_upgrade::simulator::{AttemptResult, FailedAttempt, ReadingRules, ResultTime, Results};
+use nbi_upgrade::simulator::{
+    AttemptResult, FailedAttempt, Flash, ReadingRules, ResultTime, Results,
+};
 
 use super::check::Seen;
 use super::effects;
@@ -85,8 +87,8 @@ pub(crate) fn may_know_less(seen: &Seen<'_>, event: &Published) -> bool {
 }
 
 /// Whether copies that looked at different moments may have come to each two of these. Success and fault of one job contradict each other,
-/// except where copies cannot tell whose result they see, or since when, where a device tries again by itself, or where a request that nobody
-/// dated came again after a fault, which is a new order.
+/// except where copies cannot tell whose result they see, or since when, where a device tries again by itself, where a request that nobody
+/// dated came again after a fault, which is a new order, or where one copy had time for another attempt and the other one had not.
 fn can_be_explained(seen: &Seen<'_>, verdicts: &BTreeSet<String>) -> bool {
     let Seen { scenario, job, .. } = seen;
     let semantics = &scenario.setup.semantics;
@@ -97,7 +99,8 @@ fn can_be_explained(seen: &Seen<'_>, verdicts: &BTreeSet<String>) -> bool {
         || semantics.failed_attempt == FailedAttempt::KeepsExecution
         || semantics.reading_rules != ReadingRules::Allowed
         || semantics.results == Results::RowRewritten
-        || scenario.skews.len() > 1;
+        || scenario.skews.len() > 1
+        || had_no_time(seen);
     let results: Vec<&str> = verdicts
         .iter()
         .map(String::as_str)
@@ -111,6 +114,18 @@ fn can_be_explained(seen: &Seen<'_>, verdicts: &BTreeSet<String>) -> bool {
         ["completed/upgraded", "failed/device_fault"] => is_limited,
         _ => false,
     }
+}
+
+/// Whether a fault was told so late that there was no time for another attempt.
+fn had_no_time(seen: &Seen<'_>) -> bool {
+    let Seen { scenario, job, .. } = seen;
+    let pause = &scenario.setup.policy.attempt_pause;
+    let before_the_last = u32::try_from(job.max_attempts.saturating_sub(2)).unwrap();
+    let pause = pause.delay(before_the_last, 1.0) + seen.skew();
+    let is_late = |event: &&Published| event.at + pause >= job.deadline;
+    let mut faults = seen.finals.iter().copied();
+    job.max_attempts > 1
+        && faults.any(|event| event.text("reason") == "device_fault" && is_late(&event))
 }
 
 /// Whether a copy has told by a success since the order that the job is completed, where another one says that it is cancelled. Nobody can
@@ -132,7 +147,7 @@ fn is_completed_after_the_order(seen: &Seen<'_>, verdicts: &BTreeSet<String>) ->
         };
         Some(time? + semantics.clock_offset)
     };
-    let first = successes.filter_map(|flash| dated(flash)).min();
+    let first = successes.filter_map(dated).min();
     let is_since = first
         .zip(ordered_at)
         .is_some_and(|(first, ordered_at)| first > ordered_at + seen.skew());
