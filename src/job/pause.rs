@@ -15,6 +15,7 @@ use super::outcome::RuleState;
 use super::retry::Retries;
 use super::stages::unexpected;
 use super::state::{JobId, Stage};
+use super::traces::armed_at;
 use super::turn::{Owner, Turn};
 
 /// Whether the rule is to be looked at: this job takes it for armed and is paused, or was, and a worker that died may have disarmed it without
@@ -186,15 +187,6 @@ pub fn on_rule(mut turn: Turn<'_>, answer: Result<NbiAnswer, NbiFailure>) -> Dec
             rest(turn, since)
         }
     }
-}
-
-/// When this job armed its rule, as its records say.
-fn armed_at(turn: &Turn<'_>) -> Option<Timestamp> {
-    let records = &turn.job.progress.stages;
-    let armed = records
-        .iter()
-        .find(|record| record.stage == Stage::CreateRule);
-    armed?.finished_at
 }
 
 /// It is armed, as far as anybody can tell.

@@ -66,6 +66,16 @@ pub fn may_have_armed(turn: &Turn<'_>) -> bool {
         || progress.rests_until.is_some()
 }
 
+/// When this job armed its rule, as its records say.
+#[must_use]
+pub fn armed_at(turn: &Turn<'_>) -> Option<Timestamp> {
+    let records = &turn.job.progress.stages;
+    let armed = records
+        .iter()
+        .find(|record| record.stage == Stage::CreateRule);
+    armed?.finished_at
+}
+
 /// Until when a device may be at it for the same request, sent twice at about the same time, where the NBI turns a rule off as a device takes it:
 /// the rule has this job's tag, and this job has not written it. Else it is what an earlier life of the job has left, and is armed then.
 #[must_use]
