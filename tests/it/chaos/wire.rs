@@ -87,21 +87,29 @@ async fn finish(bench: &Bench, delivery: Delivery<Token>) {
     }
 }
 
+/// Hands it over while the proxy cuts the connection: the next one publishes it, and cannot acknowledge.
+async fn goes_on_over_the_cut(
+    proxy: &AmqpProxy,
+    bench: &Bench,
+    delivery: Delivery<Token>,
+    destination: Destination,
+) {
+    let hand_over = to(next(delivery.work), destination);
+    let outcome = bench.driver.carry_out(delivery.token, hand_over).await;
+    assert!(proxy.has_struck());
+    assert!(
+        matches!(outcome, Err(DriverError::NotAcknowledged { .. })),
+        "{outcome:?}"
+    );
+}
+
 #[tokio::test]
 async fn a_cut_before_the_publish_repeats_the_publish_alone() {
     let (proxy, bench) = behind_a_proxy().await;
     bench.submit("job").await;
     let delivery = bench.receive().await;
     proxy.cut_before(From::Client, PUBLISH);
-    let outcome = bench
-        .driver
-        .carry_out(delivery.token, to(next(delivery.work), Destination::Now))
-        .await;
-    assert!(proxy.has_struck());
-    assert!(
-        matches!(outcome, Err(DriverError::NotAcknowledged { .. })),
-        "{outcome:?}"
-    );
+    goes_on_over_the_cut(&proxy, &bench, delivery, Destination::Now).await;
     let delivery = bench.receive().await;
     assert_eq!(delivery.work.job.progress.seq, 1);
     bench.finish(delivery).await;
@@ -114,15 +122,7 @@ async fn a_cut_between_publish_and_confirm_makes_a_marked_copy_that_is_dropped()
     bench.submit("job").await;
     let delivery = bench.receive().await;
     proxy.cut_before(From::Broker, ACK);
-    let outcome = bench
-        .driver
-        .carry_out(delivery.token, to(next(delivery.work), Destination::Now))
-        .await;
-    assert!(proxy.has_struck());
-    assert!(
-        matches!(outcome, Err(DriverError::NotAcknowledged { .. })),
-        "{outcome:?}"
-    );
+    goes_on_over_the_cut(&proxy, &bench, delivery, Destination::Now).await;
     // Both are there now: the one whose confirm was lost, and the one published again.
     let delivery = bench.receive().await;
     assert_eq!(delivery.work.job.progress.seq, 1);
@@ -137,15 +137,7 @@ async fn a_marked_copy_that_comes_after_the_first_is_over_is_dropped_too() {
     bench.submit("job").await;
     let delivery = bench.receive().await;
     proxy.cut_before(From::Broker, ACK);
-    let outcome = bench
-        .driver
-        .carry_out(delivery.token, to(next(delivery.work), in_seconds(1)))
-        .await;
-    assert!(proxy.has_struck());
-    assert!(
-        matches!(outcome, Err(DriverError::NotAcknowledged { .. })),
-        "{outcome:?}"
-    );
+    goes_on_over_the_cut(&proxy, &bench, delivery, in_seconds(1)).await;
     // The one whose confirm was lost is due first; the one published again comes later by what the reconnect took.
     let delivery = bench.receive().await;
     assert_eq!(delivery.work.job.progress.seq, 1);

@@ -512,16 +512,18 @@ fn a_job_without_an_end_or_with_a_late_one_is_found() {
     tells_apart("dead letters", dead("a c"), dead("a b"));
 }
 
+/// A device that was flashed twice for its job.
+fn twice() -> Case {
+    let case = Case::upgraded().armed(160).flash(170, 290, SUCCESS);
+    let case = case.disarmed(300).copied(2, 0, Some(5));
+    case.with(|scenario, _| {
+        scenario.jobs[0].may_differ = true;
+        scenario.jobs[0].max_attempts = 2;
+    })
+}
+
 #[test]
 fn a_second_flash_is_found_unless_a_cause_was_there() {
-    let twice = || {
-        let case = Case::upgraded().armed(160).flash(170, 290, SUCCESS);
-        let case = case.disarmed(300).copied(2, 0, Some(5));
-        case.with(|scenario, _| {
-            scenario.jobs[0].may_differ = true;
-            scenario.jobs[0].max_attempts = 2;
-        })
-    };
     let what = "was flashed 2 times";
     let blind = |reading_rules, since| {
         let case = twice().copied(2, 0, since);
@@ -692,14 +694,6 @@ fn a_further_attempt_is_run_twice_only_where_a_copy_put_it_away_too_early() {
 #[test]
 fn a_result_is_taken_for_an_older_one_only_where_clocks_are_wrong() {
     let what = "was flashed 2 times";
-    let twice = || {
-        let case = Case::upgraded().armed(160).flash(170, 290, SUCCESS);
-        let case = case.disarmed(300).copied(2, 0, Some(5));
-        case.with(|scenario, _| {
-            scenario.jobs[0].may_differ = true;
-            scenario.jobs[0].max_attempts = 2;
-        })
-    };
     // The NBI is behind, and so is a worker, which does not see it.
     let behind = |skew, result_time| {
         twice().with(|scenario, _| {
